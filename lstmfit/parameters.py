@@ -1,0 +1,76 @@
+"""What a model can take: names, units, ranges and whether a parameter lives in log10."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lstmfit.errors import InputError
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a simulator or an emulator.
+
+    Parameters
+    ----------
+    name : str
+        Name as run files and chains use it.
+    min, max : float
+        Range in physical units.
+    log : bool
+        True where the natural space is log10 (a log-uniform prior, a log-scaled network input).
+    unit : str
+        Unit, empty for a pure number.
+    latex : str
+        LaTeX label without dollar signs.
+    """
+
+    name: str
+    min: float
+    max: float
+    log: bool = False
+    unit: str = ""
+    latex: str = ""
+
+    def __post_init__(self):
+        if not self.min < self.max:
+            raise InputError(f"parameter {self.name}: the range {self.min:g}..{self.max:g} is empty; min < max is needed")
+        if self.log and self.min <= 0:
+            raise InputError(f"parameter {self.name}: min is {self.min:g}, but a log parameter needs min > 0")
+
+
+def to_array(theta, parameters: Sequence[Parameter]) -> np.ndarray:
+    """Bring a mapping by name or an array into the order of `parameters`.
+
+    Parameters
+    ----------
+    theta : mapping or array_like
+        Physical values by name, or an array of shape (n_params,) or (n, n_params).
+    parameters : sequence of Parameter
+        The order wanted.
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, shape (n_params,) or (n, n_params); a new array where a conversion was needed.
+
+    Raises
+    ------
+    InputError
+        A name is missing or unknown, or the last axis has the wrong length.
+    """
+    names = [p.name for p in parameters]
+    if hasattr(theta, "keys"):
+        missing = [n for n in names if n not in theta]
+        unknown = [n for n in theta if n not in names]
+        if missing or unknown:
+            what = "; ".join(f"{word} {', '.join(map(str, w))}" for word, w in (("missing", missing), ("unknown", unknown)) if w)
+            raise InputError(f"theta: {what}; the parameters are {', '.join(names)}")
+        return np.array([float(theta[n]) for n in names])
+    array = np.asarray(theta, dtype=float)
+    if array.ndim not in (1, 2) or array.shape[-1] != len(names):
+        raise InputError(
+            f"theta has shape {array.shape}; expected ({len(names)},) or (n, {len(names)}) in the order {', '.join(names)}"
+        )
+    return array
