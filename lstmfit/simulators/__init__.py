@@ -1,0 +1,63 @@
+"""Simulators of the global 21-cm signal: the truth that emulators are trained on and judged against."""
+
+import difflib
+import importlib
+
+from lstmfit.errors import InputError
+from lstmfit.simulators.protocol import History, SimulationError, Simulator
+
+__all__ = ["SIMULATORS", "History", "SimulationError", "Simulator", "load"]
+
+SIMULATORS = {"echo21": "lstmfit.simulators.echo21:Echo21"}
+"""Simulators by name: where the class is. It is imported when it is asked for."""
+
+
+def load(name: str) -> Simulator:
+    """Build a simulator.
+
+    Parameters
+    ----------
+    name : str
+        A name in `SIMULATORS`, or `package.module:attribute` for your own: a class that follows `Simulator` and
+        is built without arguments, or a ready instance.
+
+    Returns
+    -------
+    Simulator
+        Ready to be called with parameters.
+
+    Raises
+    ------
+    InputError
+        The name is unknown, the module or the attribute does not exist, or what is there is no simulator.
+    """
+    target = SIMULATORS.get(name, name)
+    module_name, colon, attribute = target.partition(":")
+    if not (colon and module_name and attribute):
+        close = difflib.get_close_matches(name, SIMULATORS, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]}?" if close else f"the simulators are {', '.join(sorted(SIMULATORS))}"
+        raise InputError(f'unknown simulator {name!r}; {hint} Your own is written "package.module:attribute"')
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise
+        raise InputError(
+            f"simulator {name!r}: there is no module {error.name!r}; it must be importable (PYTHONPATH, or installed)"
+        ) from error
+    try:
+        found = getattr(module, attribute)
+    except AttributeError as error:
+        raise InputError(
+            f"simulator {name!r}: module {module_name} has no attribute {attribute!r}"
+        ) from error
+    simulator = found() if isinstance(found, type) else found
+    missing = [
+        what for what in ("redshifts", "parameters", "name", "version") if not hasattr(simulator, what)
+    ]
+    if missing or not callable(simulator):
+        lacks = ", ".join(missing) or "__call__"
+        raise InputError(
+            f"simulator {name!r} lacks {lacks}; see lstmfit.simulators.Simulator for what is needed"
+        )
+    return simulator
