@@ -1,0 +1,122 @@
+"""The shape of the recurrent network and its weights as plain arrays.
+
+Every emulator of this package is the same network: a small dense encoder turns the scaled parameters into each
+layer's constant drive and initial state; LSTM layers run over the steps; each step emits a patch of channels. The
+published 21cmLSTM (Dorigo Jones et al. 2024, arXiv:2410.07619) is the special case of one channel a step, no hidden
+encoder layer, zero initial states: there the parameters and the frequency enter every step, which is a constant
+drive plus a bias per step.
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from lstmfit.errors import InputError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of the network.
+
+    Parameters
+    ----------
+    n_params : int
+        Parameters in.
+    n_channels : int
+        Channels out, of each history.
+    units : int
+        LSTM units in each layer.
+    layers : int
+        LSTM layers.
+    steps : int
+        Steps of the recurrence. Each emits ``patch`` channels; the last patch is cut where steps do not divide
+        the channels.
+    encoder : tuple of int
+        Widths of the encoder's hidden tanh layers; may be empty.
+    own_kernels : bool
+        Give each step an output matrix of its own instead of one for all: the same cost a signal.
+    histories : tuple of str
+        Names of the functions of redshift that come out; the first is the signal.
+    scalars : tuple of str
+        Names of the numbers that come out.
+    """
+
+    n_params: int
+    n_channels: int
+    units: int = 128
+    layers: int = 2
+    steps: int = 11
+    encoder: tuple = (64,)
+    own_kernels: bool = False
+    histories: tuple = ("signal",)
+    scalars: tuple = ()
+
+    def __post_init__(self):
+        for name in ("n_params", "n_channels", "units", "layers", "steps"):
+            if getattr(self, name) < 1:
+                raise InputError(f"architecture: {name} is {getattr(self, name)}; a number of 1 or more is needed")
+        if self.steps > self.n_channels:
+            raise InputError(f"architecture: {self.steps} steps for {self.n_channels} channels; use at most one step a channel")
+        if not self.histories or self.histories[0] != "signal":
+            raise InputError(f"architecture: histories are {self.histories}; the first must be 'signal'")
+        for name in ("encoder", "histories", "scalars"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+
+    @property
+    def patch(self) -> int:
+        """Channels that a step emits."""
+        return -(-self.n_channels // self.steps)
+
+    @property
+    def outputs_per_step(self) -> int:
+        """Numbers that a step emits: one patch for each history."""
+        return self.patch * len(self.histories)
+
+    @property
+    def drive_size(self) -> int:
+        """Numbers that the encoder hands to the recurrence: four gates, h and c for each layer."""
+        return self.layers * 6 * self.units
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates for one signal."""
+        widths = (self.n_params, *self.encoder, self.drive_size)
+        encoder = sum(a * b for a, b in zip(widths[:-1], widths[1:]))
+        recurrent = self.steps * (2 * self.layers - 1) * 4 * self.units**2
+        return encoder + recurrent + self.steps * self.units * self.outputs_per_step + self.units * len(self.scalars)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every weight array, in the order of the forward pass.
+
+        Gates are in Keras' order: input, forget, candidate, output.
+        """
+        u, shapes = self.units, {}
+        widths = (self.n_params, *self.encoder)
+        for i, (a, b) in enumerate(zip(widths[:-1], widths[1:])):
+            shapes[f"encoder_{i}_kernel"], shapes[f"encoder_{i}_bias"] = (a, b), (b,)
+        shapes["drive_kernel"], shapes["drive_bias"] = (widths[-1], self.drive_size), (self.drive_size,)
+        for layer in range(self.layers):
+            if layer:
+                shapes[f"input_{layer}"] = (u, 4 * u)
+            shapes[f"recurrent_{layer}"] = (u, 4 * u)
+            shapes[f"step_bias_{layer}"] = (self.steps, 4 * u)
+        shapes["output_kernel"] = (self.steps if self.own_kernels else 1, u, self.outputs_per_step)
+        shapes["output_bias"] = (self.steps, self.outputs_per_step)
+        if self.scalars:
+            shapes["scalar_kernel"], shapes["scalar_bias"] = (u, len(self.scalars)), (len(self.scalars),)
+        return shapes
+
+    def check(self, weights: dict) -> None:
+        """Raise InputError unless `weights` holds exactly the arrays of `shapes`."""
+        for name, shape in self.shapes().items():
+            if name not in weights or np.shape(weights[name]) != shape:
+                got = np.shape(weights[name]) if name in weights else "nothing"
+                raise InputError(f"emulator weights: {name} is {got}; this architecture needs shape {shape}")
+
+    def to_dict(self) -> dict:
+        """Plain numbers and lists, for JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+PUBLISHED = {"units": 451, "layers": 2, "steps": 451, "encoder": ()}
+"""Sizes of the published 21cmLSTM on the 21cmGEM grid."""

@@ -1,0 +1,55 @@
+"""The forward pass in NumPy, float64: the reference that every faster engine is tested against."""
+
+import numpy as np
+
+from lstmfit.emulator.architecture import Architecture
+
+
+def forward(architecture: Architecture, weights: dict[str, np.ndarray], inputs: np.ndarray):
+    """Run the network.
+
+    Parameters
+    ----------
+    architecture : Architecture
+        Sizes.
+    weights : dict of str to numpy.ndarray
+        Arrays named as in `Architecture.shapes`.
+    inputs : numpy.ndarray
+        (n, n_params) scaled parameters.
+
+    Returns
+    -------
+    histories : numpy.ndarray
+        (n, n_histories, n_channels) network units, redshift ascending.
+    scalars : numpy.ndarray
+        (n, n_scalars) network units.
+    """
+    a, u = architecture, architecture.units
+    w = {k: np.asarray(v, dtype=float) for k, v in weights.items()}
+    x = np.asarray(inputs, dtype=float)
+    for i in range(len(a.encoder)):
+        x = np.tanh(x @ w[f"encoder_{i}_kernel"] + w[f"encoder_{i}_bias"])
+    drive = (x @ w["drive_kernel"] + w["drive_bias"]).reshape(len(x), a.layers, 6 * u)
+    constant = drive[:, :, : 4 * u]
+    h = [drive[:, layer, 4 * u : 5 * u] for layer in range(a.layers)]
+    c = [drive[:, layer, 5 * u :] for layer in range(a.layers)]
+    patches = []
+    for step in range(a.steps):
+        for layer in range(a.layers):
+            gates = constant[:, layer] + w[f"step_bias_{layer}"][step] + h[layer] @ w[f"recurrent_{layer}"]
+            if layer:
+                gates = gates + h[layer - 1] @ w[f"input_{layer}"]
+            i, f, g, o = np.split(gates, 4, axis=1)
+            c[layer] = _sigmoid(f) * c[layer] + _sigmoid(i) * np.tanh(g)
+            h[layer] = _sigmoid(o) * np.tanh(c[layer])
+        patches.append(h[-1] @ w["output_kernel"][step if a.own_kernels else 0] + w["output_bias"][step])
+    out = np.stack(patches, axis=1).reshape(len(x), a.steps, len(a.histories), a.patch)
+    histories = out.transpose(0, 2, 1, 3).reshape(len(x), len(a.histories), a.steps * a.patch)
+    # The recurrence runs from the first stars on, high redshift to low; what comes out is ascending in redshift.
+    histories = histories[:, :, : a.n_channels][:, :, ::-1]
+    scalars = h[-1] @ w["scalar_kernel"] + w["scalar_bias"] if a.scalars else np.empty((len(x), 0))
+    return histories, scalars
+
+
+def _sigmoid(x):
+    return 0.5 * np.tanh(0.5 * x) + 0.5

@@ -1,0 +1,74 @@
+"""From physical parameters to the network's inputs, and from its outputs to physical units."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lstmfit.parameters import Parameter
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """The maps on both sides of the network; stored with it, so that no other file is ever needed.
+
+    Parameters
+    ----------
+    log : numpy.ndarray
+        (n_params,) bool: take log10 first.
+    low, high : numpy.ndarray
+        (n_params,) ends of each parameter's range, in log10 where `log`; they map to -1 and 1.
+    offset, scale : numpy.ndarray
+        (n_histories, n_channels) and (n_histories,): physical = offset + scale * network.
+    scalar_offset, scalar_scale : numpy.ndarray
+        (n_scalars,) each, the same for the scalars.
+    """
+
+    log: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    offset: np.ndarray
+    scale: np.ndarray
+    scalar_offset: np.ndarray
+    scalar_scale: np.ndarray
+
+    @classmethod
+    def fit(cls, parameters: tuple[Parameter, ...], histories: np.ndarray, scalars: np.ndarray) -> "Scaling":
+        """Scaling from the parameter ranges and the TRAINING set.
+
+        Parameters
+        ----------
+        parameters : tuple of Parameter
+            Names, ranges and log flags.
+        histories : numpy.ndarray
+            (n, n_histories, n_channels) training histories: mean over signals at each channel is the offset, one
+            standard deviation over all channels the scale (one number, so that channels keep their relative weight).
+        scalars : numpy.ndarray
+            (n, n_scalars).
+        """
+        log = np.array([p.log for p in parameters])
+        ends = np.array([(p.min, p.max) for p in parameters], dtype=float)
+        ends[log] = np.log10(ends[log])
+        offset = histories.mean(axis=0, dtype=float)
+        scale = np.array([(histories[:, i] - offset[i]).std(dtype=float) or 1.0 for i in range(histories.shape[1])])
+        spread = scalars.std(axis=0, dtype=float)
+        return cls(
+            log, ends[:, 0], ends[:, 1], offset, scale, scalars.mean(axis=0, dtype=float), np.where(spread > 0, spread, 1.0)
+        )
+
+    def inputs(self, theta: np.ndarray) -> np.ndarray:
+        """Network inputs for physical parameters.
+
+        Parameters
+        ----------
+        theta : numpy.ndarray
+            (..., n_params) physical.
+
+        Returns
+        -------
+        numpy.ndarray
+            float64, same shape, -1..1 inside the training range. NaN where a log parameter is not positive.
+        """
+        x = np.array(theta, dtype=float)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            x[..., self.log] = np.log10(x[..., self.log])
+        return 2.0 * (x - self.low) / (self.high - self.low) - 1.0

@@ -1,0 +1,1 @@
+"""Emulator files that ship, with their test sets."""

@@ -1,0 +1,300 @@
+"""Training: the loss that is quoted, Muon, best weights by the validation set, resumable to the same weights."""
+
+import json
+import logging
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lstmfit._version import __version__
+from lstmfit.emulator.architecture import Architecture
+from lstmfit.emulator.network import build, import_keras, read_weights
+from lstmfit.emulator.scaling import Scaling
+from lstmfit.errors import InputError
+from lstmfit.files import replacing
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train.
+
+    Parameters
+    ----------
+    updates : int
+        Gradient steps in all; the learning rate falls to zero over them.
+    batch : int
+        Signals in a step.
+    learning_rate : float
+        Peak rate of Muon; vectors (biases) go by Adam at `adam_ratio` times this.
+    warm_up : int
+        Steps over which the rate rises from zero.
+    clip_norm : float
+        Bound of the gradient's global norm.
+    extra_weight : float
+        Weight of the extra outputs' mean square errors beside the signal's loss.
+    validate_every : int
+        Steps between two looks at the validation set.
+    seed : int
+        Seed of the initial weights and of the order of the signals.
+    """
+
+    updates: int = 40_000
+    batch: int = 128
+    learning_rate: float = 1e-2
+    adam_ratio: float = 0.3
+    warm_up: int = 300
+    clip_norm: float = 1.0
+    extra_weight: float = 0.01
+    validate_every: int = 500
+    seed: int = 0
+
+
+@dataclass
+class Targets:
+    """Training or validation data in network units.
+
+    Parameters
+    ----------
+    inputs : numpy.ndarray
+        (n, n_params).
+    histories : numpy.ndarray
+        (n, n_histories, steps * patch), redshift descending as the recurrence runs, spare channels zero.
+    scalars : numpy.ndarray
+        (n, n_scalars).
+    weight : numpy.ndarray
+        (n,) of each signal: (scale / max |T|)^2, so that the weighted mean square is the quoted error squared.
+    """
+
+    inputs: np.ndarray
+    histories: np.ndarray
+    scalars: np.ndarray
+    weight: np.ndarray
+
+    @classmethod
+    def make(cls, architecture: Architecture, scaling: Scaling, theta, histories, scalars) -> "Targets":
+        """Scale physical parameters (n, n_params), histories (n, n_histories, n_channels) and scalars."""
+        n, width = len(theta), architecture.steps * architecture.patch
+        padded = np.zeros((n, len(architecture.histories), width), np.float32)
+        scaled = (histories - scaling.offset) / scaling.scale[:, None]
+        padded[:, :, : architecture.n_channels] = scaled[:, :, ::-1]
+        peak = np.abs(histories[:, 0]).max(axis=1)
+        return cls(
+            scaling.inputs(theta).astype(np.float32),
+            padded,
+            ((scalars - scaling.scalar_offset) / scaling.scalar_scale).astype(np.float32).reshape(n, -1),
+            ((scaling.scale[0] / peak) ** 2).astype(np.float32),
+        )
+
+
+@dataclass
+class History:
+    """What training saw: one entry for each look at the validation set."""
+
+    update: list = field(default_factory=list)
+    training_percent: list = field(default_factory=list)
+    validation_percent: list = field(default_factory=list)
+    seconds: list = field(default_factory=list)
+
+
+def train(
+    architecture: Architecture,
+    scaling: Scaling,
+    training: Targets,
+    validation: Targets,
+    recipe: Recipe,
+    *,
+    checkpoint=None,
+    resume: bool = False,
+    start: dict | None = None,
+    progress=None,
+):
+    """Fit the network's weights.
+
+    The loss is the mean over signals of (rms error / max |T|)^2: the square of the error that is quoted (Eq. 3 of
+    Dorigo Jones et al. 2024), plus the mean squares of the extra outputs times ``extra_weight``. Matrices are updated
+    by Muon, vectors by Adam; the rate warms up linearly and falls to zero as a cosine.
+
+    Parameters
+    ----------
+    architecture, scaling : Architecture, Scaling
+        The network and its scaling.
+    training, validation : Targets
+        Scaled data; only `validation` decides which weights are kept.
+    recipe : Recipe
+        Numbers of the method.
+    checkpoint : path, optional
+        File that is replaced at every look at the validation set.
+    resume : bool
+        Go on from `checkpoint`. The same machine then reaches the same weights as an uninterrupted run.
+    start : dict of str to numpy.ndarray, optional
+        First weights; the seed's random ones by default.
+    progress : callable, optional
+        Called as ``progress(update, training_percent, validation_percent)``; percent are root mean squares for
+        training and means for validation.
+
+    Returns
+    -------
+    weights : dict of str to numpy.ndarray
+        Best by validation.
+    history : History
+        Course of the errors.
+
+    Raises
+    ------
+    InputError
+        Fewer training signals than the batch; nothing to resume; a checkpoint of another recipe or network.
+    """
+    if len(training.inputs) < recipe.batch:
+        raise InputError(
+            f"{len(training.inputs)} training signals, but a batch is {recipe.batch}; lower --batch or simulate more"
+        )
+    tf, keras = import_keras()
+    model = build(architecture, recipe.seed, start)
+    optimizer = _optimizer(keras, recipe)
+    optimizer.build(model.trainable_variables)
+    update = _compile_update(tf, architecture, recipe, model, optimizer)
+    validate = _compile_validation(tf, architecture, model)
+
+    identity = json.dumps(
+        {"recipe": asdict(recipe), "architecture": architecture.to_dict(), "n": len(training.inputs), "version": __version__}
+    )
+    history, best, best_error, done = History(), read_weights(model), np.inf, 0
+    if resume:
+        history, best, best_error, done = _load_checkpoint(checkpoint, identity, model, optimizer)
+        log.info("resuming at update %d", done)
+    order, offset = _Shuffle(recipe.seed, len(training.inputs), recipe.batch), time.monotonic()
+    if history.seconds:
+        offset -= history.seconds[-1]
+    data = [tf.constant(x) for x in (training.inputs, training.histories, training.scalars, training.weight)]
+    total, count = 0.0, 0
+    while done < recipe.updates:
+        n = min(UPDATES_PER_CALL, recipe.updates - done, recipe.validate_every - done % recipe.validate_every)
+        rows = np.stack([order.rows(done + i) for i in range(n)])
+        total += float(update(tf.constant(rows), *data)) * n
+        count += n
+        done += n
+        if done % recipe.validate_every and done < recipe.updates:
+            continue
+        error = 100.0 * float(np.mean(np.concatenate([validate(v) for v in _batches(tf, validation)])))
+        history.update.append(done)
+        history.training_percent.append(100.0 * float(np.sqrt(total / count)))
+        history.validation_percent.append(error)
+        history.seconds.append(time.monotonic() - offset)
+        total, count = 0.0, 0
+        if error < best_error:
+            best, best_error = read_weights(model), error
+        if checkpoint is not None:
+            _save_checkpoint(checkpoint, identity, model, optimizer, history, best, best_error, done)
+        if progress is not None:
+            progress(done, history.training_percent[-1], error)
+    return best, history
+
+
+UPDATES_PER_CALL = 20
+"""Gradient steps inside one compiled call: the way in and out of TensorFlow costs as much as a small step."""
+
+
+def _optimizer(keras, recipe):
+    import math
+
+    class WarmCosine(keras.optimizers.schedules.LearningRateSchedule):
+        def __call__(self, step):
+            step = keras.ops.cast(step, "float32")
+            warm = step / max(recipe.warm_up, 1)
+            span = max(recipe.updates - recipe.warm_up, 1)
+            fraction = keras.ops.clip((step - recipe.warm_up) / span, 0.0, 1.0)
+            return recipe.learning_rate * keras.ops.minimum(warm, 0.5 * (1.0 + keras.ops.cos(math.pi * fraction)))
+
+        def get_config(self):
+            return asdict(recipe)
+
+    return keras.optimizers.Muon(
+        WarmCosine(), adam_lr_ratio=recipe.adam_ratio, global_clipnorm=recipe.clip_norm, exclude_embeddings=False,
+        exclude_layers=["bias"], weight_decay=None, adam_weight_decay=None,
+    )
+
+
+def _compile_update(tf, architecture, recipe, model, optimizer):
+    n = architecture.n_channels
+
+    def loss_of(x, y, s, weight):
+        histories, scalars = model(x)
+        square = tf.reduce_mean((histories - y)[:, :, :n] ** 2, axis=2)
+        loss = tf.reduce_mean(weight * square[:, 0])
+        extra = recipe.extra_weight * (tf.reduce_sum(tf.reduce_mean(square[:, 1:], axis=0)) + tf.reduce_sum(
+            tf.reduce_mean((scalars - s) ** 2, axis=0)))
+        return loss, loss + extra
+
+    @tf.function(autograph=False, jit_compile=False)
+    def update(rows, inputs, histories, scalars, weight):
+        def body(i, total):
+            batch = [tf.gather(x, rows[i]) for x in (inputs, histories, scalars, weight)]
+            with tf.GradientTape() as tape:
+                loss, objective = loss_of(*batch)
+            optimizer.apply_gradients(zip(tape.gradient(objective, model.trainable_variables), model.trainable_variables))
+            return i + 1, total + loss
+
+        m = tf.shape(rows)[0]
+        _, total = tf.while_loop(lambda i, _: i < m, body, (tf.constant(0), tf.constant(0.0)))
+        return total / tf.cast(m, tf.float32)
+
+    return update
+
+
+def _compile_validation(tf, architecture, model):
+    n = architecture.n_channels
+
+    @tf.function(reduce_retracing=True)
+    def validate(batch):
+        histories, _ = model(batch[0])
+        return tf.sqrt(batch[2] * tf.reduce_mean((histories - batch[1])[:, 0, :n] ** 2, axis=1))
+
+    return validate
+
+
+def _batches(tf, targets, size=1024):
+    for i in range(0, len(targets.inputs), size):
+        yield tuple(tf.constant(x[i : i + size]) for x in (targets.inputs, targets.histories, targets.weight))
+
+
+class _Shuffle:
+    """Rows of every update, a function of the seed and the update alone, so that a resumed run sees the same."""
+
+    def __init__(self, seed, n, batch):
+        self.seed, self.n, self.batch, self.per_epoch = seed, n, batch, n // batch
+        self.epoch, self.order = None, None
+
+    def rows(self, update):
+        epoch, i = divmod(update, self.per_epoch)
+        if epoch != self.epoch:
+            self.epoch, self.order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.n)
+        return self.order[i * self.batch : (i + 1) * self.batch]
+
+
+def _save_checkpoint(path, identity, model, optimizer, history, best, best_error, done):
+    arrays = {f"model/{k}": v for k, v in read_weights(model).items()} | {f"best/{k}": v for k, v in best.items()}
+    arrays |= {f"optimizer/{i}": v.numpy() for i, v in enumerate(optimizer.variables)}
+    state = {"identity": identity, "history": asdict(history), "best_error": best_error, "done": done}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, state=np.array(json.dumps(state)), **arrays)
+
+
+def _load_checkpoint(path, identity, model, optimizer):
+    if not Path(path).exists():
+        raise InputError(f"nothing to resume: {path} is not there; train without --resume")
+    with np.load(path) as file:
+        state = json.loads(str(file["state"]))
+        if state["identity"] != identity:
+            raise InputError(
+                f"{path} belongs to a training with other settings; repeat the command that started it, or remove the file"
+            )
+        for name, variable in model.arrays.items():
+            variable.assign(file[f"model/{name}"])
+        for i, variable in enumerate(optimizer.variables):
+            variable.assign(file[f"optimizer/{i}"])
+        best = {name: file[f"best/{name}"] for name in model.arrays}
+    return History(**state["history"]), best, state["best_error"], state["done"]
