@@ -18,8 +18,8 @@ def load(name: str) -> Simulator:
     Parameters
     ----------
     name : str
-        A name in `SIMULATORS`, or `package.module:attribute` for your own: a class that follows `Simulator` and
-        is built without arguments, or a ready instance.
+        A name in `SIMULATORS`, or `package.module:attribute` for your own: a class that follows `Simulator`
+        and is built without arguments, or a ready instance.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def load(name: str) -> Simulator:
     module_name, colon, attribute = target.partition(":")
     if not (colon and module_name and attribute):
         close = difflib.get_close_matches(name, SIMULATORS, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]}?" if close else f"the simulators are {', '.join(sorted(SIMULATORS))}"
+        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(SIMULATORS))}."
         raise InputError(f'unknown simulator {name!r}; {hint} Your own is written "package.module:attribute"')
     try:
         module = importlib.import_module(module_name)
@@ -43,7 +43,7 @@ def load(name: str) -> Simulator:
         if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
             raise
         raise InputError(
-            f"simulator {name!r}: there is no module {error.name!r}; it must be importable (PYTHONPATH, or installed)"
+            f"simulator {name!r}: no module {error.name!r}; install it or add its folder to PYTHONPATH"
         ) from error
     try:
         found = getattr(module, attribute)

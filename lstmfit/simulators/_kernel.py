@@ -1,12 +1,13 @@
-"""The parts of ECHO21 that take its time, compiled: collapse fraction, Lyman-alpha integrals, right-hand sides, Radau.
+"""The parts of ECHO21 that take its time, compiled: Lyman-alpha integrals, right-hand sides, Radau.
 
-The formulae are those of ECHO21 4.3.2 (MIT licence; S. Mittal et al. 2026, RASTI, doi 10.1093/rasti/rzag001) and the integrator
-takes the same steps as SciPy's `Radau` (BSD licence), which ECHO21 uses: both are held to upstream by the tests. What differs
-is rearranged arithmetic, so results differ by rounding alone:
+The formulae are those of ECHO21 4.3.2 (MIT licence; S. Mittal et al. 2026, RASTI, doi 10.1093/rasti/rzag001)
+and the integrator takes the same steps as SciPy's `Radau` (BSD licence), which ECHO21 uses: the tests hold
+both to upstream. What differs is rearranged arithmetic, so results differ by rounding alone:
 
-* the Lyman-alpha intensities are one weighted sum over f_coll at fixed multiples of 1+z, because the Hubble factor cancels;
-* the integral over (0, inf) in the heating by injected photons and the Airy functions in that by continuum photons depend on
-  one variable, xi, so the one is a fixed Gauss-Legendre sum and the other a power series.
+* the Lyman-alpha intensities are one weighted sum over f_coll at fixed multiples of 1+z, because the Hubble
+  factor cancels;
+* the integral over (0, inf) in the heating by injected photons and the Airy functions in that by continuum
+  photons depend on one variable, xi, so the one is a fixed Gauss-Legendre sum and the other a power series.
 """
 
 from typing import NamedTuple
@@ -85,7 +86,7 @@ _EPS = np.finfo(float).eps
 
 
 def _injected_quadrature(nodes=40, end=1.8):
-    """Nodes s^2 and weights of int_0^inf exp(-b s^2) exp(-s^6/3) erfc(s^3) ds; beyond `end` it is below 1e-20."""
+    """Nodes s^2 and weights of int_0^inf exp(-b s^2 - s^6/3) erfc(s^3) ds; nothing is left beyond `end`."""
     from scipy.special import erfc
 
     x, w = np.polynomial.legendre.leggauss(nodes)
@@ -120,7 +121,7 @@ def airy_modulus(xi):
             if abs(power) < 1e-300:
                 break
         return total
-    # The asymptotic series; at xi = 3 its smallest term is 1e-9, and gas is never so cold in practice (xi < 1).
+    # The asymptotic series, coarse near xi = 3; gas is never so cold (xi < 1): it only keeps trials finite.
     total, term, cube = 0.0, 1.0, 96.0 * xi**3
     for k in range(1, 12):
         total += term
@@ -142,7 +143,7 @@ def injected_integral(b):
 
 @numba.njit(cache=True, error_model="numpy")
 def collapse_fraction(z, spline, z_star):
-    """Collapsed fraction at Z = z from cubic coefficients (4, n) on knots 1, 2, ..., n+1; zero beyond z_star."""
+    """Collapsed fraction at Z = z from cubic coefficients (4, n) on knots 1, 2, ..., n+1; 0 beyond z_star."""
     if not z <= z_star:
         return 0.0
     i = min(max(int(z - 1.0), 0), spline.shape[1] - 1)

@@ -39,10 +39,10 @@ PARAMETERS = (
 )
 
 INITIAL_STATE = (0.00024266981865414086, 67.80493609381669)
-"""Electron fraction and gas temperature (K) at 1+z = 60, where the dark ages end and the parameters begin to matter.
+"""Electron fraction and gas temperature (K) at 1+z = 60, where the dark ages end and theta begins to matter.
 
-They do not depend on theta. Fixed here rather than solved for at each start, because ECHO21's dark-ages solution takes other
-steps on another machine and moves by 1e-4 K, well within its tolerance but more than the agreement that the tests ask for.
+They do not depend on theta. Fixed here rather than solved for at each start, because ECHO21's dark-ages
+solution moves by 1e-4 K from one machine to another: within its tolerance, but more than our tests allow.
 """
 
 _MPI_LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "SLURM_STEP_NUM_TASKS")
@@ -69,7 +69,7 @@ def _import_echo21():
             mpi4py.rc.initialize = before
     except ImportError as error:
         raise InputError(
-            f'the simulator echo21 needs packages that are not installed ({error}): pip install "lstmfit[simulate]"'
+            f'the simulator echo21 needs packages that are missing ({error}): pip install "lstmfit[simulate]"'
         ) from error
     return echo21
 
@@ -77,10 +77,12 @@ def _import_echo21():
 class Echo21:
     """The global signal of ECHO21 (Mittal et al. 2026, RASTI, doi 10.1093/rasti/rzag001).
 
-    Cosmology, halo mass function and spin temperature are ECHO21's own code; the integrals and the differential
-    equations, where it spends its time, are the same in compiled form (`lstmfit.simulators._kernel`). It equals
-    `echo21.single_set_solver.cosmic_dawn_beyond` to about 1e-7 mK, which is what ECHO21 itself changes by between
-    two machines.
+    Constants, cosmology, source spectra and the spin temperature are ECHO21's own code. The collapse fraction
+    is made from the same colossus tables for all redshifts at once, and the differential equations, where
+    ECHO21 spends its time, are compiled (`lstmfit.simulators._kernel`). The signal equals that of
+    `echo21.single_set_solver.cosmic_dawn_beyond` within 1e-8 mK until reionisation ends. After that
+    (x_HI < 1e-3) it can differ by up to 1e-4 mK, and so does ECHO21 from itself on another machine: its
+    equation has a jump at Q = 0.999, and where the integrator steps across it hangs on the last bit.
 
     Attributes
     ----------
@@ -109,7 +111,7 @@ class Echo21:
         self._kernel = _kernel
         self._const = const = echo21.const
 
-        # ECHO21 makes its cosmology colossus's current one. Put back what was there: this object keeps its own.
+        # ECHO21 makes its cosmology colossus's current one. Put back what was there; this object has its own.
         current = cosmology.current_cosmo
         try:
             with warnings.catch_warnings():
@@ -320,7 +322,7 @@ class Echo21:
         return values
 
     def _collapse_fraction(self, tmin: float) -> np.ndarray:
-        """Cubic coefficients of f_coll on 1+z = 1..60, shape (4, 59), for a minimum virial temperature in K."""
+        """Cubic coefficients of f_coll on 1+z = 1..60, shape (4, 59); `tmin` is a virial temperature in K."""
         from scipy.integrate import simpson
         from scipy.interpolate import CubicSpline
 
