@@ -56,7 +56,9 @@ class Architecture:
             if getattr(self, name) < 1:
                 raise InputError(f"architecture: {name} is {getattr(self, name)}; a number of 1 or more is needed")
         if self.steps > self.n_channels:
-            raise InputError(f"architecture: {self.steps} steps for {self.n_channels} channels; use at most one step a channel")
+            raise InputError(
+                f"architecture: {self.steps} steps for {self.n_channels} channels; use at most one step a channel"
+            )
         if not self.histories or self.histories[0] != "signal":
             raise InputError(f"architecture: histories are {self.histories}; the first must be 'signal'")
         for name in ("encoder", "histories", "scalars"):

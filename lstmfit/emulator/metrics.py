@@ -62,7 +62,9 @@ def rms_error(predicted, true, redshifts=None, low=None, high=None):
         nu = redshift_to_frequency(redshifts)
         band = (nu >= (-np.inf if low is None else low)) & (nu <= (np.inf if high is None else high))
         if not band.any():
-            raise InputError(f"no channel between {low} and {high} MHz; the grid spans {nu.min():.2f} to {nu.max():.2f} MHz")
+            raise InputError(
+                f"no channel between {low} and {high} MHz; the grid spans {nu.min():.2f} to {nu.max():.2f} MHz"
+            )
         predicted, true = predicted[:, band], true[:, band]
     absolute = np.sqrt(np.mean((predicted - true) ** 2, axis=1, dtype=float))
     return absolute, absolute / np.max(np.abs(true), axis=1)

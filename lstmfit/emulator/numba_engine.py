@@ -140,7 +140,8 @@ def _pad(array, *shape):
 def _pad_units(array, groups, units, wanted):
     """Pad each of `groups` groups of `units` columns to `wanted` columns."""
     split = array.reshape(*array.shape[:-1], groups, units)
-    return np.pad(split, [(0, 0)] * (split.ndim - 1) + [(0, wanted - units)]).reshape(*array.shape[:-1], groups * wanted)
+    split = np.pad(split, [(0, 0)] * (split.ndim - 1) + [(0, wanted - units)])
+    return split.reshape(*array.shape[:-1], groups * wanted)
 
 
 @njit(inline="always", fastmath=FAST, error_model="numpy")
@@ -258,7 +259,8 @@ def _forward(out, work, stride, sizes, w, lanes):
                 o = lane * stride
                 g = o + gates
                 _activate(work, g, u)
-                c, h = work[o + cs + layer * u : o + cs + (layer + 1) * u], work[o + hs + layer * u : o + hs + (layer + 1) * u]
+                c = work[o + cs + layer * u : o + cs + (layer + 1) * u]
+                h = work[o + hs + layer * u : o + hs + (layer + 1) * u]
                 _update_cell(work[g : g + u], work[g + u : g + 2 * u], work[g + 2 * u : g + 3 * u], c)
                 _update_output(work[g + 3 * u : g + 4 * u], c, h)
         for lane in range(lanes):

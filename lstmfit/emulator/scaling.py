@@ -52,7 +52,13 @@ class Scaling:
         scale = np.array([(histories[:, i] - offset[i]).std(dtype=float) or 1.0 for i in range(histories.shape[1])])
         spread = scalars.std(axis=0, dtype=float)
         return cls(
-            log, ends[:, 0], ends[:, 1], offset, scale, scalars.mean(axis=0, dtype=float), np.where(spread > 0, spread, 1.0)
+            log,
+            ends[:, 0],
+            ends[:, 1],
+            offset,
+            scale,
+            scalars.mean(axis=0, dtype=float),
+            np.where(spread > 0, spread, 1.0),
         )
 
     def inputs(self, theta: np.ndarray) -> np.ndarray:

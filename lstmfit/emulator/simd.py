@@ -42,7 +42,8 @@ def _product(vectors, lanes):
 
     @intrinsic
     def product(typingctx, acc, acc_at, acc_stride, h, h_at, h_stride, w, w_at, w_stride, n):
-        signature = types.void(acc, types.intp, types.intp, h, types.intp, types.intp, w, types.intp, types.intp, types.intp)
+        at = (types.intp, types.intp)
+        signature = types.void(acc, *at, h, *at, w, *at, types.intp)
 
         def codegen(context, builder, sig, args):
             f32, i64 = ir.FloatType(), ir.IntType(64)
@@ -63,7 +64,8 @@ def _product(vectors, lanes):
 
             lane_at = [builder.add(acc_at, builder.mul(acc_stride, i64(lane))) for lane in range(lanes)]
             targets = [
-                [vector_at(acc_p, builder.add(lane_at[lane], i64(WIDTH * v))) for v in range(vectors)] for lane in range(lanes)
+                [vector_at(acc_p, builder.add(lane_at[lane], i64(WIDTH * v))) for v in range(vectors)]
+                for lane in range(lanes)
             ]
             start = [[load(t) for t in row] for row in targets]
             h_lane = [builder.add(h_at, builder.mul(h_stride, i64(lane))) for lane in range(lanes)]

@@ -160,7 +160,12 @@ def train(
     validate = _compile_validation(tf, architecture, model)
 
     identity = json.dumps(
-        {"recipe": asdict(recipe), "architecture": architecture.to_dict(), "n": len(training.inputs), "version": __version__}
+        {
+            "recipe": asdict(recipe),
+            "architecture": architecture.to_dict(),
+            "n": len(training.inputs),
+            "version": __version__,
+        }
     )
     history, best, best_error, done = History(), read_weights(model), np.inf, 0
     if resume:
@@ -235,7 +240,8 @@ def _compile_update(tf, architecture, recipe, model, optimizer):
             batch = [tf.gather(x, rows[i]) for x in (inputs, histories, scalars, weight)]
             with tf.GradientTape() as tape:
                 loss, objective = loss_of(*batch)
-            optimizer.apply_gradients(zip(tape.gradient(objective, model.trainable_variables), model.trainable_variables))
+            variables = model.trainable_variables
+            optimizer.apply_gradients(zip(tape.gradient(objective, variables), variables))
             return i + 1, total + loss
 
         m = tf.shape(rows)[0]
@@ -290,7 +296,8 @@ def _load_checkpoint(path, identity, model, optimizer):
         state = json.loads(str(file["state"]))
         if state["identity"] != identity:
             raise InputError(
-                f"{path} belongs to a training with other settings; repeat the command that started it, or remove the file"
+                f"{path} belongs to a training with other settings; "
+                "repeat the command that started it, or remove the file"
             )
         for name, variable in model.arrays.items():
             variable.assign(file[f"model/{name}"])
