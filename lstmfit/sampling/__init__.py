@@ -1,0 +1,1 @@
+"""Sampling: PolyChord built, called, run side by side or over MPI."""

@@ -1,0 +1,210 @@
+"""Build PolyChord 1.14 into the running environment, from the copy that PyPI's `cosmosis` carries.
+
+``python -m lstmfit.sampling.build`` does it from a shell. Only PolyChord's own folder of that archive is
+unpacked and compiled; nothing of cosmosis is installed. Whoever has `pypolychord` installed needs none of
+this.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+
+from lstmfit.errors import InputError
+
+COSMOSIS_VERSION = "3.26"
+COSMOSIS_SHA256 = "bbeed481411d2bfa83d0b14bcc3d16a0b80dcf1c1f099e5066d10e4711c36508"
+POLYCHORD_VERSION = "1.14"
+SOURCE_FOLDER = f"cosmosis-{COSMOSIS_VERSION}/cosmosis/samplers/polychord/polychord_src/"
+SERIAL_LIBRARY = "libchord.so"
+MPI_LIBRARY = "libchord_mpi.so"
+TERMS = (
+    "PolyChord is free for academic, research and other non-commercial use only (its licence: {licence}); work that "
+    "uses it must cite Handley, Hobson & Lasenby 2015a (MNRAS 450 L61, arXiv:1502.01856) and 2015b (MNRAS 453 4384, "
+    "arXiv:1506.00171)"
+)
+
+logger = logging.getLogger(__name__)
+
+
+def polychord_folder() -> Path:
+    """Folder of the running environment where the built library lies, whether or not it is there yet."""
+    return Path(sys.prefix) / "share" / "lstmfit" / "polychord"
+
+
+def install_polychord(force=False, log=None) -> Path:
+    """Build PolyChord into the running environment unless it is there already.
+
+    With `mpif90` on the PATH the MPI library is built beside the serial one; a serial installation is
+    completed when `mpif90` has appeared since. The folder is made beside its place and renamed, so it is
+    never half there.
+
+    Parameters
+    ----------
+    force : bool
+        Build even if the libraries are there.
+    log : callable, optional
+        Called with one line of text at a time; the module's logger by default.
+
+    Returns
+    -------
+    pathlib.Path
+        The folder with `libchord.so`, `libchord_mpi.so` (where MPI was found), PolyChord's `LICENCE` and
+        `VERSION.json`.
+
+    Raises
+    ------
+    InputError
+        A compiler or make is missing, the archive cannot be had, the build failed or the environment is
+        read-only.
+    """
+    log = log or logger.info
+    folder = polychord_folder()
+    mpi = shutil.which("mpif90") is not None
+    if not force and (folder / SERIAL_LIBRARY).is_file() and ((folder / MPI_LIBRARY).is_file() or not mpi):
+        log(f"PolyChord {POLYCHORD_VERSION} is in {folder}")
+        log(TERMS.format(licence=folder / "LICENCE"))
+        return folder
+    _require_tools()
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        workplace = tempfile.TemporaryDirectory(prefix=".polychord-", dir=folder.parent)
+    except OSError as error:
+        raise InputError(
+            f"PolyChord cannot be installed into {folder} ({error.strerror}); use an environment that is yours: "
+            "python3 -m venv"
+        ) from error
+    # Inside the target's own file system, so that the rename at the end is one.
+    with workplace as work:
+        work = Path(work)
+        archive = _download(work / "download", log)
+        built = _compile(archive, work, mpi, log)
+        _replace_folder(built, folder, work)
+    if not mpi:
+        log(
+            "no mpif90 was found, so mpirun will not work; to mend it: apt-get install libopenmpi-dev openmpi-bin, "
+            "then the same command again"
+        )
+    log(f"PolyChord {POLYCHORD_VERSION} was built into {folder}")
+    log(TERMS.format(licence=folder / "LICENCE"))
+    return folder
+
+
+def _require_tools():
+    missing = [tool for tool in ("gfortran", "make") if shutil.which(tool) is None]
+    if missing:
+        raise InputError(
+            f"PolyChord cannot be built: {' and '.join(missing)} not found on the PATH, but it takes gfortran "
+            "and make; to mend it: apt-get install gfortran make libopenmpi-dev openmpi-bin"
+        )
+
+
+def _download(folder: Path, log) -> Path:
+    """Fetch the archive through pip, which also checks its hash."""
+    folder.mkdir()
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"cosmosis=={COSMOSIS_VERSION} --hash=sha256:{COSMOSIS_SHA256}\n", encoding="utf-8")
+    log(f"downloading cosmosis {COSMOSIS_VERSION} from the package index, for the PolyChord inside it")
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
+    command += ["--no-binary", ":all:", "--dest", str(folder), "--requirement", str(requirements)]
+    _run(
+        command, f"pip could not download cosmosis {COSMOSIS_VERSION}", "check the network or pip's index and try again"
+    )
+    return folder / f"cosmosis-{COSMOSIS_VERSION}.tar.gz"
+
+
+def _compile(archive: Path, work: Path, mpi: bool, log) -> Path:
+    """Compile the serial and the MPI library side by side; return the folder that holds what is kept."""
+    libraries = {SERIAL_LIBRARY: work / "serial"} | ({MPI_LIBRARY: work / "mpi"} if mpi else {})
+    log(f"compiling {' and '.join(libraries)}: half a minute")
+    # cosmosis's own settings would change the compiler flags.
+    environment = {k: v for k, v in os.environ.items() if k not in ("COSMOSIS_SRC_DIR", "COSMOSIS_DEBUG", "MAKEFLAGS")}
+    # The Makefile names no dependencies between modules, so each make is serial; a copy of the sources for
+    # each library, because both write the same .mod files.
+    running = {}
+    for library, source in libraries.items():
+        _unpack(archive, source)
+        output = (source / "make.log").open("wb")
+        command = ["make", "-j1", "-C", str(source), "FC=gfortran", f"MPIFC={'mpif90' if mpi else ''}", library]
+        running[library] = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT), output
+    for process, output in running.values():
+        process.wait()
+        output.close()
+    built = work / "polychord"
+    built.mkdir()
+    for library, (process, _) in running.items():
+        source = libraries[library]
+        if process.returncode:
+            lines = (source / "make.log").read_text(encoding="utf-8", errors="replace").splitlines()
+            errors = [line for line in lines if "rror" in line] or lines or ["no output"]
+            raise InputError(
+                f"{library} did not compile ({errors[0].strip()}); gfortran 9 or newer and, for MPI, its mpif90 are "
+                "needed: apt-get install gfortran make libopenmpi-dev openmpi-bin"
+            )
+        shutil.copy2(source / library, built / library)
+    shutil.copy2(libraries[SERIAL_LIBRARY] / "LICENCE", built / "LICENCE")
+    record = {
+        "version": POLYCHORD_VERSION,
+        "source": f"cosmosis {COSMOSIS_VERSION}, source distribution on PyPI, folder {SOURCE_FOLDER}",
+        "sha256": COSMOSIS_SHA256,
+        "compiler": _first_line(["gfortran", "--version"]),
+        "mpi_compiler": _first_line(["mpif90", "--version"]) if mpi else None,
+        "mpi": _first_line(["mpirun", "--version"]) if mpi else None,
+        "built": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    (built / "VERSION.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return built
+
+
+def _unpack(archive: Path, folder: Path):
+    """Unpack PolyChord's sources alone."""
+    folder.mkdir()
+    with tarfile.open(archive) as file:
+        for member in file:
+            name = member.name.removeprefix(SOURCE_FOLDER)
+            if member.isfile() and name != member.name and "/" not in name:
+                (folder / name).write_bytes(file.extractfile(member).read())
+
+
+def _replace_folder(new: Path, folder: Path, work: Path):
+    if folder.exists():
+        folder.rename(work / "old")
+    new.rename(folder)
+
+
+def _first_line(command) -> str | None:
+    try:
+        lines = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
+    except OSError:
+        return None
+    return lines[0] if lines else None
+
+
+def _run(command, what, mend):
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+        errors = [line for line in lines if line.startswith("ERROR")] or lines or [f"exit status {done.returncode}"]
+        raise InputError(f"{what} ({errors[0]}); {mend}")
+
+
+def main() -> int:
+    """Install PolyChord and show what is done; exit status as the command line's."""
+    try:
+        install_polychord(force="--force" in sys.argv[1:], log=lambda line: sys.stdout.write(line + "\n"))
+    except InputError as error:
+        with contextlib.suppress(OSError):
+            sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

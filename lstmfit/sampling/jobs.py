@@ -1,0 +1,537 @@
+"""Serial PolyChord runs side by side, merged into one: the way to use all cores of one machine without MPI.
+
+Why merging is exact: a nested sampling run is a set of points, each born uniformly inside the likelihood
+contour of another one. The number of live points at any contour follows from births and deaths alone, and it
+may vary along a run. Runs over the same prior and likelihood are independent, so their points together, with
+their birth contours, are a run whose live points at each contour are the sum of the parts', which is all that
+evidence and weights are computed from (Skilling 2006, Bayesian Analysis 1, 833; Higson et al. 2019,
+Statistics and Computing 29, 891; Handley 2019, JOSS 4, 1414). Nor do the parts' ends matter: past the end of
+one, its live points are simply missing from the sum.
+"""
+
+import dataclasses
+import json
+import logging
+import math
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import contextmanager, suppress
+from multiprocessing import connection
+from pathlib import Path
+
+import numpy as np
+
+from lstmfit.errors import InputError
+from lstmfit.files import replacing, write_text
+from lstmfit.sampling.polychord import (
+    OWN_OUTPUT_VARIABLE,
+    PolyChordSettings,
+    Progress,
+    Result,
+    check_same_request,
+    polychord_version,
+    read_state,
+    run_polychord,
+    state_file,
+)
+
+PARTS = "parts"
+PART_ROOT = "chain"
+# What a child does when its parent asks or vanishes, and how long it is given.
+STOP_GRACE_S = 10.0
+POLL_S = 0.25
+# One core per run: threads of linear algebra would only get into each other's way.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS",
+)
+# The child takes its parent's import path, so that whatever make_problem was pickled from is found.
+CHILD_CODE = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
+    "from lstmfit.sampling.jobs import _child; _child(int(sys.argv[1]))"
+)
+
+logger = logging.getLogger(__name__)
+
+
+def run_jobs(
+    make_problem: Callable,
+    settings: PolyChordSettings,
+    folder,
+    root: str = "chain",
+    jobs: int | None = None,
+    *,
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Result:
+    """Share the live points among serial runs in child processes, and merge what they find.
+
+    The parts lie in `<folder>/parts/<i>/`; `<folder>/<root>_dead-birth.txt`, `_phys_live-birth.txt`, `.txt`,
+    `_equal_weights.txt` and `.paramnames` are the merged run, written when all parts are finished. The same
+    number of jobs and the same seed give the same files.
+
+    Parameters
+    ----------
+    make_problem : callable
+        Called without arguments in each child; returns an object with `loglikelihood`, `prior_transform`,
+        `names`, `derived_names` and `latex` (see `run_polychord`). It must be picklable: a function of a
+        module, or a `functools.partial` of one.
+    settings : PolyChordSettings
+        Of the run as a whole: `n_live` is the total.
+    folder : str or pathlib.Path
+        Output folder.
+    root : str
+        First part of the merged files' names.
+    jobs : int, optional
+        Processes; all cores by default. Fewer are used where a part would have too few live points.
+    resume : bool
+        Go on with what is in the folder: with its parts, `jobs` of them at a time. Otherwise start anew.
+    progress : callable, optional
+        Called in this process about once a second with the parts' sums.
+    stop : callable, optional
+        Asked some times a second; True stops all parts, to be resumed later.
+
+    Returns
+    -------
+    Result
+        `logZ` and `logZ_err` are those of the merged run by anesthetic.
+
+    Raises
+    ------
+    InputError
+        As `run_polychord`; also one that a child raised.
+    RuntimeError
+        A child failed with anything else: its message, its traceback in `<folder>/parts/<i>/log.txt`.
+    """
+    folder = Path(folder)
+    if jobs is None:
+        jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if isinstance(jobs, bool) or not isinstance(jobs, int | np.integer) or jobs < 1:
+        raise InputError(f"jobs is {jobs!r}, but a whole number of at least 1 is needed")
+    # Here, before any process is started: a missing library is one error, not one per child.
+    polychord_version()
+    try:
+        payload = pickle.dumps(make_problem)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"make_problem cannot be sent to another process ({error}); give a function of a module or a "
+            "functools.partial of one"
+        ) from error
+    problem = make_problem()
+    began = time.monotonic()
+    plan = _plan(problem, settings, folder, root, int(jobs), resume)
+    if plan.get("finished"):
+        logger.info("%s is finished; nothing is left to do", folder / root)
+        return _merged_result(plan)
+    parts = [_Part(i, folder / PARTS / str(i), n) for i, n in enumerate(plan["shares"])]
+    spent = plan["wall_s"]
+    watch = _Watch(parts, settings, progress, lambda: spent + time.monotonic() - began)
+
+    def write_plan():
+        write_text(state_file(folder, root), json.dumps(plan | {"wall_s": watch.elapsed()}, indent=1) + "\n")
+
+    write_plan()
+    try:
+        with _terminating_is_an_exception():
+            finished = _run_parts(parts, payload, settings, min(int(jobs), len(parts)), watch, stop)
+    finally:
+        write_plan()
+    if not finished:
+        return Result(**watch.totals(), finished=False, prior_fraction=None, **_versions(parts), ranks=len(parts))
+    logZ, logZ_err, n_dead = merge_parts(
+        [part.folder / PART_ROOT for part in parts],
+        folder / root,
+        (problem.names, problem.derived_names),
+        settings.seed,
+    )
+    state = plan | watch.totals() | _versions(parts)
+    state |= {"n_dead": n_dead, "logZ": logZ, "logZ_err": logZ_err, "wall_s": watch.elapsed(), "ranks": len(parts)}
+    state |= {"finished": True, "prior_fraction": _prior_fraction(parts)}
+    write_text(state_file(folder, root), json.dumps(state, indent=1) + "\n")
+    return _merged_result(state)
+
+
+def share_live_points(n_live: int, jobs: int, n_params: int) -> list[int]:
+    """Divide live points among runs, none of which gets too few to learn the shape of the posterior from.
+
+    Parameters
+    ----------
+    n_live : int
+        Live points in all.
+    jobs : int
+        Runs wanted.
+    n_params : int
+        Parameters; a part gets at least 2 (n_params + 1) points.
+
+    Returns
+    -------
+    list of int
+        Live points of each run, summing to `n_live`; possibly of fewer runs than wanted.
+    """
+    least = 2 * (n_params + 1)
+    runs = max(1, min(jobs, n_live // least))
+    if runs < jobs:
+        logger.info(
+            "%d live points are enough for %d run%s of at least %d, so %d of %d jobs are used; mpirun can use more",
+            n_live, runs, "s" * (runs > 1), least, runs, jobs,
+        )  # fmt: skip
+    return [n_live // runs + (i < n_live % runs) for i in range(runs)]
+
+
+# ---------------------------------------------------------------- parts
+
+
+@dataclasses.dataclass
+class _Part:
+    index: int
+    folder: Path
+    n_live: int
+    process: subprocess.Popen | None = None
+    channel: connection.Connection | None = None
+    latest: Progress = dataclasses.field(default_factory=lambda: Progress(n_dead=0, n_like=0))
+    result: Result | None = None
+
+    def start(self, payload, settings, seed, resume):
+        """Start the child and send it what to do."""
+        ours, theirs = connection.Pipe()
+        environment = os.environ | {name: "1" for name in THREAD_VARIABLES} | {OWN_OUTPUT_VARIABLE: "1"}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-c", CHILD_CODE, str(theirs.fileno()), json.dumps(sys.path)]
+        with (self.folder / "log.txt").open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                env=environment,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        theirs.close()
+        self.channel = ours
+        part_settings = dataclasses.replace(
+            settings,
+            n_live=self.n_live,
+            n_prior=_share(settings.n_prior, self.n_live, settings.n_live),
+            seed=seed,
+            write_posteriors=False,
+        )
+        main = getattr(sys.modules["__main__"], "__file__", None) if b"__main__" in payload else None
+        with suppress(BrokenPipeError):  # a child that is dead already is noticed by its exit status
+            ours.send((main, payload, part_settings, str(self.folder), resume))
+
+    def stop(self):
+        """Ask the child to end; it does so at its next likelihood call."""
+        if self.channel is not None:
+            self.channel.close()
+            self.channel = None
+
+    def wait(self, deadline):
+        """Wait for the child's end, and make it end."""
+        if self.process is None:
+            return
+        try:
+            self.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            # Harmless to the files: PolyChord's resume file is renamed into place.
+            self.process.kill()
+            self.process.wait()
+
+    def log_tail(self) -> str:
+        lines = (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+        return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+
+
+def _share(total, n, n_all):
+    """Prior samples of a part, in proportion to its live points."""
+    return None if total is None else max(n, math.ceil(total * n / n_all))
+
+
+def _plan(problem, settings, folder, root, jobs, resume) -> dict:
+    """State of the run as a whole: the one in the folder, or a new one."""
+    request = {
+        "names": list(problem.names),
+        "derived_names": list(problem.derived_names),
+        "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
+    }
+    plan = read_state(folder, root) if resume else {}
+    if plan and "shares" not in plan:
+        raise InputError(f"{folder / root} was begun under mpirun; resume it there, or start anew with --force")
+    if plan:
+        check_same_request(plan, request, folder / root)
+        return plan
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(folder / PARTS, ignore_errors=True)
+        for suffix in ("_dead-birth.txt", "_phys_live-birth.txt", ".txt", "_equal_weights.txt", ".resume", ".stats"):
+            (folder / f"{root}{suffix}").unlink(missing_ok=True)
+        names = tuple(problem.names) + tuple(f"{name}*" for name in problem.derived_names)
+        lines = "".join(f"{name}\t{label}\n" for name, label in zip(names, problem.latex))
+        write_text(folder / f"{root}.paramnames", lines)
+    except OSError as error:
+        raise InputError(f"cannot write into {folder} ({error.strerror}); give another output folder") from error
+    shares = share_live_points(settings.n_live, jobs, len(request["names"]))
+    return request | {"shares": shares, "wall_s": 0.0}
+
+
+def _run_parts(parts, payload, settings, at_once, watch, stop) -> bool:
+    """Run all parts, `at_once` at a time; False where `stop` ended them early."""
+    seeds = [int(s) % 2**31 for s in np.random.SeedSequence(settings.seed).generate_state(len(parts))]
+    waiting, running = list(reversed(parts)), []
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                part = waiting.pop()
+                # A child that finds its part finished says so at once; one that has nothing starts from
+                # nothing.
+                part.start(payload, settings, seeds[part.index], resume=True)
+                running.append(part)
+            for channel in connection.wait([part.channel for part in running], POLL_S):
+                part = next(p for p in running if p.channel is channel)
+                _receive(part)
+                if part.result is not None:
+                    part.stop()
+                    running.remove(part)
+            watch.tell()
+            if stop and stop():
+                return False
+        return True
+    finally:
+        for part in parts:
+            part.stop()
+        deadline = time.monotonic() + STOP_GRACE_S
+        for part in parts:
+            part.wait(deadline)
+
+
+def _receive(part):
+    """Take one message of a child, or account for its death."""
+    try:
+        kind, content = part.channel.recv()
+    except (EOFError, ConnectionResetError):
+        status = part.process.wait()
+        raise RuntimeError(
+            f"part {part.index} of the run ended with status {status} ({part.log_tail()}); its output is in "
+            f"{part.folder / 'log.txt'}"
+        ) from None
+    if kind == "progress":
+        part.latest = content
+    elif kind == "result":
+        part.result = content
+        # The last word on its figures, also for a part that was finished before.
+        part.latest = dataclasses.replace(
+            part.latest, n_dead=content.n_dead, n_like=content.n_like, logZ=content.logZ, logZ_err=content.logZ_err
+        )
+    elif kind == "input error":
+        raise InputError(content)
+    else:
+        raise RuntimeError(f"{content} (traceback in {part.folder / 'log.txt'})")
+
+
+class _Watch:
+    """The parts' progress as one."""
+
+    def __init__(self, parts, settings, progress, elapsed):
+        self.parts, self.progress, self.elapsed = parts, progress, elapsed
+        self.total = settings.n_live
+        self.said = 0.0
+
+    def tell(self):
+        if self.progress and time.monotonic() - self.said > 1.0:
+            self.said = time.monotonic()
+            self.progress(self.combined())
+
+    def combined(self) -> Progress:
+        latest = [part.latest for part in self.parts]
+        shares = np.array([part.n_live for part in self.parts]) / self.total
+        remaining = [part.latest.remaining for part in self.parts if part.result is None]
+        known = all(p.logZ == p.logZ for p in latest)
+        return Progress(
+            n_dead=sum(p.n_dead for p in latest),
+            n_like=sum(p.n_like for p in latest),
+            # Each part estimates the same ln Z, with a variance in proportion to 1 / live points.
+            logZ=float(shares @ [p.logZ for p in latest]) if known else math.nan,
+            logZ_err=float(np.sqrt(np.sum((shares * [p.logZ_err for p in latest]) ** 2))) if known else math.nan,
+            logL_min=min(p.logL_min for p in latest),
+            logL_max=max(p.logL_max for p in latest),
+            log_live_fraction=max(p.log_live_fraction for p in latest),
+            elapsed=self.elapsed(),
+            remaining=None if None in remaining else max(remaining, default=0.0),
+        )
+
+    def totals(self) -> dict:
+        combined = self.combined()
+        n_nan = sum(part.result.n_nan for part in self.parts if part.result)
+        return {
+            "n_like": combined.n_like,
+            "n_dead": combined.n_dead,
+            "n_nan": n_nan,
+            "wall_s": combined.elapsed,
+            "logZ": combined.logZ,
+            "logZ_err": combined.logZ_err,
+        }
+
+
+def _versions(parts) -> dict:
+    version, library = polychord_version()
+    return {"version": version, "library": library}
+
+
+def _prior_fraction(parts) -> float | None:
+    fractions = [part.result.prior_fraction for part in parts]
+    if None in fractions:
+        return None
+    n_live = np.array([part.n_live for part in parts])
+    return float(n_live.sum() / (n_live / fractions).sum())
+
+
+def _merged_result(state) -> Result:
+    return Result(**{field.name: state[field.name] for field in dataclasses.fields(Result)})
+
+
+@contextmanager
+def _terminating_is_an_exception():
+    """Let SIGTERM end the children before this process, as Ctrl-C does."""
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+
+    def terminate(_signal, _frame):
+        raise SystemExit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+# ---------------------------------------------------------------- the child
+
+
+def _child(descriptor):
+    """Run one part; the process ends here."""
+    channel = connection.Connection(descriptor)
+    # Ctrl-C reaches every process of the terminal; the parent decides what comes of it, and says so by
+    # hanging up.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    status = 0
+    try:
+        main, payload, settings, folder, resume = channel.recv()
+        if main is not None:
+            _import_main(main)
+        problem = pickle.loads(payload)()
+        result = run_polychord(
+            problem.loglikelihood,
+            problem.prior_transform,
+            problem.names,
+            problem.derived_names,
+            problem.latex,
+            folder,
+            PART_ROOT,
+            settings,
+            resume=resume,
+            progress=lambda progress: channel.send(("progress", progress)),
+            # The parent sends nothing more: something to read means that it hung up or died.
+            stop=channel.poll,
+        )
+        if result.finished:
+            channel.send(("result", result))
+    except (BrokenPipeError, ConnectionResetError, EOFError):
+        pass
+    except BaseException as error:
+        traceback.print_exc()
+        status = 1
+        message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        with suppress(OSError):
+            channel.send(("input error" if isinstance(error, InputError) else "error", message))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Past the interpreter's clean-up, which a thread asleep inside Fortran might not survive.
+    os._exit(status)
+
+
+def _import_main(path):
+    """Make the parent's script importable as `__main__`, without running what is under its `if __name__`
+    line.
+    """
+    import runpy
+    import types
+
+    module = types.ModuleType("__mp_main__")
+    module.__dict__.update(runpy.run_path(path, run_name="__mp_main__"))
+    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
+
+
+# ---------------------------------------------------------------- the merged run
+
+
+def merge_parts(part_roots, root, names, seed) -> tuple[float, float, int]:
+    """Merge finished PolyChord runs into one set of files that reads as a PolyChord run.
+
+    Parameters
+    ----------
+    part_roots : sequence of str or pathlib.Path
+        Roots of the parts.
+    root : str or pathlib.Path
+        Root of the merged files.
+    names : tuple of sequences of str
+        Parameters and derived parameters.
+    seed : int
+        Seed of the draw that makes the equally weighted samples.
+
+    Returns
+    -------
+    logZ, logZ_err : float
+        Evidence of the merged run, and its error sqrt(D_KL / n_live).
+    n_dead : int
+        Points in the merged run.
+    """
+    import anesthetic
+
+    dead, live = [], []
+    for part in part_roots:
+        rows = Path(f"{part}_dead-birth.txt").read_text(encoding="ascii").splitlines()
+        dead += rows
+        live += Path(f"{part}_phys_live-birth.txt").read_text(encoding="ascii").splitlines()
+    # Lines are copied, not numbers: the digits stay PolyChord's.
+    table = np.loadtxt(dead, ndmin=2)
+    order = np.argsort(table[:, -2], kind="stable")
+    table = table[order]
+    root = Path(root)
+    # The live points of the last update are among the dead by now, as in PolyChord's own files; readers drop
+    # copies.
+    write_text(root.with_name(f"{root.name}_phys_live-birth.txt"), "".join(f"{line}\n" for line in live))
+    write_text(root.with_name(f"{root.name}_dead-birth.txt"), "".join(f"{dead[i]}\n" for i in order))
+    samples = anesthetic.NestedSamples(data=table[:, :-2], logL=table[:, -2], logL_birth=table[:, -1])
+    n_live = float(samples.nlive.max())
+    logZ, logZ_err = float(samples.logZ()), math.sqrt(max(0.0, float(samples.D_KL())) / n_live)
+    weights = samples.get_weights()
+    n_params = len(names[0]) + len(names[1])
+    values = samples.to_numpy()[:, :n_params]
+    rows = np.column_stack([weights / weights.max(), -2 * samples.logL.to_numpy(), values])
+    with replacing(root.with_name(f"{root.name}.txt")) as path:
+        np.savetxt(path, rows[rows[:, 0] > 0], fmt="%24.15E")
+    drawn = rows[np.random.default_rng(seed).random(len(rows)) < rows[:, 0]]
+    drawn[:, 0] = 1.0
+    with replacing(root.with_name(f"{root.name}_equal_weights.txt")) as path:
+        np.savetxt(path, drawn, fmt="%24.15E")
+    return logZ, logZ_err, len(table)
