@@ -48,16 +48,10 @@ def load(name: str) -> Simulator:
     try:
         found = getattr(module, attribute)
     except AttributeError as error:
-        raise InputError(
-            f"simulator {name!r}: module {module_name} has no attribute {attribute!r}"
-        ) from error
+        raise InputError(f"simulator {name!r}: module {module_name} has no attribute {attribute!r}") from error
     simulator = found() if isinstance(found, type) else found
-    missing = [
-        what for what in ("redshifts", "parameters", "name", "version") if not hasattr(simulator, what)
-    ]
+    missing = [what for what in ("redshifts", "parameters", "name", "version") if not hasattr(simulator, what)]
     if missing or not callable(simulator):
         lacks = ", ".join(missing) or "__call__"
-        raise InputError(
-            f"simulator {name!r} lacks {lacks}; see lstmfit.simulators.Simulator for what is needed"
-        )
+        raise InputError(f"simulator {name!r} lacks {lacks}; see lstmfit.simulators.Simulator for what is needed")
     return simulator

@@ -202,9 +202,7 @@ def _derivative(kind, t, y, out, c, spline, ratios, weights, n_continuum):
         alpha = c.alpha_scale * scaled**c.alpha_b / (1.0 + c.alpha_c * scaled**c.alpha_d)
         krr = c.k_rr / hubble * n_h * (1.0 - x_e)
         peebles = (1.0 + krr * c.lam_h) / (1.0 + krr * (c.lam_h + beta))
-        recombining = (
-            peebles * (x_e**2 * n_h * alpha - beta * (1.0 - x_e) * np.exp(-c.lya_kelvin / t_cmb)) / hubble
-        )
+        recombining = peebles * (x_e**2 * n_h * alpha - beta * (1.0 - x_e) * np.exp(-c.lya_kelvin / t_cmb)) / hubble
         f_ion = 0.3908 * (1.0 - x_e**0.4092) ** 1.7592
         dxe = recombining - c.x_ion * f_coll * (c.x_energy + f_ion / 13.6)
     else:
@@ -398,11 +396,7 @@ def integrate(kind, y0, t0, t_bound, t_eval, rtol, atol, c, spline, ratios, weig
                     x = (t + h * _C[i] - dense_t) / dense_h
                     for j in range(n):
                         start[i, j] = (
-                            dense[j, 0] * x
-                            + dense[j, 1] * x * x
-                            + dense[j, 2] * x * x * x
-                            + dense_y[j]
-                            - y[j]
+                            dense[j, 0] * x + dense[j, 1] * x * x + dense[j, 2] * x * x * x + dense_y[j] - y[j]
                         )
             scale = atol + np.abs(y) * rtol
 
@@ -424,17 +418,13 @@ def integrate(kind, y0, t0, t_bound, t_eval, rtol, atol, c, spline, ratios, weig
                     iterations = k + 1
                     finite = True
                     for i in range(3):
-                        _derivative(
-                            kind, t + h * _C[i], y + z[i], stages[i], c, spline, ratios, weights, n_continuum
-                        )
+                        _derivative(kind, t + h * _C[i], y + z[i], stages[i], c, spline, ratios, weights, n_continuum)
                         for j in range(n):
                             finite = finite and np.isfinite(stages[i, j])
                     if not finite:
                         break
                     for j in range(n):
-                        f_real[j] = (
-                            _TI[0, 0] * stages[0, j] + _TI[0, 1] * stages[1, j] + _TI[0, 2] * stages[2, j]
-                        )
+                        f_real[j] = _TI[0, 0] * stages[0, j] + _TI[0, 1] * stages[1, j] + _TI[0, 2] * stages[2, j]
                         f_real[j] -= _MU_REAL / h * w[0, j]
                         real = _TI[1, 0] * stages[0, j] + _TI[1, 1] * stages[1, j] + _TI[1, 2] * stages[2, j]
                         imag = _TI[2, 0] * stages[0, j] + _TI[2, 1] * stages[1, j] + _TI[2, 2] * stages[2, j]

@@ -2,8 +2,6 @@
 
 import contextlib
 import io
-import multiprocessing
-import os
 import types
 import warnings
 from importlib import metadata
@@ -12,6 +10,7 @@ import numpy as np
 
 from lstmfit.errors import InputError
 from lstmfit.parameters import Parameter, to_array
+from lstmfit.simulators import _mpi
 from lstmfit.simulators.protocol import History, SimulationError
 
 MODEL = {
@@ -45,8 +44,6 @@ They do not depend on theta. Fixed here rather than solved for at each start, be
 solution moves by 1e-4 K from one machine to another: within its tolerance, but more than our tests allow.
 """
 
-_MPI_LAUNCHERS = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "SLURM_STEP_NUM_TASKS")
-
 
 def _import_echo21():
     """Import ECHO21 without what its import does besides: MPI_Init, a filter for all warnings, a blank line.
@@ -57,11 +54,8 @@ def _import_echo21():
     try:
         import mpi4py
 
-        launched = (
-            any(name in os.environ for name in _MPI_LAUNCHERS) and multiprocessing.parent_process() is None
-        )
         before = mpi4py.rc.initialize
-        mpi4py.rc.initialize = before and launched
+        mpi4py.rc.initialize = before and _mpi.launched()
         try:
             with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
                 import echo21
@@ -250,9 +244,7 @@ class Echo21:
         if redshifts.ndim != 1 or not redshifts.size or np.any(np.diff(redshifts) <= 0):
             raise InputError(f"redshifts have shape {redshifts.shape}; expected one axis, strictly ascending")
         if redshifts[0] < 0 or redshifts[-1] > self._const.Z_STAR - 1:
-            raise InputError(
-                f"redshifts span {redshifts[0]:g}..{redshifts[-1]:g}; ECHO21's cosmic dawn is 0..59"
-            )
+            raise InputError(f"redshifts span {redshifts[0]:g}..{redshifts[-1]:g}; ECHO21's cosmic dawn is 0..59")
         fX, fLy, fesc, tmin, tstar, sLy, wX = values
         kernel, const = self._kernel, self._const
         varied = types.SimpleNamespace(**{**vars(self._config), "fLy": fLy, "sLy": sLy, "wX": wX})
@@ -262,9 +254,7 @@ class Echo21:
         phi = self._container.lyman_alpha(varied, self._basic, None).phi_Ly(self._energies)
         weights = const.cE / (4 * np.pi) * rate / (1.22 * const.mP) * self._widths * phi
         n_h = self._fixed["n_h"]
-        x_rays = (
-            fX * rate * const.CX_fid * self._container.heating(varied, self._basic, None, None).CX_modifier()
-        )
+        x_rays = fX * rate * const.CX_fid * self._container.heating(varied, self._basic, None, None).CX_modifier()
         low, high = const.tilda_E0, const.tilda_E1
         mean = (high ** (-wX - 2.4) - low ** (-wX - 2.4)) / (high ** (-wX - 3.4) - low ** (-wX - 3.4))
         coefficients = kernel.Coefficients(
@@ -283,9 +273,9 @@ class Echo21:
         both = np.concatenate([scale_factors, -np.log(self._tau_knots[::-1])])
         order = np.argsort(both, kind="stable")
         filled = np.empty(both.size)
-        filled[order] = kernel.integrate(
-            kernel.IONISATION, np.zeros(1), start, 0.0, both[order], 1e-3, 1e-6, *shared
-        )[0]
+        filled[order] = kernel.integrate(kernel.IONISATION, np.zeros(1), start, 0.0, both[order], 1e-3, 1e-6, *shared)[
+            0
+        ]
         ionised = filled[: one_plus_z.size]
         tau = float(self._tau_weights @ filled[one_plus_z.size :][::-1])
         x_e, t_k = kernel.integrate(
@@ -309,9 +299,7 @@ class Echo21:
     def _check(self, theta) -> np.ndarray:
         values = to_array(theta, self.parameters)
         if values.ndim != 1:
-            raise InputError(
-                f"theta has shape {values.shape}; a simulator takes one set at a time, shape (7,)"
-            )
+            raise InputError(f"theta has shape {values.shape}; a simulator takes one set at a time, shape (7,)")
         for parameter, value in zip(self.parameters, values):
             if not np.isfinite(value) or (parameter.log and value <= 0):
                 kind = "a finite value above 0" if parameter.log else "a finite value"
