@@ -35,7 +35,9 @@ class Parameter:
 
     def __post_init__(self):
         if not self.min < self.max:
-            raise InputError(f"parameter {self.name}: the range {self.min:g}..{self.max:g} is empty; min < max is needed")
+            raise InputError(
+                f"parameter {self.name}: the range {self.min:g}..{self.max:g} is empty; min < max is needed"
+            )
         if self.log and self.min <= 0:
             raise InputError(f"parameter {self.name}: min is {self.min:g}, but a log parameter needs min > 0")
 
@@ -65,12 +67,14 @@ def to_array(theta, parameters: Sequence[Parameter]) -> np.ndarray:
         missing = [n for n in names if n not in theta]
         unknown = [n for n in theta if n not in names]
         if missing or unknown:
-            what = "; ".join(f"{word} {', '.join(map(str, w))}" for word, w in (("missing", missing), ("unknown", unknown)) if w)
+            found = (("missing", missing), ("unknown", unknown))
+            what = "; ".join(f"{word} {', '.join(map(str, which))}" for word, which in found if which)
             raise InputError(f"theta: {what}; the parameters are {', '.join(names)}")
         return np.array([float(theta[n]) for n in names])
     array = np.asarray(theta, dtype=float)
     if array.ndim not in (1, 2) or array.shape[-1] != len(names):
         raise InputError(
-            f"theta has shape {array.shape}; expected ({len(names)},) or (n, {len(names)}) in the order {', '.join(names)}"
+            f"theta has shape {array.shape}; expected ({len(names)},) or (n, {len(names)}) "
+            f"in the order {', '.join(names)}"
         )
     return array

@@ -1,1 +1,1 @@
-"""datasets"""
+"""Data that go in: spectra to fit, sets of signals to train on."""

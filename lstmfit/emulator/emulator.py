@@ -220,3 +220,18 @@ def shipped() -> dict[str, Path]:
         for p in sorted(folder.iterdir(), key=lambda p: p.name)
         if p.name.endswith(".h5") and not p.name.endswith("_test.h5")
     }
+
+
+def shipped_test_set(source):
+    """The test split that came with an emulator: beside the file, under the name ``NAME_test.h5``.
+
+    Returns
+    -------
+    lstmfit.datasets.signals.Split or None
+        None where there is none.
+    """
+    from lstmfit.datasets.signals import load_signals
+
+    path = shipped().get(str(source), Path(source))
+    beside = path.with_name(f"{path.stem}_test.h5")
+    return load_signals(beside).test if beside.is_file() else None

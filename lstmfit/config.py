@@ -1,0 +1,298 @@
+"""The run file: read, validated with one clear line for each mistake, resolved, written out again."""
+
+import difflib
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from lstmfit.errors import InputError
+from lstmfit.files import write_text
+from lstmfit.priors import make_distribution
+
+
+class Block(BaseModel):
+    """A block of the run file: unknown keys are errors, values do not change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def _strict_integer(value):
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(f"{value!r} is not a whole number")
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_strict_integer)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Mock(Block):
+    """A mock observation on the emulator's grid: a signal plus white noise."""
+
+    theta: dict[str, float] | None = None
+    source: Literal["emulator", "simulator"] = Field("simulator", alias="from")
+    test_signal: Integer | None = None
+    noise: Positive
+    seed: Integer
+
+    @model_validator(mode="after")
+    def _one_source(self):
+        if (self.theta is None) == (self.test_signal is None):
+            raise ValueError("give either theta or test_signal")
+        return self
+
+
+class Data(Block):
+    """What is fitted: a mock, or a file."""
+
+    mock: Mock | None = None
+    file: str | None = None
+    columns: dict[str, int | str] = {"frequency": 0, "temperature": 1}
+    unit: str = "mK"
+
+    @model_validator(mode="after")
+    def _one_source(self):
+        if (self.mock is None) == (self.file is None):
+            raise ValueError("give either mock or file")
+        return self
+
+
+class Noise(Block):
+    """Noise of a channel of weight one, in mK: a number, or `free` to fit the parameter sigma."""
+
+    model: Literal["white"] = "white"
+    sigma: Positive | Literal["free"]
+
+
+class Foreground(Block):
+    """A foreground that is added to the signal."""
+
+    model: str = "log_polynomial"
+    terms: Annotated[Integer, Field(ge=1)] = 5
+    reference: Positive | None = None
+    marginalise: bool = True
+    mean: float | list[float] = 0.0
+    scale: Positive | list[Positive] = 1e4
+
+
+class GlobalSignalBlock(Block):
+    """Options of the global-signal likelihood."""
+
+    noise: Noise
+    foreground: Foreground | None = None
+    emulator_error: bool = False
+
+
+class Likelihoods(Block):
+    """The likelihoods, by name; their logarithms add."""
+
+    global_signal: GlobalSignalBlock
+
+
+def _resolve_d(value):
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise ValueError(f"{value!r} is neither a whole number nor a multiple of d like 25d")
+    if isinstance(value, str) and not re.fullmatch(r"[1-9][0-9]*d", value):
+        raise ValueError(f"{value!r} is neither a whole number nor a multiple of d like 25d")
+    return value
+
+
+TimesD = Annotated[int | str, BeforeValidator(_resolve_d)]
+
+
+class PolyChordBlock(Block):
+    """Settings of PolyChord; 25d is 25 times the number of sampled parameters."""
+
+    nlive: TimesD = "25d"
+    num_repeats: TimesD = "5d"
+    precision_criterion: Positive = 1e-3
+    seed: Integer = 0
+    do_clustering: bool = False
+
+
+class Sampler(Block):
+    """The sampler, by name."""
+
+    polychord: PolyChordBlock = PolyChordBlock()
+
+
+class ParamBlock(Block):
+    """One parameter: a prior, or a fixed value."""
+
+    prior: dict[str, Any] | None = None
+    value: float | None = None
+    latex: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _number_is_value(cls, data):
+        return {"value": data} if isinstance(data, (int, float)) and not isinstance(data, bool) else data
+
+    @model_validator(mode="after")
+    def _one_of_both(self):
+        if self.prior is not None and self.value is not None:
+            raise ValueError("give either a prior or a value")
+        if self.prior is not None:
+            make_distribution(self.prior)
+        return self
+
+
+class RunConfig(Block):
+    """A whole run file."""
+
+    emulator: str | None = None
+    simulator: str | None = None
+    extrapolate: bool = False
+    data: Data
+    likelihood: Likelihoods
+    params: dict[str, ParamBlock] = {}
+    sampler: Sampler = Sampler()
+    output: str | None = None
+    resolved: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _one_signal(self):
+        if (self.emulator is None) == (self.simulator is None):
+            raise ValueError("give either emulator or simulator")
+        return self
+
+
+def shipped_runs() -> dict[str, Path]:
+    """Run files that come with the package, by name."""
+    folder = resources.files("lstmfit.runs")
+    return {p.name.removesuffix(".yaml"): Path(str(p)) for p in folder.iterdir() if p.name.endswith(".yaml")}
+
+
+def find_run(source) -> Path:
+    """Path of a run file, given its path or the name of a shipped one (with or without folder and ending).
+
+    Raises
+    ------
+    InputError
+        There is none.
+    """
+    path = Path(source)
+    if path.is_file():
+        return path
+    runs = shipped_runs()
+    if path.stem in runs and str(path.parent) in (".", "runs"):
+        return runs[path.stem]
+    close = difflib.get_close_matches(path.stem, runs, 1)
+    hint = f"did you mean {close[0]!r}?" if close else f"shipped are {', '.join(sorted(runs))}"
+    raise InputError(f"no run file {source}; {hint}")
+
+
+def load(source) -> RunConfig:
+    """Read and validate a run file.
+
+    Parameters
+    ----------
+    source : path, str or mapping
+        A file, the name of a shipped run, or its content as a mapping.
+
+    Returns
+    -------
+    RunConfig
+        With paths made absolute: a data file or an emulator file is looked for beside the run file first.
+
+    Raises
+    ------
+    InputError
+        No such file, not YAML, or a mistake in it.
+    """
+    if isinstance(source, dict):
+        return validate(source, "run")
+    path = find_run(source)
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no run; expected keys are {', '.join(RunConfig.model_fields)}")
+    config = validate(content, path.name)
+    return _absolute(config, path.resolve().parent)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with 1e-3 as a number (YAML 1.1 wants 1.0e-3) and with doubled keys refused, not overwritten."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)([eE][-+]?[0-9]+)$|^[-+]?[0-9][0-9_]*\.[0-9_]*$"),
+    list("-+0123456789."),
+)
+
+
+def _mapping(loader, node):
+    keys = [loader.construct_object(key) for key, _ in node.value]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", node.start_mark)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def _absolute(config: RunConfig, folder: Path) -> RunConfig:
+    changes = {}
+    if config.data.file is not None:
+        changes["data"] = config.data.model_copy(update={"file": str(folder / Path(config.data.file).expanduser())})
+    if config.emulator is not None and (folder / config.emulator).is_file():
+        changes["emulator"] = str(folder / config.emulator)
+    return config.model_copy(update=changes)
+
+
+def validate(content: dict, where: str) -> RunConfig:
+    """Validate the content of a run file; the first mistake becomes an InputError of one line."""
+    try:
+        return RunConfig.model_validate(content)
+    except ValidationError as error:
+        raise InputError(f"{where}: {_message(error)}") from None
+
+
+def _message(error: ValidationError) -> str:
+    # An unknown key first: it explains the missing one that often stands beside it.
+    mistakes = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    first = mistakes[0]
+    at = ".".join(str(part) for part in first["loc"]) or "the run file"
+    got = first["input"]
+    if first["type"] == "extra_forbidden":
+        known = _known_keys(first["loc"][:-1])
+        close = difflib.get_close_matches(str(first["loc"][-1]), known, 1)
+        text = f"unknown key {at}; " + (f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}")
+    elif first["type"] == "missing":
+        text = f"{at} is missing"
+    elif first["type"] == "value_error":
+        text = f"{at}: {first['ctx']['error']}"
+    else:
+        reason = first["msg"][0].lower() + first["msg"][1:]
+        text = f"{at} is {got!r}; {reason}"
+    return text if len(mistakes) == 1 else f"{text} (and {len(mistakes) - 1} more)"
+
+
+def _known_keys(loc) -> list[str]:
+    model = RunConfig
+    for part in loc:
+        field = model.model_fields.get(part) or next(
+            (f for f in model.model_fields.values() if f.alias == part), None
+        ) if isinstance(part, str) else None
+        model = ParamBlock if field is None else _block_of(field.annotation) or ParamBlock
+    return [field.alias or name for name, field in model.model_fields.items() if name != "resolved"]
+
+
+def _block_of(annotation):
+    if isinstance(annotation, type) and issubclass(annotation, Block):
+        return annotation
+    return next((b for b in map(_block_of, getattr(annotation, "__args__", ())) if b), None)
+
+
+def dump(config: RunConfig, path) -> None:
+    """Write a run file with every default; loading it gives the same configuration."""
+    content = config.model_dump(by_alias=True, exclude_none=True)
+    write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120))

@@ -1,0 +1,127 @@
+"""Measured or mock spectra: frequency, temperature, weight."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lstmfit.errors import InputError
+from lstmfit.files import replacing
+
+UNITS = {"K": 1000.0, "mK": 1.0}
+"""Temperature units that a file may have, in mK."""
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """A spectrum to fit.
+
+    Parameters
+    ----------
+    frequency : numpy.ndarray
+        (n,) MHz.
+    temperature : numpy.ndarray
+        (n,) mK.
+    weight : numpy.ndarray
+        (n,) non-negative; the noise variance of a channel is divided by it.
+    truth : numpy.ndarray, optional
+        (n,) mK, the noiseless signal of a mock.
+    """
+
+    frequency: np.ndarray
+    temperature: np.ndarray
+    weight: np.ndarray
+    truth: np.ndarray | None = None
+
+    def write(self, path) -> None:
+        """Write a CSV with one header line that `read_spectrum` reads back."""
+        columns = {"frequency_MHz": self.frequency, "temperature_mK": self.temperature, "weight": self.weight}
+        if self.truth is not None:
+            columns["signal_mK"] = self.truth
+        with replacing(path) as temporary:
+            pd.DataFrame(columns).to_csv(temporary, index=False, float_format="%.17g")
+
+
+def read_spectrum(path, columns=None, unit: str = "mK") -> Spectrum:
+    """Read a spectrum from a CSV file.
+
+    Parameters
+    ----------
+    path : path
+        Comma-separated, with or without a header line; lines that start with # are comments.
+    columns : mapping, optional
+        Where ``frequency``, ``temperature`` and, if there, ``weight`` are: column numbers from zero, or names of
+        the header. Default: columns 0 and 1, no weights.
+    unit : {"mK", "K"}
+        Unit of the temperature.
+
+    Returns
+    -------
+    Spectrum
+        Channels of weight zero are left out; frequency in the file's order.
+
+    Raises
+    ------
+    InputError
+        No such file or column, an unknown unit, a value that is not a number, or a frequency or weight that is
+        not possible.
+    """
+    path = Path(path)
+    columns = {"frequency": 0, "temperature": 1} if columns is None else dict(columns)
+    if unit not in UNITS:
+        raise InputError(f"{path.name}: unit is {unit!r}; temperatures can be in K or mK")
+    unknown = set(columns) - {"frequency", "temperature", "weight"}
+    if unknown or not {"frequency", "temperature"} <= set(columns):
+        raise InputError(f"columns are {columns}; frequency and temperature are needed, weight may be given")
+    if not path.is_file():
+        raise InputError(f"no data file {path}; a path is taken from the run file's own folder")
+    table = _read_table(path)
+    values = {}
+    for what, which in columns.items():
+        column = _column(path, table, which)
+        values[what] = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
+    weight = values.get("weight", np.ones(len(table)))
+    if not (np.isfinite(weight).all() and (weight >= 0).all()):
+        bad = _first(~(np.isfinite(weight) & (weight >= 0)))
+        raise InputError(f"{path.name}: weights must be finite and not negative; that of row {bad} is not")
+    keep = weight > 0
+    if not keep.any():
+        raise InputError(f"{path.name}: every channel has weight zero, so there is nothing to fit; check the column")
+    nu, temperature, weight = values["frequency"][keep], values["temperature"][keep], weight[keep]
+    for what, array in (("frequency", nu), ("temperature", temperature)):
+        if not np.isfinite(array).all():
+            raise InputError(
+                f"{path.name}: {what} is not a number in row {_first(~np.isfinite(array))} of those with weight; "
+                "mend it or give it weight zero"
+            )
+    if not (nu > 0).all():
+        raise InputError(f"{path.name}: frequency must be positive, in MHz; the smallest is {nu.min():g}")
+    return Spectrum(nu, temperature * UNITS[unit], weight)
+
+
+def _first(bad):
+    return int(np.flatnonzero(bad)[0])
+
+
+def _read_table(path):
+    try:
+        first = pd.read_csv(path, comment="#", header=None, nrows=1)
+        numbers = pd.to_numeric(first.iloc[0], errors="coerce").notna().all()
+        table = pd.read_csv(path, comment="#", header=None if numbers else 0, skipinitialspace=True)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not a table of comma-separated values ({error})") from None
+    if table.empty:
+        raise InputError(f"{path} holds no rows")
+    return table
+
+
+def _column(path, table, which):
+    if isinstance(which, int) and not isinstance(which, bool):
+        if not 0 <= which < table.shape[1]:
+            raise InputError(f"{path.name}: no column {which}; columns are 0 to {table.shape[1] - 1}")
+        return table.iloc[:, which]
+    names = [str(name) for name in table.columns]
+    if str(which) not in names:
+        raise InputError(f"{path.name}: no column {which!r}; the header has {', '.join(names)}")
+    return table.iloc[:, names.index(str(which))]

@@ -1,0 +1,111 @@
+"""From a set of signals to an emulator: network, training, test errors, one file."""
+
+import time
+
+import numpy as np
+
+from lstmfit.datasets.signals import EXTRA_HISTORIES, EXTRA_SCALARS, SignalSet, Split
+from lstmfit.emulator.architecture import Architecture
+from lstmfit.emulator.emulator import Emulator
+from lstmfit.emulator.metrics import ErrorSummary, rms_error, summarise
+from lstmfit.emulator.scaling import Scaling
+from lstmfit.errors import InputError
+
+
+def outputs(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Histories (n, n_histories, n_channels) and scalars (n, n_scalars) of a split."""
+    histories = [split.signal] + [split.extras[name] for name in EXTRA_HISTORIES if name in split.extras]
+    scalars = [split.extras[name] for name in EXTRA_SCALARS if name in split.extras]
+    return np.stack(histories, axis=1), np.array(scalars).T.reshape(len(split), -1)
+
+
+def train_emulator(data: SignalSet, recipe, sizes: dict | None = None, *, name="emulator", **options) -> Emulator:
+    """Train an emulator on a set and measure it on the set's test split.
+
+    Parameters
+    ----------
+    data : SignalSet
+        Its validation split chooses the weights; its test split is used once, at the end, for the stored errors.
+    recipe : lstmfit.emulator.training.Recipe
+        How to train.
+    sizes : dict, optional
+        Arguments of `Architecture` that differ from its defaults.
+    name : str
+        Name of the emulator.
+    **options
+        Passed to `lstmfit.emulator.training.train`: checkpoint, resume, progress.
+
+    Returns
+    -------
+    Emulator
+
+    Raises
+    ------
+    InputError
+        No training or validation signals, or fewer signals than a batch.
+    """
+    from lstmfit.emulator import training
+
+    if not len(data.train) or not len(data.val):
+        raise InputError(
+            f"the set has {len(data.train)} training and {len(data.val)} validation signals; both are needed"
+        )
+    histories, scalars = outputs(data.train)
+    names = [n for n in EXTRA_HISTORIES if n in data.train.extras], [n for n in EXTRA_SCALARS if n in data.train.extras]
+    architecture = Architecture(
+        len(data.parameters),
+        len(data.redshifts),
+        histories=("signal", *names[0]),
+        scalars=tuple(names[1]),
+        **(sizes or {}),
+    )
+    scaling = Scaling.fit(data.parameters, histories, scalars)
+    targets = [
+        training.Targets.make(architecture, scaling, split.theta, *outputs(split)) for split in (data.train, data.val)
+    ]
+    started = time.time()
+    weights, history = training.train(architecture, scaling, *targets, recipe, **options)
+    record = data.record | {
+        "n_train": len(data.train),
+        "n_val": len(data.val),
+        "recipe": {key: getattr(recipe, key) for key in recipe.__dataclass_fields__},
+        "history": vars(history),
+        "trained": time.strftime("%Y-%m-%d", time.gmtime(started)),
+    }
+    emulator = Emulator(architecture, scaling, weights, data.redshifts, data.parameters, record=record, name=name)
+    if len(data.test):
+        emulator.errors, summary = test_errors(emulator, data.test)
+        emulator.record["test"] = vars(summary)
+    return emulator
+
+
+def test_errors(emulator: Emulator, split: Split) -> tuple[dict[str, np.ndarray], ErrorSummary]:
+    """Error arrays and their summary on a split.
+
+    Parameters
+    ----------
+    emulator : Emulator
+        What to measure.
+    split : Split
+        Signals that training never saw.
+
+    Returns
+    -------
+    errors : dict of str to numpy.ndarray
+        ``bias`` and ``rms`` (n_channels,) mK, ``covariance`` (n_channels, n_channels) mK^2 about zero, ``relative``
+        (n,) fractions, and ``rms_NAME`` of each extra output.
+    summary : ErrorSummary
+    """
+    predicted = emulator.histories(split.theta)
+    residual = predicted["signal"] - split.signal
+    absolute, relative = rms_error(predicted["signal"], split.signal)
+    errors = {
+        "bias": residual.mean(axis=0),
+        "rms": np.sqrt(np.mean(residual**2, axis=0)),
+        "covariance": (residual.T @ residual / len(residual)).astype(np.float32),
+        "relative": relative.astype(np.float32),
+    }
+    for name in predicted:
+        if name in split.extras:
+            errors[f"rms_{name}"] = np.sqrt(np.mean((predicted[name] - split.extras[name]) ** 2, axis=0))
+    return errors, summarise(absolute, relative)
