@@ -10,9 +10,11 @@ import difflib
 import fcntl
 import json
 import logging
+import multiprocessing
 import os
 import platform
 import shutil
+import threading
 import time
 import zipfile
 from concurrent import futures
@@ -141,10 +143,11 @@ def simulate_set(
     jobs = min(jobs or len(os.sched_getaffinity(0)), sum(counts.values()))
     if jobs == 1:
         return _campaign(path, counts, simulator, design, int(seed), progress, force, None, 1)
-    import multiprocessing
-
     context = multiprocessing.get_context("spawn")
-    with _single_threads(), futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with (
+        _single_threads(),
+        futures.ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool,
+    ):
         try:
             return _campaign(path, counts, simulator, design, int(seed), progress, force, pool, jobs)
         except futures.process.BrokenProcessPool as error:
@@ -486,6 +489,16 @@ def _outcomes(todo, rows, simulator, pool, workers):
 def _better_size(size: int, seconds_per_row: float) -> int:
     """Rows of the next task: no more than double, since the first rows of a process include compilation."""
     return int(np.clip(_TASK_SECONDS / max(seconds_per_row, 1e-9), 1, min(2 * size, _TASK_ROWS)))
+
+
+def _end_with_parent() -> None:
+    """Watch for the parent's end: after kill -9 a worker would otherwise wait for tasks for ever."""
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 _loaded = {}
