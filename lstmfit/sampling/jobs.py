@@ -37,7 +37,7 @@ from lstmfit.sampling.polychord import (
     Progress,
     Result,
     check_same_request,
-    polychord_version,
+    load_library,
     read_state,
     run_polychord,
     state_file,
@@ -125,7 +125,8 @@ def run_jobs(
     if isinstance(jobs, bool) or not isinstance(jobs, int | np.integer) or jobs < 1:
         raise InputError(f"jobs is {jobs!r}, but a whole number of at least 1 is needed")
     # Here, before any process is started: a missing library is one error, not one per child.
-    polychord_version()
+    library = load_library()
+    versions = {"version": library.version, "library": library.path}
     try:
         payload = pickle.dumps(make_problem)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -153,14 +154,14 @@ def run_jobs(
     finally:
         write_plan()
     if not finished:
-        return Result(**watch.totals(), finished=False, prior_fraction=None, **_versions(parts), ranks=len(parts))
+        return Result(**watch.totals(), finished=False, prior_fraction=None, **versions, ranks=len(parts))
     logZ, logZ_err, n_dead = merge_parts(
         [part.folder / PART_ROOT for part in parts],
         folder / root,
         (problem.names, problem.derived_names),
         settings.seed,
     )
-    state = plan | watch.totals() | _versions(parts)
+    state = plan | watch.totals() | versions
     state |= {"n_dead": n_dead, "logZ": logZ, "logZ_err": logZ_err, "wall_s": watch.elapsed(), "ranks": len(parts)}
     state |= {"finished": True, "prior_fraction": _prior_fraction(parts)}
     write_text(state_file(folder, root), json.dumps(state, indent=1) + "\n")
@@ -385,11 +386,6 @@ class _Watch:
             "logZ": combined.logZ,
             "logZ_err": combined.logZ_err,
         }
-
-
-def _versions(parts) -> dict:
-    version, library = polychord_version()
-    return {"version": version, "library": library}
 
 
 def _prior_fraction(parts) -> float | None:

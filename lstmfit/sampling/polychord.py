@@ -223,8 +223,8 @@ def run_polychord(
     Parameters
     ----------
     loglikelihood : callable
-        theta (n_params,) physical -> float, or (float, sequence of n_derived floats) if there are derived
-        parameters. NaN counts as zero likelihood.
+        theta (n_params,) physical -> float, or a tuple (float, sequence of n_derived floats) if there are derived
+        parameters, which may be left out where the likelihood is zero. NaN counts as zero likelihood.
     prior_transform : callable
         Unit cube (n_params,) -> theta (n_params,).
     names, derived_names : sequence of str
@@ -313,19 +313,18 @@ class _Problem:
         if theta.shape != (n,):
             raise InputError(f"the prior transform returned shape {theta.shape}, but ({n},) is needed")
         answer = self.loglikelihood(theta.copy())
-        if n_derived:
-            try:
-                value, derived = answer
-                n_got = len(derived)
-            except TypeError:
+        value, derived = answer if type(answer) is tuple else (answer, None)
+        try:
+            value = float(value)
+        except TypeError:
+            raise InputError(f"the likelihood returned {answer!r}, but a number is needed") from None
+        if value > settings.logzero and n_derived:
+            if derived is None:
+                raise InputError(f"the likelihood returned {answer!r}, but (lnL, {n_derived} derived values) is needed")
+            if len(derived) != n_derived:
                 raise InputError(
-                    f"the likelihood returned {answer!r}, but (lnL, {n_derived} derived values) is needed"
-                ) from None
-            if n_got != n_derived:
-                raise InputError(f"the likelihood returned {n_got} derived values, but {n_derived} names are given")
-        else:
-            value = answer[0] if isinstance(answer, tuple) else answer
-        float(value)
+                    f"the likelihood returned {len(derived)} derived values, but {n_derived} names are given"
+                )
 
     def paramnames(self) -> str:
         names = self.names + tuple(f"{name}*" for name in self.derived_names)
@@ -439,6 +438,11 @@ def _prepare(problem, folder, root, settings, resume) -> dict:
         state = read_state(folder, root) if resume else {}
         if state:
             check_same_request(state, request, folder / root)
+            if "shares" in state and not state.get("finished"):
+                raise InputError(
+                    f"{folder / root} was begun as {len(state['shares'])} runs side by side; resume it without mpirun, "
+                    "or start anew with --force"
+                )
         if resume and resume_file.is_file() and not state.get("finished"):
             header = read_resume_header(resume_file)
             for key, there, what in (
@@ -512,7 +516,8 @@ class _Run:
         lock.acquire()
         lock.acquire()
 
-    def _fail(self, error):
+    def fail(self, error):
+        """Record the first exception, for the caller's thread to raise, and never return."""
         if self.error is None:
             self.error = error
         self.stopping.append(True)
@@ -538,38 +543,43 @@ class _Run:
         return self.settings.logzero
 
     def callbacks(self):
-        """Likelihood and prior on arrays: theta -> (lnL, derived), cube -> theta."""
+        """Likelihood and prior with the bookkeeping; each fills an array. Who calls them must catch what they raise.
+
+        Returns
+        -------
+        likelihood : callable
+            theta (n_params,), array for the derived values (n_derived,) -> lnL.
+        prior : callable
+            cube (n_params,), array for theta (n_params,).
+        """
         loglikelihood, prior_transform = self.problem.loglikelihood, self.problem.prior_transform
         n_derived = len(self.problem.derived_names)
         counts, stopping, logzero, inf = self.counts, self.stopping, self.settings.logzero, math.inf
         tie = [0.0]
-        nothing = ()
 
-        def likelihood(theta):
-            try:
-                if stopping:
-                    self._park()
-                counts[0] += 1
+        def likelihood(theta, out):
+            if stopping:
+                self._park()
+            counts[0] += 1
+            answer = loglikelihood(theta)
+            if type(answer) is tuple:
+                value, derived = answer
+            else:
+                value, derived = answer, None
+            value = float(value)
+            if logzero < value < inf:
                 if n_derived:
-                    value, derived = loglikelihood(theta)
-                    value = float(value)
-                else:
-                    value, derived = loglikelihood(theta), nothing
-                    value = float(value[0]) if type(value) is tuple else float(value)
-                if logzero < value < inf:
-                    return value + tie[0], derived
-                return self._zero(value, theta), derived
-            except BaseException as error:
-                self._fail(error)
+                    if derived is None:
+                        raise InputError(f"the likelihood returned {answer!r} without its {n_derived} derived values")
+                    out[:] = derived
+                return value + tie[0]
+            return self._zero(value, theta)
 
-        def prior(cube):
-            try:
-                if stopping:
-                    self._park()
-                tie[0] = TIE_BREAK * cube.item(0)
-                return prior_transform(cube)
-            except BaseException as error:
-                self._fail(error)
+        def prior(cube, out):
+            if stopping:
+                self._park()
+            tie[0] = TIE_BREAK * cube.item(0)
+            out[:] = prior_transform(cube)
 
         return likelihood, prior
 
@@ -593,21 +603,21 @@ class _Run:
             self.updated = True
             self.wake.set()
         except BaseException as error:
-            self._fail(error)
+            self.fail(error)
 
     # -------------------------------------------------------- what happens outside
 
     def execute(self, progress, stop) -> Result:
-        library = _load(self.comm is not None)
+        library = load_library(self.comm is not None)
         settings, state = self.settings, self.state
-        if self.comm is None and "resumed_from" in state:
+        if "resumed_from" in state:
             # The same stream again would repeat the first steps of the run before.
             seed = np.random.SeedSequence([settings.seed, state["resumed_from"]]).generate_state(1)[0] % 2**31
         else:
             seed = settings.seed
         seed = int(seed)
         self.began = time.monotonic()
-        log = self.folder / f"{self.root}.log" if self.rank == 0 else Path(os.devnull)
+        log = self.folder / f"{self.root}.polychord.log" if self.rank == 0 else Path(os.devnull)
         thread = threading.Thread(target=self._thread, args=(library, seed), name="PolyChord", daemon=True)
         with _fortran_output_to(log, library):
             # Fortran's own stack use is modest, but a likelihood's may not be.
@@ -777,23 +787,27 @@ OWN_OUTPUT_VARIABLE = "LSTMFIT_POLYCHORD_OUTPUT_IS_FILE"
 # ---------------------------------------------------------------- the two libraries
 
 
-def _load(mpi):
-    """`pypolychord` if it is installed, else the built library."""
-    if importlib.util.find_spec("pypolychord") is not None:
-        return _PyPolyChord()
-    return _CtypesLibrary(mpi)
+def load_library(mpi=False):
+    """Load `pypolychord` if it is installed, else the built library.
 
+    Parameters
+    ----------
+    mpi : bool
+        The library for a run over several ranks.
 
-def polychord_version(mpi=False) -> tuple[str, str]:
-    """Version and place of the PolyChord that would be used.
+    Returns
+    -------
+    object
+        With the attributes `version` and `path`.
 
     Raises
     ------
     InputError
-        There is none.
+        There is none, or it cannot be loaded.
     """
-    library = _load(mpi)
-    return library.version, library.path
+    if importlib.util.find_spec("pypolychord") is not None:
+        return _PyPolyChord()
+    return _CtypesLibrary(mpi)
 
 
 class _PyPolyChord:
@@ -846,10 +860,23 @@ class _PyPolyChord:
             grade_dims=list(s.grade_dims or [n]),
             seed=seed,
         )
+        out_theta, out_derived = np.empty(n), np.zeros(n_derived)
+
         # Its arrays are views of Fortran's memory; a likelihood may keep what it is given.
-        pypolychord.run_polychord(
-            lambda theta: likelihood(theta.copy()), n, n_derived, theirs, lambda cube: prior(cube.copy()), run.dumper
-        )
+        def their_likelihood(theta):
+            try:
+                return likelihood(theta.copy(), out_derived), out_derived
+            except BaseException as error:
+                run.fail(error)
+
+        def their_prior(cube):
+            try:
+                prior(cube.copy(), out_theta)
+                return out_theta
+            except BaseException as error:
+                run.fail(error)
+
+        pypolychord.run_polychord(their_likelihood, n, n_derived, theirs, their_prior, run.dumper)
 
     def flush(self):
         """Nothing is buffered: the extension flushes its own output."""
@@ -893,19 +920,28 @@ class _CtypesLibrary:
         likelihood, prior = run.callbacks()
         views, derived_views = _Views(n), _Views(n_derived)
 
+        # ctypes prints what a callback raises and has Fortran go on with rubbish, so nothing may leave one.
+
         if n_derived:
 
             def c_likelihood(theta, _n, phi, _n_derived):
-                value, derived = likelihood(views[theta].copy())
-                derived_views[phi][:] = derived
-                return value
+                try:
+                    return likelihood(views[theta].copy(), derived_views[phi])
+                except BaseException as error:
+                    run.fail(error)
         else:
 
             def c_likelihood(theta, _n, _phi, _n_derived):
-                return likelihood(views[theta].copy())[0]
+                try:
+                    return likelihood(views[theta].copy(), None)
+                except BaseException as error:
+                    run.fail(error)
 
         def c_prior(cube, theta, _n):
-            views[theta][:] = prior(views[cube].copy())
+            try:
+                prior(views[cube].copy(), views[theta])
+            except BaseException as error:
+                run.fail(error)
 
         def c_dumper(n_dead, n_live, n_columns, live, dead, logweights, logZ, logZ_err):
             run.dumper(
