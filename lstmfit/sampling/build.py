@@ -9,6 +9,7 @@ import contextlib
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -143,7 +144,7 @@ def _compile(archive: Path, work: Path, mpi: bool, log) -> Path:
         source = libraries[library]
         if process.returncode:
             lines = (source / "make.log").read_text(encoding="utf-8", errors="replace").splitlines()
-            errors = [line for line in lines if "rror" in line] or lines or ["no output"]
+            errors = [line for line in lines if re.search(r"Error:|error:|\*\*\*", line)] or lines or ["no output"]
             raise InputError(
                 f"{library} did not compile ({errors[0].strip()}); gfortran 9 or newer and, for MPI, its mpif90 are "
                 "needed: apt-get install gfortran make libopenmpi-dev openmpi-bin"

@@ -265,7 +265,7 @@ def run_mpi(
         n_ranks, number = comm.Get_size(), comm.Get_rank()
         if n_ranks - 1 > settings.n_live:
             raise InputError(
-                f"there are {n_ranks} ranks, {n_ranks - 1} of them workers, but only {settings.n_live} live points; "
+                f"there are {n_ranks} MPI ranks, {n_ranks - 1} of them workers, for {settings.n_live} live points; "
                 f"use at most {settings.n_live + 1} ranks or more live points"
             )
         _check_threads()

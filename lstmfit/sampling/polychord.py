@@ -27,10 +27,10 @@ from lstmfit.errors import InputError
 from lstmfit.files import write_text
 from lstmfit.sampling.build import MPI_LIBRARY, POLYCHORD_VERSION, SERIAL_LIBRARY, polychord_folder
 
-# PolyChord accepts a point only ABOVE the contour, so on a plateau (likelihood flat, or saturated at its
-# maximum) it would search for ever. This slope along the first axis of the unit cube orders the points of a
-# plateau, as nested sampling needs; it changes no log-likelihood by more than 1e-9.
-TIE_BREAK = 1e-9
+# PolyChord accepts a point only ABOVE the contour, so on a plateau (likelihood flat, or saturated at its maximum) it
+# would search for ever. A slope along the first axis of the unit cube, this steep relative to 1 + |lnL|, orders the
+# points of a plateau, as nested sampling needs; it is too small to matter and large enough to survive 16 digits.
+TIE_BREAK = 1e-8
 # Draws from the prior without one acceptable likelihood before the run is called hopeless.
 MAX_FRUITLESS_DRAWS = 10_000
 # Fortran holds every path in 300 characters and cuts what is longer.
@@ -572,7 +572,7 @@ class _Run:
                     if derived is None:
                         raise InputError(f"the likelihood returned {answer!r} without its {n_derived} derived values")
                     out[:] = derived
-                return value + tie[0]
+                return value + tie[0] * (1.0 + abs(value))
             return self._zero(value, theta)
 
         def prior(cube, out):

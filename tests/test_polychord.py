@@ -1,0 +1,544 @@
+"""PolyChord itself, alone and as jobs side by side: answers that are known, errors, interruption and resumption."""
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lstmfit.errors import InputError
+from lstmfit.sampling import jobs as jobs_module
+from lstmfit.sampling.jobs import run_jobs, share_live_points
+from lstmfit.sampling.polychord import PolyChordSettings, read_resume_header, read_state, run_polychord
+
+N = 4
+MEAN = np.array([0.4, 0.5, 0.55, 0.6])
+SIGMA = np.array([0.03, 0.05, 0.08, 0.04])
+CORRELATION = np.array([[1, 0.8, 0, 0], [0.8, 1, 0, 0], [0, 0, 1, -0.5], [0, 0, -0.5, 1]])
+COVARIANCE = np.outer(SIGMA, SIGMA) * CORRELATION
+INVERSE = np.linalg.inv(COVARIANCE)
+LOG_NORM = -0.5 * np.linalg.slogdet(2 * np.pi * COVARIANCE)[1]
+NAMES = [f"p{i}" for i in range(N)]
+LATEX = [f"p_{i}" for i in range(N)]
+
+
+def gaussian(theta):
+    """Normalised and well inside the unit cube, so ln Z = 0 with a uniform prior."""
+    r = theta - MEAN
+    return LOG_NORM - 0.5 * r @ INVERSE @ r
+
+
+def identity(cube):
+    return cube
+
+
+def settings(**changes):
+    return PolyChordSettings(**({"n_live": 100, "num_repeats": 12, "seed": 3} | changes))
+
+
+def run(loglikelihood, folder, *, n=N, derived=(), prior=identity, keywords=None, **changes):
+    names, labels = [f"p{i}" for i in range(n)], [f"p_{i}" for i in range(n)] + [f"d_{i}" for i in range(len(derived))]
+    return run_polychord(
+        loglikelihood, prior, names, derived, labels, folder, "chain", settings(**changes), **(keywords or {})
+    )
+
+
+def read(root):
+    from anesthetic import read_chains
+
+    return read_chains(str(root))
+
+
+def evidence(samples):
+    """Log-evidence and its error from the information, which needs no random numbers."""
+    return samples.logZ(), np.sqrt(samples.D_KL() / samples.nlive.max())
+
+
+# ---------------------------------------------------------------- problems that children build
+
+
+class Slow:
+    """The Gaussian, a fraction of a millisecond a call."""
+
+    def __init__(self, wait):
+        self.wait = wait
+
+    def __call__(self, theta):
+        time.sleep(self.wait)
+        return gaussian(theta), [theta[0] + theta[1]]
+
+
+def make_gaussian(wait=0.0, n_names=N):
+    return SimpleNamespace(
+        loglikelihood=Slow(wait) if wait else lambda theta: (gaussian(theta), [theta[0] + theta[1]]),
+        prior_transform=identity,
+        names=NAMES[:n_names],
+        derived_names=["total"],
+        latex=[*LATEX[:n_names], "t"],
+    )
+
+
+class Failing:
+    """Fails after some calls, in children only: the first call of all is the check before the run."""
+
+    def __init__(self, error):
+        self.error, self.calls = error, 0
+
+    def __call__(self, theta):
+        self.calls += 1
+        if self.calls > 300:
+            raise self.error
+        return gaussian(theta)
+
+
+def make_failing(error):
+    return SimpleNamespace(
+        loglikelihood=Failing(error), prior_transform=identity, names=NAMES, derived_names=[], latex=LATEX
+    )
+
+
+def make_dying():
+    def die(theta):
+        if os.environ.get(jobs_module.OWN_OUTPUT_VARIABLE):
+            sys.stderr.write("about to die\n")
+            sys.stderr.flush()
+            os._exit(7)
+        return 0.0
+
+    return SimpleNamespace(loglikelihood=die, prior_transform=identity, names=NAMES, derived_names=[], latex=LATEX)
+
+
+# ---------------------------------------------------------------- known answers
+
+
+def test_gaussian_evidence_mean_and_covariance(tmp_path):
+    result = run(gaussian, tmp_path, n_live=300)
+    samples = read(tmp_path / "chain")
+    logZ, error = evidence(samples)
+    assert abs(logZ) < 3 * error
+    assert result.finished
+    assert result.n_dead == len(samples)
+    assert result.logZ == pytest.approx(logZ, abs=0.1)
+    assert result.n_nan == 0
+    mean, covariance = samples[NAMES].mean().to_numpy(), samples[NAMES].cov().to_numpy()
+    # Some 1,500 effective samples: 3 sigma of a mean is 0.08, of a correlation 0.08.
+    np.testing.assert_allclose(mean, MEAN, atol=0.1 * SIGMA.max())
+    np.testing.assert_allclose(covariance / np.outer(SIGMA, SIGMA), CORRELATION, atol=0.2)
+
+
+@pytest.mark.parametrize("value", [0.0, -3.25, -2345.6])
+def test_flat_likelihood_gives_the_prior_back(tmp_path, value):
+    """PolyChord alone would look for a point above the plateau for ever."""
+    from scipy.stats import kstwo
+
+    run(lambda theta: value, tmp_path, n=3, n_live=500)
+    samples = read(tmp_path / "chain")
+    assert samples.logZ() == pytest.approx(value, abs=0.01)
+    weights = samples.get_weights() / samples.get_weights().sum()
+    n_effective = int(1 / np.sum(weights**2))
+    for name in ("p0", "p1", "p2"):
+        order = np.argsort(samples[name].to_numpy())
+        distance = np.abs(np.cumsum(weights[order]) - samples[name].to_numpy()[order]).max()
+        assert kstwo.sf(distance, n_effective) > 0.01
+
+
+def test_likelihood_that_saturates_at_its_maximum(tmp_path):
+    """A plateau at the top: the evidence is right, and the run ends."""
+    cap = -2.0
+
+    def saturating(theta):
+        return min(cap, -0.5 * np.sum((theta - 0.5) ** 2) / 0.1**2)
+
+    run(saturating, tmp_path, n=2, n_live=200)
+    grid = (np.arange(1000) + 0.5) / 1000
+    x, y = np.meshgrid(grid, grid)
+    expected = np.log(np.mean(np.exp(np.minimum(cap, -0.5 * ((x - 0.5) ** 2 + (y - 0.5) ** 2) / 0.1**2))))
+    logZ, error = evidence(read(tmp_path / "chain"))
+    assert abs(logZ - expected) < 3 * error
+
+
+def test_prior_transform_and_derived_columns(tmp_path):
+    """Names, labels and derived values arrive in the files in the order given."""
+    lower, width = np.array([-5.0, 10.0]), np.array([10.0, 20.0])
+
+    def likelihood(theta):
+        return -0.5 * ((theta[0] - 1) ** 2 + (theta[1] - 20) ** 2), (theta[0] * theta[1], theta[0] - 7)
+
+    run(likelihood, tmp_path, n=2, derived=["product", "shifted"], prior=lambda cube: lower + width * cube)
+    lines = (tmp_path / "chain.paramnames").read_text().splitlines()
+    assert lines == ["p0\tp_0", "p1\tp_1", "product*\td_0", "shifted*\td_1"]
+    samples = read(tmp_path / "chain")
+    np.testing.assert_allclose(samples["product"], samples["p0"] * samples["p1"], rtol=1e-12)
+    np.testing.assert_allclose(samples["shifted"], samples["p0"] - 7, rtol=1e-12, atol=1e-12)
+    logZ, error = evidence(samples)
+    assert abs(logZ - np.log(2 * np.pi / 200)) < 3 * error
+    weighted = np.loadtxt(tmp_path / "chain.txt")
+    assert weighted.shape[1] == 2 + 4
+
+
+def test_same_seed_gives_the_same_run_and_another_does_not(tmp_path):
+    for folder, seed in (("a", 5), ("b", 5), ("c", 6)):
+        run(gaussian, tmp_path / folder, seed=seed, n_live=50)
+    a, b, c = ((tmp_path / folder / "chain_dead-birth.txt").read_bytes() for folder in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_likelihood_may_keep_theta(tmp_path):
+    kept = []
+
+    def likelihood(theta):
+        kept.append(theta)
+        return gaussian(theta)
+
+    run(likelihood, tmp_path, n_live=20, num_repeats=4)
+    assert len(np.unique(np.array(kept), axis=0)) == len(kept)
+
+
+def test_two_speeds(tmp_path):
+    run(gaussian, tmp_path, grade_dims=(2, 2), grade_frac=(0.5, 0.5))
+    logZ, error = evidence(read(tmp_path / "chain"))
+    assert abs(logZ) < 3 * error
+
+
+def test_progress_and_output(tmp_path, capfd):
+    """Progress comes in the caller's thread; what Fortran prints goes to a file, what Python prints does not."""
+    seen = []
+
+    def progress(now):
+        seen.append(now)
+        sys.stdout.write("progress\n")
+
+    run(gaussian, tmp_path, keywords={"progress": progress})
+    output = capfd.readouterr().out
+    assert "progress" in output
+    assert "PolyChord" not in output
+    assert "Resume data" not in output
+    assert "Resume data" in (tmp_path / "chain.polychord.log").read_text()
+    last = seen[-1]
+    assert last.n_dead == len(read(tmp_path / "chain"))
+    assert last.remaining == 0
+    assert [p.n_dead for p in seen] == sorted(p.n_dead for p in seen)
+    assert last.logL_min < last.logL_max <= LOG_NORM + 1e-8
+
+
+# ---------------------------------------------------------------- errors
+
+
+def test_exception_in_the_likelihood_is_raised(tmp_path):
+    with pytest.raises(ZeroDivisionError, match="at call 301"):
+        run(Failing(ZeroDivisionError("at call 301")), tmp_path)
+
+
+def test_exception_in_the_prior_is_raised_and_another_run_works(tmp_path):
+    calls = []
+
+    def prior(cube):
+        calls.append(1)
+        if len(calls) > 300:
+            raise RuntimeError("prior broke")
+        return cube
+
+    with pytest.raises(RuntimeError, match="prior broke"):
+        run(gaussian, tmp_path, prior=prior)
+    # Past a run that never came out of Fortran.
+    assert run(gaussian, tmp_path, n_live=20, num_repeats=4).finished
+
+
+def test_nan_counts_as_zero_likelihood(tmp_path, caplog):
+    n_seen = 0
+
+    def likelihood(theta):
+        nonlocal n_seen
+        if theta[0] < 0.2:
+            n_seen += 1
+            return np.nan
+        return 0.1 * theta[1]
+
+    with caplog.at_level(logging.WARNING, logger="lstmfit"):
+        result = run(likelihood, tmp_path, n=2, n_live=400)
+    assert result.n_nan == n_seen > 0
+    assert f"NaN in {n_seen} of {result.n_like} calls" in caplog.text
+    assert (read(tmp_path / "chain")["p0"] >= 0.2).all()
+    assert result.prior_fraction == pytest.approx(0.8, abs=3 * np.sqrt(0.8 * 0.2 / 400))
+
+
+def test_plus_infinity_is_an_error(tmp_path):
+    with pytest.raises(InputError, match=r"the log-likelihood is \+inf at p0 0\.[5-9]"):
+        run(lambda theta: np.inf if theta[0] > 0.5 + 1e-9 else gaussian(theta), tmp_path)
+
+
+def test_likelihood_that_is_zero_everywhere_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="zero or NaN at all of the first 10000 points"):
+        run(lambda theta: -np.inf, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_live": 1}, "n_live is 1, but at least 2"),
+        ({"n_live": 10.5}, "n_live is 10.5, but a whole number"),
+        ({"seed": "one"}, "seed is 'one', but a whole number"),
+        ({"seed": -1}, "seed is -1, but at least 0"),
+        ({"seed": 2**31}, "takes seeds from 0 to 2147483647"),
+        ({"num_repeats": 0}, "num_repeats is 0"),
+        ({"precision_criterion": 1.0}, "precision_criterion is 1"),
+        ({"n_prior": 50}, "n_prior is 50, less than n_live 100"),
+        ({"grade_dims": (4,)}, "only one of grade_dims and grade_frac"),
+    ],
+)
+def test_settings_out_of_range(changes, message):
+    with pytest.raises(InputError, match=message):
+        settings(**changes)
+
+
+def test_answers_of_the_wrong_shape(tmp_path):
+    with pytest.raises(InputError, match=r"returned shape \(3,\), but \(4,\)"):
+        run(gaussian, tmp_path, prior=lambda cube: cube[:3])
+    with pytest.raises(InputError, match="returned 2 derived values, but 1 names"):
+        run(lambda theta: (0.0, [1, 2]), tmp_path, derived=["d"])
+    with pytest.raises(InputError, match="1 derived values"):
+        run(gaussian, tmp_path, derived=["d"])
+    with pytest.raises(InputError, match="p1 comes twice"):
+        run_polychord(gaussian, identity, ["p0", "p1", "p2", "p1"], [], LATEX, tmp_path, "chain", settings())
+
+
+def test_path_longer_than_fortran_holds(tmp_path):
+    with pytest.raises(InputError, match="more than the 299"):
+        run(gaussian, tmp_path / ("x" * 150) / ("y" * 150))
+
+
+def test_folder_that_cannot_be_made(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write into"):
+        run(gaussian, tmp_path / "file" / "folder")
+
+
+def test_missing_library(tmp_path, monkeypatch):
+    monkeypatch.setattr("lstmfit.sampling.polychord.polychord_folder", lambda: tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r"PolyChord is not installed .* lstmfit doctor --install-polychord"):
+        run(gaussian, tmp_path)
+
+
+# ---------------------------------------------------------------- stopping and resuming in one process
+
+
+def test_stopped_run_goes_on_where_it_was(tmp_path):
+    """`stop` ends a run at its next likelihood call; resumed, it has the same dead points first."""
+    header = tmp_path / "chain.resume"
+    partial_result = run(
+        Slow(1e-4), tmp_path, derived=["d"], keywords={"stop": lambda: header.is_file() and dead(header) > 150}
+    )
+    assert not partial_result.finished
+    before = (tmp_path / "chain_dead-birth.txt").read_text().splitlines()[: dead(header)]
+    result = run(make_gaussian().loglikelihood, tmp_path, derived=["d"], keywords={"resume": True})
+    after = (tmp_path / "chain_dead-birth.txt").read_text().splitlines()
+    assert after[: len(before)] == before
+    assert result.finished
+    assert result.n_like > partial_result.n_like
+    assert result.wall_s > partial_result.wall_s
+    logZ, error = evidence(read(tmp_path / "chain"))
+    assert abs(logZ) < 3 * error
+
+
+def dead(path):
+    return read_resume_header(path)["n_dead"]
+
+
+def test_finished_run_is_not_run_again(tmp_path):
+    first = run(gaussian, tmp_path, n_live=20, num_repeats=4)
+    content = (tmp_path / "chain_dead-birth.txt").read_bytes()
+    again = run(gaussian, tmp_path, n_live=20, num_repeats=4, keywords={"resume": True})
+    assert again == first
+    assert (tmp_path / "chain_dead-birth.txt").read_bytes() == content
+    anew = run(gaussian, tmp_path, n_live=20, num_repeats=4, seed=8)
+    assert anew.n_like != first.n_like
+
+
+def test_resume_refuses_another_problem(tmp_path):
+    run(gaussian, tmp_path, n_live=20, num_repeats=4)
+    with pytest.raises(InputError, match=r"begun with 4 parameters .*, now there are 3"):
+        run(lambda theta: 0.0, tmp_path, n=3, n_live=20, num_repeats=4, keywords={"resume": True})
+    with pytest.raises(InputError, match=r"begun with num_repeats 4 \(now 5\)"):
+        run(gaussian, tmp_path, n_live=20, num_repeats=5, keywords={"resume": True})
+    # Without our record there is still PolyChord's.
+    (tmp_path / "chain.state.json").unlink()
+    with pytest.raises(InputError, match=r"holds 4 parameters, now there are 3"):
+        run(lambda theta: 0.0, tmp_path, n=3, n_live=20, num_repeats=4, keywords={"resume": True})
+
+
+def test_broken_resume_file(tmp_path):
+    run(gaussian, tmp_path, n_live=20, num_repeats=4)
+    (tmp_path / "chain.state.json").unlink()
+    (tmp_path / "chain.resume").write_text("=== Number of dimensions ===\n")
+    with pytest.raises(InputError, match="not a whole PolyChord resume file"):
+        run(gaussian, tmp_path, n_live=20, num_repeats=4, keywords={"resume": True})
+
+
+# ---------------------------------------------------------------- jobs
+
+
+def test_jobs_merge_to_one_run(tmp_path):
+    """Evidence and information are those of anesthetic's own merge of the parts, and right."""
+    from anesthetic.samples import merge_nested_samples
+
+    seen = []
+    result = run_jobs(make_gaussian, settings(n_live=151), tmp_path, jobs=2, progress=seen.append)
+    samples = read(tmp_path / "chain")
+    parts = [read(tmp_path / "parts" / str(i) / "chain") for i in range(2)]
+    merged = merge_nested_samples(parts)
+    assert [part.nlive.max() for part in parts] == [76, 75]
+    assert samples.nlive.max() == 151
+    assert samples.logZ() == pytest.approx(merged.logZ(), abs=1e-9)
+    assert samples.D_KL() == pytest.approx(merged.D_KL(), abs=1e-9)
+    assert result.logZ == pytest.approx(merged.logZ(), abs=1e-9)
+    logZ, error = evidence(samples)
+    assert abs(logZ) < 3 * error
+    assert result.logZ_err == pytest.approx(error)
+    assert result.n_dead == len(samples) == sum(map(len, parts))
+    assert result.n_like == sum(read_state(tmp_path / "parts" / str(i), "chain")["n_like"] for i in range(2))
+    np.testing.assert_allclose(samples["total"], samples["p0"] + samples["p1"], rtol=1e-12)
+    # The posterior files say the same as the birth contours.
+    weighted = np.loadtxt(tmp_path / "chain.txt")
+    assert weighted.shape == (len(weighted), 2 + N + 1)
+    assert weighted[:, 0].max() == 1
+    mean = np.average(weighted[:, 2 : 2 + N], weights=weighted[:, 0], axis=0)
+    np.testing.assert_allclose(mean, samples[NAMES].mean().to_numpy(), rtol=1e-9)
+    np.testing.assert_allclose(mean, MEAN, atol=0.1 * SIGMA.max())
+    equal = np.loadtxt(tmp_path / "chain_equal_weights.txt")
+    assert (equal[:, 0] == 1).all()
+    np.testing.assert_allclose(equal[:, 2 : 2 + N].mean(axis=0), mean, atol=0.2 * SIGMA.max())
+    assert seen[-1].n_dead <= len(samples)
+    # Finished: nothing runs again.
+    began = time.monotonic()
+    assert run_jobs(make_gaussian, settings(n_live=151), tmp_path, jobs=2, resume=True) == result
+    assert time.monotonic() - began < 1
+
+
+def test_jobs_are_reproducible_and_independent_of_how_many_run_at_once(tmp_path, monkeypatch):
+    for folder in "ab":
+        run_jobs(make_gaussian, settings(n_live=50), tmp_path / folder, jobs=2)
+    a, b = ((tmp_path / folder / "chain_dead-birth.txt").read_bytes() for folder in "ab")
+    assert a == b
+
+
+def test_too_many_jobs_for_the_live_points(caplog):
+    with caplog.at_level(logging.INFO, logger="lstmfit"):
+        assert share_live_points(50, 16, 7) == [17, 17, 16]
+    assert "3 of 16 jobs are used" in caplog.text
+    assert share_live_points(175, 2, 7) == [88, 87]
+    assert share_live_points(5, 4, 7) == [5]
+
+
+def test_children_errors_come_back(tmp_path):
+    with pytest.raises(InputError, match=r"^no such line$"):
+        run_jobs(partial(make_failing, InputError("no such line")), settings(), tmp_path, jobs=2)
+    with pytest.raises(RuntimeError, match=r"ZeroDivisionError: deep inside \(traceback in .*log.txt\)"):
+        run_jobs(partial(make_failing, ZeroDivisionError("deep inside")), settings(), tmp_path, jobs=2)
+    assert "in __call__" in (tmp_path / "parts" / "0" / "log.txt").read_text()
+
+
+def test_child_that_dies_is_noticed(tmp_path):
+    with pytest.raises(RuntimeError, match=r"part 0 .* status 7 \(about to die\)"):
+        run_jobs(make_dying, settings(), tmp_path, jobs=1)
+
+
+def test_jobs_input_errors(tmp_path):
+    with pytest.raises(InputError, match="jobs is 0"):
+        run_jobs(make_gaussian, settings(), tmp_path, jobs=0)
+    with pytest.raises(InputError, match="cannot be sent to another process"):
+        run_jobs(lambda: make_gaussian(), settings(), tmp_path, jobs=1)
+
+
+# ---------------------------------------------------------------- interruption of jobs from outside
+
+SCRIPT = """
+    import sys
+    from functools import partial
+    sys.path.insert(0, {tests!r})
+    from test_polychord import make_gaussian, settings
+    from lstmfit.sampling.jobs import run_jobs
+    run_jobs(partial(make_gaussian, 2e-4), settings(n_live=100), {folder!r}, jobs=2)
+"""
+
+
+def start_jobs(folder):
+    """A run in a process of its own, once both parts have gone some way."""
+    script = textwrap.dedent(SCRIPT).format(tests=str(Path(__file__).parent), folder=str(folder))
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    files = [folder / "parts" / str(i) / "chain.resume" for i in range(2)]
+    deadline = time.monotonic() + 60
+    while not all(file.is_file() and dead(file) > 50 for file in files):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return process
+
+
+def children_of(pid):
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            if int(stat.read_text().rsplit(")", 1)[1].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, -2)])
+def test_interrupted_jobs_resume(tmp_path, number, status):
+    process = start_jobs(tmp_path)
+    children = children_of(process.pid)
+    assert len(children) == 2
+    process.send_signal(number)
+    assert process.wait(timeout=15) == status
+    process.stderr.close()
+    deadline = time.monotonic() + 10
+    while any(alive(child) for child in children):
+        assert time.monotonic() < deadline, "children outlive their parent"
+        time.sleep(0.05)
+    roots = [tmp_path / "parts" / str(i) / "chain" for i in range(2)]
+    n_dead = [dead(f"{root}.resume") for root in roots]
+    before = [Path(f"{root}_dead-birth.txt").read_text().splitlines()[:n] for root, n in zip(roots, n_dead)]
+    states = [read_state(root.parent, "chain") for root in roots]
+    assert not any(state.get("finished") for state in states)
+    spent = [state["n_like"] for state in states]
+    assert min(spent) > 0
+    result = run_jobs(make_gaussian, settings(n_live=100), tmp_path, jobs=2, resume=True)
+    assert result.finished
+    assert result.n_like > sum(spent)
+    for root, lines in zip(roots, before):
+        assert Path(f"{root}_dead-birth.txt").read_text().splitlines()[: len(lines)] == lines
+    logZ, error = evidence(read(tmp_path / "chain"))
+    assert abs(logZ) < 3 * error
+    assert json.loads((tmp_path / "chain.state.json").read_text())["finished"]
+    with pytest.raises(InputError, match="begun with 4 parameters"):
+        run_jobs(partial(make_gaussian, 0.0, 3), settings(n_live=100), tmp_path, jobs=2, resume=True)
+
+
+def test_import_stays_cheap():
+    """No MPI, numba or anesthetic before they are needed."""
+    code = (
+        "import sys, lstmfit.sampling.jobs, lstmfit.sampling.mpi, lstmfit.sampling.build; "
+        "print([m for m in ('mpi4py', 'numba', 'anesthetic', 'pandas', 'scipy', 'tensorflow') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
