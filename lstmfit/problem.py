@@ -88,7 +88,7 @@ class Problem:
 
     def __post_init__(self):
         self.names = self.prior.names
-        self.latex = tuple(self.prior.latex[name] for name in self.names)
+        self.latex = (*(self.prior.latex[name] for name in self.names), r"\ln\mathcal{L}_\mathrm{21cm}")
         self.derived_names = ("loglike_global_signal",)
         self.prior_transform = self.prior.transform
         self._full = self.fixed.copy()

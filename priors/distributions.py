@@ -32,6 +32,11 @@ class Distribution:
         """Smallest and largest value that the prior allows."""
         return -math.inf, math.inf
 
+    def spec(self) -> dict:
+        """The run file's ``prior:`` block that gives this prior; infinite limits are left out."""
+        name = next(n for n, kind in DISTRIBUTIONS.items() if kind is type(self))
+        return {"dist": name} | {key: value for key, value in vars(self).items() if math.isfinite(value)}
+
     @property
     def log(self) -> bool:
         """True where the natural space is log10."""

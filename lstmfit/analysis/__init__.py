@@ -1,1 +1,1 @@
-"""analysis"""
+"""What comes after a fit: chains, evidence, pictures."""

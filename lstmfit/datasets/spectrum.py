@@ -100,6 +100,13 @@ def read_spectrum(path, columns=None, unit: str = "mK") -> Spectrum:
     return Spectrum(nu, temperature * UNITS[unit], weight)
 
 
+def read_written_spectrum(path) -> Spectrum:
+    """Read back what `Spectrum.write` wrote, the true signal of a mock included."""
+    table = pd.read_csv(path, float_precision="round_trip")
+    columns = [table[name].to_numpy() for name in ("frequency_MHz", "temperature_mK", "weight")]
+    return Spectrum(*columns, table["signal_mK"].to_numpy() if "signal_mK" in table else None)
+
+
 def _first(bad):
     return int(np.flatnonzero(bad)[0])
 

@@ -4,9 +4,9 @@ import time
 
 import numpy as np
 
-from lstmfit.datasets.signals import EXTRA_HISTORIES, EXTRA_SCALARS, SignalSet, Split
+from lstmfit.datasets.signals import EXTRA_HISTORIES, EXTRA_SCALARS, SPLITS, SignalSet, Split, load_signals
 from lstmfit.emulator.architecture import Architecture
-from lstmfit.emulator.emulator import Emulator
+from lstmfit.emulator.emulator import Emulator, shipped_test_set
 from lstmfit.emulator.metrics import ErrorSummary, rms_error, summarise
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError
@@ -109,3 +109,44 @@ def test_errors(emulator: Emulator, split: Split) -> tuple[dict[str, np.ndarray]
         if name in split.extras:
             errors[f"rms_{name}"] = np.sqrt(np.mean((predicted[name] - split.extras[name]) ** 2, axis=0))
     return errors, summarise(absolute, relative)
+
+
+def evaluate(emulator: Emulator, source, signals=None, split="test", low=None, high=None) -> ErrorSummary:
+    """Errors of an emulator on a set of signals, in a band if wanted.
+
+    Parameters
+    ----------
+    emulator : Emulator
+        What to measure.
+    source : str
+        What it was loaded from: its own test set lies beside it.
+    signals : path, optional
+        A set of signals; the emulator's own test set by default.
+    split : {"train", "val", "test"}
+        Which part of the set.
+    low, high : float, optional
+        Band edges in MHz.
+
+    Raises
+    ------
+    InputError
+        No test set, an empty split, or a set on another grid or with other parameters.
+    """
+    if split not in SPLITS:
+        raise InputError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
+    if signals is None:
+        data = shipped_test_set(source)
+        if data is None:
+            raise InputError(f"{source} has no test set beside it; give a set of signals")
+    else:
+        found = load_signals(signals, (split,))
+        if len(found.redshifts) != len(emulator.redshifts) or not np.allclose(found.redshifts, emulator.redshifts):
+            raise InputError(f"{signals} and {source} are on different redshift grids")
+        names = [p.name for p in found.parameters]
+        if names != list(emulator.names):
+            raise InputError(f"{signals} has parameters {', '.join(names)}; {source} has {', '.join(emulator.names)}")
+        data = getattr(found, split)
+    if not len(data):
+        raise InputError(f"{signals} has no {split} signals")
+    predicted = emulator(data.theta)
+    return summarise(*rms_error(predicted, data.signal, emulator.redshifts, low, high))

@@ -16,8 +16,8 @@ class ErrorSummary:
     ----------
     mean_percent, median_percent, p95_percent, max_percent : float
         Of the relative rms error of each signal.
-    mean_mK : float
-        Mean of the absolute rms error, in mK.
+    mean_mK, p95_mK : float
+        Mean and 95 % of the absolute rms error, in mK.
     n : int
         Number of signals.
     """
@@ -27,6 +27,7 @@ class ErrorSummary:
     p95_percent: float
     max_percent: float
     mean_mK: float
+    p95_mK: float
     n: int
 
 
@@ -79,5 +80,6 @@ def summarise(absolute: np.ndarray, relative: np.ndarray) -> ErrorSummary:
         float(np.percentile(percent, 95)),
         float(percent.max()),
         float(absolute.mean()),
+        float(np.percentile(absolute, 95)),
         len(percent),
     )

@@ -1,0 +1,156 @@
+"""Chains of a fit, read by anesthetic, in the space of the prior."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lstmfit.errors import InputError
+from lstmfit.problem import Problem
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where it lies.
+    samples : anesthetic.NestedSamples
+        Physical parameters, as PolyChord wrote them.
+    problem : Problem
+        Prior, likelihood, signal and data of the run.
+    """
+
+    folder: Path
+    samples: object
+    problem: Problem
+
+    @property
+    def log10(self) -> dict[str, bool]:
+        """Whether a sampled parameter's natural space is log10."""
+        return {name: d.log for name, d in self.problem.prior.distributions.items()}
+
+    def natural(self):
+        """Samples in the space of the prior: log10 of the log-uniform parameters, labels to match.
+
+        Returns
+        -------
+        anesthetic.NestedSamples
+            A copy.
+        """
+        samples = self.samples.copy()
+        for name, log in self.log10.items():
+            label = self.problem.prior.latex[name]
+            if log:
+                samples[name] = np.log10(samples[name])
+                label = f"\\log_{{10}}\\,{label}"
+            samples.set_label(name, f"${label}$")
+        return samples
+
+    def truth(self) -> dict[str, float]:
+        """True values of the sampled parameters in the space of the prior; empty for real data."""
+        return {
+            name: float(np.log10(value)) if self.log10[name] else value
+            for name, value in self.problem.truth.items()
+            if name in self.log10
+        }
+
+
+@contextlib.contextmanager
+def _anesthetic_seed(seed: int):
+    """Make anesthetic's draws of the prior volumes reproducible: it knows only NumPy's global state."""
+    state = np.random.get_state()  # noqa: NPY002
+    np.random.seed(seed)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
+
+
+def read_run(folder, problem: Problem) -> Run:
+    """Read the chains of an output folder.
+
+    Parameters
+    ----------
+    folder : path
+        Output folder of a finished fit.
+    problem : Problem
+        The run's own.
+
+    Raises
+    ------
+    InputError
+        There are no finished chains.
+    """
+    from anesthetic import read_chains
+
+    folder = Path(folder)
+    if not (folder / "chain_dead-birth.txt").is_file():
+        raise InputError(f"{folder} holds no finished chains; run `lstmfit fit` (with --resume where it was stopped)")
+    return Run(folder, read_chains(str(folder / "chain")), problem)
+
+
+def summarise(run: Run, facts: dict, n_draws: int = 1000) -> dict:
+    """Evidence and parameter table.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    facts : dict
+        What the sampler reported: n_like, n_live, wall_s, ranks, sampler, prior_fraction, ...
+    n_draws : int
+        Draws of the prior volumes, from which the errors come.
+
+    Returns
+    -------
+    dict
+        The content of ``summary.json``; log-uniform parameters in log10. logZ is that of the whole prior:
+        PolyChord leaves out the part of the prior where the likelihood is zero, which `prior_fraction` puts back.
+    """
+    samples = run.natural()
+    with _anesthetic_seed(0):
+        draws = samples.stats(nsamples=n_draws)
+    shift = np.log(facts.get("prior_fraction") or 1.0)
+    weights = samples.get_weights()
+    truth, parameters = run.truth(), {}
+    for name in run.problem.names:
+        x = samples[name].to_numpy()
+        low, median, high = _weighted_quantiles(x, weights, (0.15865525393145707, 0.5, 0.8413447460685429))
+        mean = float(np.average(x, weights=weights))
+        parameters[name] = {
+            "mean": mean,
+            "std": float(np.sqrt(np.average((x - mean) ** 2, weights=weights))),
+            "median": median,
+            "lo68": low,
+            "hi68": high,
+            "truth": truth.get(name),
+        }
+        if run.log10[name]:
+            parameters[name]["log10"] = True
+    return {
+        "logZ": float(draws["logZ"].mean() + shift),
+        "logZ_err": float(draws["logZ"].std()),
+        "D_KL": float(draws["D_KL"].mean()),
+        "D_KL_err": float(draws["D_KL"].std()),
+        "d_G": float(draws["d_G"].mean()),
+        **facts,
+        "parameters": parameters,
+    }
+
+
+def _weighted_quantiles(x, weights, q):
+    order = np.argsort(x)
+    cumulative = np.cumsum(weights[order])
+    cumulative = (cumulative - 0.5 * weights[order]) / cumulative[-1]
+    return [float(v) for v in np.interp(q, cumulative, x[order])]
+
+
+def equal_weight(run: Run, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Draw `n` sampled-parameter sets (n, n_params), physical, with the posterior's weights."""
+    weights = run.samples.get_weights()
+    rows = rng.choice(len(weights), size=n, p=weights / weights.sum())
+    return run.samples[list(run.problem.names)].to_numpy()[rows]

@@ -1,0 +1,136 @@
+"""Pictures of a fit: corner plot and signal posterior."""
+
+import numpy as np
+from scipy.integrate import trapezoid
+
+from lstmfit.analysis.chains import Run, equal_weight
+from lstmfit.constants import redshift_to_frequency
+from lstmfit.files import replacing
+
+BLUE, GREY, RED = "#1f5fa8", "#8c8c8c", "#c8321e"
+N_CURVES = 1000
+"""Posterior draws behind the bands of the signal picture."""
+
+
+def _figure(*args, **kwargs):
+    """A figure without pyplot: no window system, no global state."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(*args, **kwargs)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure, path):
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png", bbox_inches="tight")
+
+
+def corner(run: Run, path) -> None:
+    """Corner plot by anesthetic: log-uniform parameters in log10, truth marked, the prior's density on the diagonal.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    path : path
+        PNG to write.
+    """
+    from anesthetic import make_2d_axes
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    samples, truth, names = run.natural(), run.truth(), list(run.problem.names)
+    size = max(4.0, 1.45 * len(names))
+    figure = _figure(figsize=(size, size))
+    labels = {name: samples.get_label(name) for name in names}
+    _, axes = make_2d_axes(names, labels=labels, fig=figure, upper=False, ticks="outer")
+    samples.plot_2d(axes, kinds={"lower": "kde_2d", "diagonal": "kde_1d"}, color=BLUE)
+    for name in names:
+        _draw_prior(axes.loc[name, name].twin, run.problem.prior.distributions[name])
+    handles = [Patch(color=BLUE, label="posterior (68, 95 %)"), Line2D([], [], color=GREY, lw=1.2, label="prior")]
+    if truth:
+        axes.axlines(truth, color=RED, lw=1.0, ls="--")
+        handles.append(Line2D([], [], color=RED, lw=1.0, ls="--", label="truth"))
+    figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(0.9, 0.88), frameon=False, fontsize=14)
+    figure.align_labels()
+    _save(figure, path)
+
+
+def _draw_prior(axis, distribution):
+    """Density of the prior on the scale of the posterior's curve, which anesthetic draws with a peak of one."""
+    x, y = axis.lines[-1].get_data()
+    low, high = axis.get_xlim()
+    grid = np.linspace(low, high, 400)
+    physical = 10.0**grid if distribution.log else grid
+    density = np.exp(distribution.logpdf(physical)) * (physical * np.log(10.0) if distribution.log else 1.0)
+    axis.plot(grid, density * trapezoid(y, x), color=GREY, lw=1.2, zorder=0)
+    axis.set_xlim(low, high)
+
+
+def signal(run: Run, path, seed: int = 0) -> None:
+    """Posterior of the signal: 68 and 95 per cent bands over the data and, for a mock, the true signal.
+
+    Parameters
+    ----------
+    run : Run
+        The run.
+    path : path
+        PNG to write.
+    seed : int
+        Seed of the posterior draws.
+    """
+    problem, rng = run.problem, np.random.default_rng(seed)
+    theta = equal_weight(run, N_CURVES, rng)
+    curves = np.array([np.array(problem.signal(problem.signal_parameters(t)), dtype=float) for t in theta])
+    nu = redshift_to_frequency(problem.signal.redshifts)
+    spectrum, likelihood = problem.spectrum, problem.likelihood
+    foregrounds = np.array(
+        [likelihood.foreground(c, t[problem.n_signal :], rng) for c, t in zip(curves[:200], theta[:200])]
+    )
+    cleaned = spectrum.temperature - foregrounds.mean(axis=0)
+    order = np.argsort(nu)
+    figure = _figure(figsize=(8.0, 6.0), layout="constrained")
+    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1.0))
+    what = "data" if not foregrounds.any() else "data $-$ mean foreground"
+    top.plot(spectrum.frequency, cleaned, ".", color="0.6", ms=3, zorder=1, label=what)
+    for q, alpha, name in ((95, 0.25, "95 %"), (68, 0.5, "68 %")):
+        low, high = np.percentile(curves, (50 - q / 2, 50 + q / 2), axis=0)[:, order]
+        top.fill_between(nu[order], low, high, color=BLUE, alpha=alpha, lw=0, zorder=2, label=f"posterior, {name}")
+    bottom.axhline(0.0, color="0.4", lw=0.8)
+    reference = np.median(curves, axis=0)
+    if spectrum.truth is not None:
+        sort = np.argsort(spectrum.frequency)
+        top.plot(spectrum.frequency[sort], spectrum.truth[sort], "--", color=RED, lw=1.2, zorder=3, label="truth")
+        if len(spectrum.truth) == len(nu):
+            reference = spectrum.truth
+    for q, alpha in ((95, 0.25), (68, 0.5)):
+        low, high = np.percentile(curves - reference, (50 - q / 2, 50 + q / 2), axis=0)[:, order]
+        bottom.fill_between(nu[order], low, high, color=BLUE, alpha=alpha, lw=0)
+    bottom.set_ylabel("posterior $-$ truth [mK]" if spectrum.truth is not None else "posterior $-$ median [mK]")
+    margin = 0.03 * np.ptp(spectrum.frequency)
+    top.set_xlim(spectrum.frequency.min() - margin, spectrum.frequency.max() + margin)
+    top.set_ylabel("$T_{21}$ [mK]")
+    bottom.set_xlabel(r"frequency $\nu$ [MHz]")
+    top.legend(frameon=False, loc="lower right")
+    _redshift_axis(top)
+    _save(figure, path)
+
+
+def _redshift_axis(axis):
+    from lstmfit.constants import frequency_to_redshift
+
+    with np.errstate(divide="ignore"):
+        second = axis.secondary_xaxis(
+            "top",
+            functions=(
+                lambda nu: frequency_to_redshift(np.maximum(nu, 1e-3)),
+                lambda z: redshift_to_frequency(np.maximum(z, -0.999)),
+            ),
+        )
+    second.set_xlabel("redshift $z$")
+    low, high = (float(frequency_to_redshift(nu)) for nu in reversed(axis.get_xlim()))
+    nice = np.array([5, 6, 7, 8, 10, 12, 15, 20, 25, 30, 40, 50])
+    second.set_xticks(nice[(nice >= low) & (nice <= high)])
+    second.minorticks_off()

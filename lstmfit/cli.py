@@ -1,0 +1,379 @@
+"""The command line: thin over the package's functions."""
+
+import contextlib
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from lstmfit._version import __version__
+from lstmfit.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Fits of the global 21-cm signal with an LSTM emulator, and the bias that the emulator causes.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Public data sets: list, fetch.")
+app.add_typer(data_app, name="data")
+
+Json = Annotated[Optional[str], typer.Option("--json", metavar="FILE|-", help="Write the figures as JSON.")]  # noqa: UP045
+Jobs = Annotated[Optional[int], typer.Option("--jobs", help="Processes; all cores by default.")]  # noqa: UP045
+
+
+def main() -> None:
+    """Entry point of the console script: errors of the user become one line and exit status 2."""
+    from lstmfit.sampling.mpi import stopping_all_ranks
+
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    try:
+        with stopping_all_ranks():
+            app()
+    except InputError as error:
+        sys.stderr.write(f"lstmfit: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("lstmfit: interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def _version(value: bool):
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+):
+    pass
+
+
+def _write_json(content: dict, target: str | None):
+    if target is None:
+        return
+    text = json.dumps(content, indent=2) + "\n"
+    if target == "-":
+        typer.echo(text, nl=False)
+    else:
+        from lstmfit.files import write_text
+
+        write_text(target, text)
+
+
+def _table(columns, rows, title=None):
+    """Print a table to stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*map(str, row))
+    Console().print(table)
+
+
+class _ProgressLine:
+    """PolyChord's progress on one live line of the terminal, or now and then in a log."""
+
+    def __init__(self, every_s: float = 15.0):
+        from rich.console import Console
+
+        self._console = Console(stderr=True)
+        self._status, self._every, self._next = None, every_s, every_s
+        if self._console.is_terminal:
+            self._status = self._console.status("starting")
+            self._status.start()
+
+    def __call__(self, progress):
+        text = progress_text(progress)
+        if self._status is not None:
+            self._status.update(text)
+        elif progress.elapsed >= self._next:
+            self._next = progress.elapsed + self._every
+            self._console.print(text, highlight=False, soft_wrap=True)
+
+    def close(self):
+        if self._status is not None:
+            self._status.stop()
+
+
+def progress_text(p) -> str:
+    """One line of `lstmfit.sampling.polychord.Progress`."""
+    rate = p.n_like / p.elapsed if p.elapsed > 0 else 0.0
+    evidence = f"logZ {p.logZ:.2f} ± {p.logZ_err:.2f}" if p.logZ == p.logZ else "live points"
+    left = "" if p.remaining is None else f"   about {_duration(p.remaining)} left"
+    return f"dead {p.n_dead:,}   {evidence}   calls {p.n_like:,} ({rate:,.0f}/s)   {_duration(p.elapsed)}{left}"
+
+
+def _duration(seconds: float) -> str:
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+@contextlib.contextmanager
+def _term_is_interrupt():
+    """SIGTERM ends a command as Ctrl-C does, so that what is there can be resumed."""
+
+    def interrupt(_signal, _frame):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@app.command()
+def fit(
+    run: Annotated[str, typer.Argument(help="Run file, or the name of a shipped one.")],
+    output: Annotated[Optional[Path], typer.Option("-o", "--output", help="Output folder.")] = None,  # noqa: UP045
+    jobs: Jobs = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the run that is in the folder.")] = False,
+):
+    """Run a fit: PolyChord on all cores, or over MPI under mpirun."""
+    from lstmfit.driver import Interrupted
+    from lstmfit.driver import fit as run_fit
+    from lstmfit.sampling import mpi
+
+    first = mpi.rank() == 0
+    line = _ProgressLine() if first else None
+    try:
+        with _term_is_interrupt():
+            folder = run_fit(run, output, jobs=jobs, resume=resume, force=force, progress=line)
+    except Interrupted as error:
+        raise KeyboardInterrupt from error
+    finally:
+        if line is not None:
+            line.close()
+    if first:
+        _show_summary(folder)
+
+
+def _show_summary(folder):
+    summary = json.loads((folder / "summary.json").read_text())
+    rows = []
+    for name, p in summary["parameters"].items():
+        truth = "" if p["truth"] is None else f"{p['truth']:.4g}"
+        label = f"log10 {name}" if p.get("log10") else name
+        rows.append((label, f"{p['mean']:.4g}", f"{p['std']:.2g}", f"{p['lo68']:.4g}", f"{p['hi68']:.4g}", truth))
+    _table(("parameter", "mean", "std", "68 % from", "to", "truth"), rows)
+    typer.echo(
+        f"logZ {summary['logZ']:.2f} ± {summary['logZ_err']:.2f}   D_KL {summary['D_KL']:.2f} nat   "
+        f"{summary['n_like']:,} calls in {_duration(summary['wall_s'])}   {folder}"
+    )
+
+
+@app.command()
+def plot(folder: Annotated[Path, typer.Argument(help="Output folder of a fit.")]):
+    """Draw corner.png and signal.png of a finished fit again."""
+    from lstmfit.analysis import plots
+    from lstmfit.analysis.chains import read_run
+    from lstmfit.driver import load_problem
+
+    done = read_run(folder, load_problem(folder))
+    for name in ("corner", "signal"):
+        getattr(plots, name)(done, folder / f"{name}.png")
+        typer.echo(folder / f"{name}.png")
+
+
+@app.command()
+def check(
+    run: Annotated[str, typer.Argument(help="Run file, or the name of a shipped one.")],
+    json_file: Json = None,
+):
+    """Build everything, evaluate and time each part, predict the run time and bound the emulator's harm."""
+    from lstmfit.checks import check_run
+
+    report = check_run(run)
+    rows = [(key.replace("_", " "), f"{v:.4g}" if isinstance(v, float) else v) for key, v in report.items()]
+    _table(("check", ""), rows)
+    _write_json(report, json_file)
+
+
+@app.command()
+def simulate(
+    output: Annotated[Path, typer.Option("-o", "--output", help="HDF5 file to make.")],
+    n: Annotated[int, typer.Option("-n", help="Training signals.")],
+    design: Annotated[str, typer.Option(help="sobol or uniform.")] = "sobol",
+    seed: Annotated[int, typer.Option(help="Seed of all splits.")] = 0,
+    simulator: Annotated[str, typer.Option(help="Name, or package.module:attribute of your own.")] = "echo21",
+    n_val: Annotated[Optional[int], typer.Option(help="Validation signals.")] = None,  # noqa: UP045
+    n_test: Annotated[Optional[int], typer.Option(help="Test signals.")] = None,  # noqa: UP045
+    jobs: Jobs = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+):
+    """Simulate training, validation and test signals; repeat the command to go on after an interruption."""
+    from lstmfit.simulators.campaign import simulate_set
+
+    done = simulate_set(
+        output, n, simulator=simulator, design=design, seed=seed, n_val=n_val, n_test=n_test, jobs=jobs, force=force
+    )
+    if done is not None:
+        failed = f"; {done.n_failed} failed (group 'failed')" if done.n_failed else ""
+        typer.echo(f"{done.path}: {done.n_train} training, {done.n_val} validation, {done.n_test} test signals{failed}")
+
+
+@app.command()
+def train(
+    signals: Annotated[Path, typer.Argument(help="Set of signals.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Emulator file to make.")],
+    updates: Annotated[Optional[int], typer.Option(help="Gradient steps.")] = None,  # noqa: UP045
+    batch: Annotated[Optional[int], typer.Option(help="Signals a step.")] = None,  # noqa: UP045
+    learning_rate: Annotated[Optional[float], typer.Option(help="Peak learning rate.")] = None,  # noqa: UP045
+    units: Annotated[Optional[int], typer.Option(help="LSTM units a layer.")] = None,  # noqa: UP045
+    steps: Annotated[Optional[int], typer.Option(help="Steps of the recurrence.")] = None,  # noqa: UP045
+    seed: Annotated[int, typer.Option(help="Seed of weights and order.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+):
+    """Train an emulator; its checkpoint is OUTPUT.checkpoint."""
+    from lstmfit.datasets.signals import load_signals
+    from lstmfit.emulator.fitting import train_emulator
+    from lstmfit.emulator.training import Recipe
+
+    if output.exists() and not force:
+        raise InputError(f"{output} is there already; use --force to replace it")
+    checkpoint = output.with_name(output.name + ".checkpoint")
+    if checkpoint.exists() and not (resume or force):
+        raise InputError(f"{checkpoint} is of an unfinished training; use --resume to go on or --force to start anew")
+    given = {"updates": updates, "batch": batch, "learning_rate": learning_rate}
+    recipe = Recipe(seed=seed, **{key: value for key, value in given.items() if value is not None})
+    sizes = {key: value for key, value in {"units": units, "steps": steps}.items() if value is not None}
+    data = load_signals(signals)
+    with _training_bar(recipe.updates) as progress:
+        emulator = train_emulator(
+            data, recipe, sizes, name=output.stem, checkpoint=checkpoint, resume=resume, progress=progress
+        )
+    emulator.save(output)
+    checkpoint.unlink(missing_ok=True)
+    typer.echo(f"{output}: {emulator!r}")
+    if "test" in emulator.record:
+        _show_errors(emulator.record["test"])
+
+
+@contextlib.contextmanager
+def _training_bar(total):
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="update", dynamic_ncols=True) as bar:
+
+        def progress(update, training_percent, validation_percent):
+            bar.update(update - bar.n)
+            bar.set_postfix_str(f"training {training_percent:.3f} %, validation {validation_percent:.3f} %")
+
+        yield progress
+
+
+def _show_errors(errors):
+    rows = [(key.replace("_", " "), f"{value:.4g}") for key, value in errors.items()]
+    _table(("error", ""), rows)
+
+
+@app.command()
+def evaluate(
+    emulator: Annotated[str, typer.Argument(help="Shipped name or emulator file.")],
+    signals: Annotated[Optional[Path], typer.Argument(help="Set of signals; its own test set by default.")] = None,  # noqa: UP045
+    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    low: Annotated[Optional[float], typer.Option(help="Lower band edge in MHz.")] = None,  # noqa: UP045
+    high: Annotated[Optional[float], typer.Option(help="Upper band edge in MHz.")] = None,  # noqa: UP045
+    json_file: Json = None,
+):
+    """Errors of an emulator on a set of signals."""
+    from dataclasses import asdict
+
+    from lstmfit.emulator.emulator import Emulator
+    from lstmfit.emulator.fitting import evaluate as measure
+
+    errors = asdict(measure(Emulator.load(emulator), emulator, signals, split, low, high))
+    _show_errors(errors)
+    _write_json(errors, json_file)
+
+
+@app.command()
+def emulators(json_file: Json = None):
+    """List the emulators that are shipped."""
+    from lstmfit.emulator import store
+    from lstmfit.emulator.emulator import shipped
+
+    rows, content = [], {}
+    for name, path in shipped().items():
+        parts = store.read(path)
+        test, a = parts["record"].get("test", {}), parts["architecture"]
+        network = f"{a.layers} x LSTM({a.units}), {a.steps} steps"
+        names = ", ".join(p.name for p in parts["parameters"])
+        outputs = ", ".join((*a.histories, *a.scalars))
+        rows.append((name, f"{test.get('mean_percent', float('nan')):.3f} %", network, outputs, names))
+        content[name] = {"file": str(path), "network": network, "outputs": outputs, "parameters": names, "test": test}
+    _table(("name", "mean error", "network", "outputs", "parameters"), rows)
+    _write_json(content, json_file)
+
+
+@data_app.command("list")
+def data_list():
+    """List the public data sets that `fetch` knows."""
+    from lstmfit.datasets.public import PUBLIC
+
+    _table(("name", "what", "where"), [(name, item.what, item.url) for name, item in PUBLIC.items()])
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="Name from `lstmfit data list`.")],
+    output: Annotated[Optional[Path], typer.Option("-o", help="Folder; the cache by default.")] = None,  # noqa: UP045
+    source: Annotated[Optional[str], typer.Option("--from", help="A mirror or a local file.")] = None,  # noqa: UP045
+):
+    """Fetch a public data set, verify it, and say where it lies."""
+    from lstmfit.datasets.public import fetch
+
+    typer.echo(fetch(name, output, source))
+
+
+@app.command()
+def bench(
+    emulator: Annotated[str, typer.Argument(help="Shipped name or emulator file.")] = "echo21",
+    peers: Annotated[bool, typer.Option(help="Also the same network in XLA and the published one (TensorFlow).")] = True,
+    json_file: Json = None,
+):
+    """Time a signal on one core, side by side with what a user would otherwise use."""
+    from lstmfit.benchmark import run_bench
+
+    results = run_bench(emulator, peers)
+    rows = [
+        (name, r["engine"], f"{r['single_ms']:.3f}", f"{r['batched_us']:.1f}" if r["batched_us"] else "", r["threads"])
+        for name, r in results.items()
+    ]
+    _table(("network", "engine", "single [ms]", "batched [us a signal]", "threads"), rows)
+    _write_json(results, json_file)
+
+
+@app.command()
+def doctor(
+    install_polychord: Annotated[bool, typer.Option("--install-polychord", help="Build PolyChord here.")] = False,
+):
+    """Say what is installed, and what to type where something is missing."""
+    from lstmfit.doctor import examine
+
+    if install_polychord:
+        from lstmfit.sampling.build import install_polychord as install
+
+        typer.echo(install(log=typer.echo))
+    _table(("part", "found", "to mend"), examine())

@@ -1,0 +1,44 @@
+"""What is installed, and what to type where something is missing."""
+
+import importlib.util
+import os
+import shutil
+
+
+def examine() -> list[tuple[str, str, str]]:
+    """Look at everything that lstmfit can use.
+
+    Returns
+    -------
+    list of tuple of str
+        (part, what was found, what to type); the last is empty where nothing is missing.
+    """
+    from lstmfit.errors import InputError
+    from lstmfit.sampling.polychord import polychord_version
+
+    rows = []
+    try:
+        version, library = polychord_version()
+        rows.append(("PolyChord", f"{version}, {library}; academic, non-commercial use only", ""))
+    except InputError as error:
+        rows.append(("PolyChord", "missing", str(error)))
+    tools = {"gfortran": "gfortran", "make": "make", "mpirun": "openmpi-bin", "mpif90": "libopenmpi-dev"}
+    for tool, package in tools.items():
+        where = shutil.which(tool)
+        rows.append((tool, where or "missing", "" if where else f"apt-get install {package}"))
+    for module, extra in (("mpi4py", "mpi"), ("echo21", "simulate"), ("tensorflow", "train")):
+        there = importlib.util.find_spec(module) is not None
+        remedy = "" if there else f'pip install "lstmfit[{extra}]"'
+        rows.append((module, _version(module) if there else "missing", remedy))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    rows.append(("cores", str(cores), ""))
+    rows.append(("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "not set"), ""))
+    return rows
+
+
+def _version(module):
+    from importlib import metadata
+
+    for name in metadata.packages_distributions().get(module, [module]):
+        return f"{name} {metadata.version(name)}"
+    return "found"
