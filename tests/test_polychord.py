@@ -460,6 +460,35 @@ def test_jobs_input_errors(tmp_path):
         run_jobs(lambda: make_gaussian(), settings(), tmp_path, jobs=1)
 
 
+MAIN_SCRIPT = """
+    import sys
+    from types import SimpleNamespace
+    from lstmfit.errors import InputError
+    from lstmfit.sampling.jobs import run_jobs
+    from lstmfit.sampling.polychord import PolyChordSettings
+
+    def make():
+        return SimpleNamespace(loglikelihood=lambda theta: -theta[0] ** 2, prior_transform=lambda cube: cube,
+                               names=["a"], derived_names=[], latex=["a"])
+
+    {guard}
+        result = run_jobs(make, PolyChordSettings(n_live=20, num_repeats=2, seed=1), {folder!r}, jobs=2)
+        print("finished", result.finished)
+"""
+
+
+@pytest.mark.parametrize("guard", ["if __name__ == '__main__':", "if True:"])
+def test_problem_in_a_script(tmp_path, guard):
+    """A function of the script itself will do; without the guard the script would start itself without end."""
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(MAIN_SCRIPT.format(guard=guard, folder=str(tmp_path / "out"))))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
+    if "True" in guard:
+        assert "put what starts it under if __name__ == '__main__':" in done.stderr.splitlines()[-1]
+    else:
+        assert done.stdout == "finished True\n"
+
+
 # ---------------------------------------------------------------- interruption of jobs from outside
 
 SCRIPT = """
@@ -532,6 +561,97 @@ def test_interrupted_jobs_resume(tmp_path, number, status):
     assert json.loads((tmp_path / "chain.state.json").read_text())["finished"]
     with pytest.raises(InputError, match="begun with 4 parameters"):
         run_jobs(partial(make_gaussian, 0.0, 3), settings(n_live=100), tmp_path, jobs=2, resume=True)
+
+
+# ---------------------------------------------------------------- pypolychord
+
+# Its interface (polychord.py, settings.py and _pypolychord.cpp of 1.22.2), and the built 1.14 below it: Python stays
+# locked while Fortran works, arrays are views, the prior and the dumper return nothing.
+PYPOLYCHORD = """
+    import ctypes as c
+    import numpy as np
+    from lstmfit.sampling.build import polychord_folder
+
+    __version__ = "1.22.2"
+    d, i, b, P = c.c_double, c.c_int, c.c_bool, c.POINTER(c.c_double)
+
+    def run_polychord(loglikelihood, nDims, nDerived, settings, prior, dumper):
+        view = np.ctypeslib.as_array
+
+        def c_likelihood(theta, n, phi, m):
+            logL = loglikelihood(view(theta, (n,)))
+            try:
+                logL, view(phi, (m,))[:] = logL
+            except TypeError:
+                pass
+            assert type(logL) is float
+            return logL
+
+        def c_prior(cube, theta, n):
+            view(theta, (n,))[:] = prior(view(cube, (n,)))
+
+        def c_dumper(n_dead, n_live, n, live, dead, logw, logZ, logZerr):
+            dumper(view(live, (n_live, n)) if n_live else np.empty((0, n)), view(dead, (n_dead, n)),
+                   view(logw, (n_dead,)), logZ, logZerr)
+
+        s = settings
+        call = c.PyDLL(str(polychord_folder() / "libchord.so")).polychord_c_interface
+        keep = [c.PYFUNCTYPE(d, P, i, P, i)(c_likelihood), c.PYFUNCTYPE(None, P, P, i)(c_prior),
+                c.PYFUNCTYPE(None, i, i, i, P, P, P, d, d)(c_dumper)]
+        call(*keep, i(s.nlive), i(s.num_repeats), i(s.nprior), b(s.do_clustering), i(s.feedback),
+             d(s.precision_criterion), d(s.logzero), i(s.max_ndead), d(s.boost_posterior), b(s.posteriors), b(s.equals),
+             b(s.cluster_posteriors), b(s.write_resume), b(s.write_paramnames), b(s.read_resume), b(s.write_stats),
+             b(s.write_live), b(s.write_dead), b(s.write_prior), d(s.compression_factor), i(nDims), i(nDerived),
+             c.create_string_buffer(s.base_dir.encode(), 300), c.create_string_buffer(s.file_root.encode(), 300),
+             i(len(s.grade_dims)), (d * len(s.grade_frac))(*s.grade_frac), (i * len(s.grade_dims))(*s.grade_dims),
+             i(0), (d * 1)(), (i * 1)(), i(s.seed))
+"""
+PYPOLYCHORD_SETTINGS = """
+    KNOWN = (
+        "nlive num_repeats nprior nfail do_clustering feedback precision_criterion logzero max_ndead boost_posterior "
+        "posteriors equals cluster_posteriors write_resume write_paramnames read_resume write_stats write_live "
+        "write_dead write_prior maximise compression_factor synchronous base_dir file_root seed grade_dims grade_frac "
+        "nlives"
+    ).split()
+
+    class PolyChordSettings:
+        def __init__(self, nDims, nDerived, **kwargs):
+            assert set(kwargs) <= set(KNOWN)
+            self.__dict__.update(kwargs)
+"""
+
+
+@pytest.fixture
+def pypolychord(tmp_path, monkeypatch):
+    package = tmp_path / "site" / "pypolychord"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(textwrap.dedent(PYPOLYCHORD))
+    (package / "settings.py").write_text(textwrap.dedent(PYPOLYCHORD_SETTINGS))
+    monkeypatch.syspath_prepend(package.parent)
+    yield package
+    for name in ("pypolychord", "pypolychord.settings"):
+        sys.modules.pop(name, None)
+
+
+def test_pypolychord_comes_first_and_gives_the_same(tmp_path, pypolychord, monkeypatch):
+    likelihood = make_gaussian().loglikelihood
+    result = run(likelihood, tmp_path / "a", derived=["total"])
+    assert (result.version, result.library) == ("1.22.2", str(pypolychord))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run(likelihood, tmp_path / "b", derived=["total"]).version == "1.14"
+    a, b = ((tmp_path / folder / "chain_dead-birth.txt").read_bytes() for folder in "ab")
+    assert a == b
+
+
+def test_pypolychord_stops_and_raises(tmp_path, pypolychord):
+    with pytest.raises(ZeroDivisionError, match="at call 301"):
+        run(Failing(ZeroDivisionError("at call 301")), tmp_path)
+    header = tmp_path / "chain.resume"
+    stopped = run(gaussian, tmp_path, keywords={"stop": lambda: header.is_file() and dead(header) > 150})
+    assert not stopped.finished
+    assert run(gaussian, tmp_path, keywords={"resume": True}).n_like > stopped.n_like
+    logZ, error = evidence(read(tmp_path / "chain"))
+    assert abs(logZ) < 3 * error
 
 
 def test_import_stays_cheap():

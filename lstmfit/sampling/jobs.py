@@ -33,6 +33,7 @@ from lstmfit.errors import InputError
 from lstmfit.files import replacing, write_text
 from lstmfit.sampling.polychord import (
     OWN_OUTPUT_VARIABLE,
+    STALE_SUFFIXES,
     PolyChordSettings,
     Progress,
     Result,
@@ -118,7 +119,14 @@ def run_jobs(
         As `run_polychord`; also one that a child raised.
     RuntimeError
         A child failed with anything else: its message, its traceback in `<folder>/parts/<i>/log.txt`.
+    SystemExit
+        SIGTERM came: the children are stopped first, as with Ctrl-C. Even `kill -9` leaves what can be resumed.
     """
+    if os.environ.get(OWN_OUTPUT_VARIABLE):
+        # The child had to import the script that make_problem is in, and that script starts the run once more.
+        raise InputError(
+            "the run was started again by a process of its own; put what starts it under if __name__ == '__main__':"
+        )
     folder = Path(folder)
     if jobs is None:
         jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -134,10 +142,14 @@ def run_jobs(
             f"make_problem cannot be sent to another process ({error}); give a function of a module or a "
             "functools.partial of one"
         ) from error
+    if b"__main__" in payload and not hasattr(sys.modules["__main__"], "__file__"):
+        raise InputError(
+            "make_problem is defined at a prompt or in a notebook; other processes need it in a module's file"
+        )
     problem = make_problem()
     began = time.monotonic()
     plan = _plan(problem, settings, folder, root, int(jobs), resume)
-    if plan.get("finished"):
+    if plan.get("finished") and (folder / f"{root}_dead-birth.txt").is_file():
         logger.info("%s is finished; nothing is left to do", folder / root)
         return _merged_result(plan)
     parts = [_Part(i, folder / PARTS / str(i), n) for i, n in enumerate(plan["shares"])]
@@ -165,6 +177,8 @@ def run_jobs(
     state |= {"n_dead": n_dead, "logZ": logZ, "logZ_err": logZ_err, "wall_s": watch.elapsed(), "ranks": len(parts)}
     state |= {"finished": True, "prior_fraction": _prior_fraction(parts)}
     write_text(state_file(folder, root), json.dumps(state, indent=1) + "\n")
+    if state["n_nan"]:
+        logger.warning("the log-likelihood was NaN in %d of %d calls", state["n_nan"], state["n_like"])
     return _merged_result(state)
 
 
@@ -279,7 +293,7 @@ def _plan(problem, settings, folder, root, jobs, resume) -> dict:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder / PARTS, ignore_errors=True)
-        for suffix in ("_dead-birth.txt", "_phys_live-birth.txt", ".txt", "_equal_weights.txt", ".resume", ".stats"):
+        for suffix in STALE_SUFFIXES:
             (folder / f"{root}{suffix}").unlink(missing_ok=True)
         names = tuple(problem.names) + tuple(f"{name}*" for name in problem.derived_names)
         lines = "".join(f"{name}\t{label}\n" for name, label in zip(names, problem.latex))

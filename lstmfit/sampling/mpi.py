@@ -280,9 +280,10 @@ def run_mpi(
             result = _run(problem, settings, folder, root, resume, progress, comm, _Listener(errors, comm))
         except BaseException as error:
             if number:
-                # Rank 0 listens while PolyChord runs; the first message it gets is the one that is shown.
+                # Rank 0 listens while PolyChord runs; the first message it gets is the one that is shown. Under
+                # pypolychord, which keeps Python locked, it may be deaf: then the ranks take turns.
                 errors.isend((_message(error, number), _status(error)), dest=0, tag=ERROR_TAG)
-                time.sleep(PATIENCE_S)
+                time.sleep(PATIENCE_S + min(0.05 * number, PATIENCE_S))
             _report(_message(error, number))
             _abort(comm, _status(error))
         errors.Free()

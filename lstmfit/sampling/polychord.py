@@ -36,6 +36,18 @@ MAX_FRUITLESS_DRAWS = 10_000
 # Fortran holds every path in 300 characters and cuts what is longer.
 MAX_PATH_BYTES = 300
 LONGEST_SUFFIX = "/clusters/_phys_live_10000.txt_temp"
+STALE_SUFFIXES = (
+    ".resume",
+    ".state.json",
+    ".stats",
+    ".txt",
+    "_equal_weights.txt",
+    "_dead.txt",
+    "_dead-birth.txt",
+    "_phys_live.txt",
+    "_phys_live-birth.txt",
+    "_prior.txt",
+)
 TICK_S = 0.1
 STATE_INTERVAL_S = 2.0
 PROGRESS_INTERVAL_S = 1.0
@@ -438,6 +450,8 @@ def _prepare(problem, folder, root, settings, resume) -> dict:
         state = read_state(folder, root) if resume else {}
         if state:
             check_same_request(state, request, folder / root)
+            if not (folder / f"{root}_dead-birth.txt").is_file():
+                state["finished"] = False
             if "shares" in state and not state.get("finished"):
                 raise InputError(
                     f"{folder / root} was begun as {len(state['shares'])} runs side by side; resume it without mpirun, "
@@ -457,9 +471,9 @@ def _prepare(problem, folder, root, settings, resume) -> dict:
             state = fresh | {"n_like": header["n_like"]} | state | {"resumed_from": header["n_dead"]}
         elif not state:
             state = fresh
-            for path in folder.glob(f"{root}.*"):
-                if path.suffix in (".resume", ".json", ".stats"):
-                    path.unlink()
+            # A chain of before must not pass for this run's.
+            for suffix in STALE_SUFFIXES:
+                (folder / f"{root}{suffix}").unlink(missing_ok=True)
         write_text(folder / f"{root}.paramnames", problem.paramnames())
         write_text(state_file(folder, root), json.dumps(state, indent=1) + "\n")
     except OSError as error:
