@@ -47,17 +47,18 @@ class Mock(Block):
 
 
 class Data(Block):
-    """What is fitted: a mock, or a file."""
+    """What is fitted: a mock, a file, or a public spectrum that has been fetched."""
 
     mock: Mock | None = None
     file: str | None = None
+    public: str | None = None
     columns: dict[str, int | str] = {"frequency": 0, "temperature": 1}
     unit: str = "mK"
 
     @model_validator(mode="after")
     def _one_source(self):
-        if (self.mock is None) == (self.file is None):
-            raise ValueError("give either mock or file")
+        if sum(source is not None for source in (self.mock, self.file, self.public)) != 1:
+            raise ValueError("give one of mock, file and public")
         return self
 
 

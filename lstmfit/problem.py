@@ -7,7 +7,7 @@ import numpy as np
 
 from lstmfit.config import RunConfig
 from lstmfit.constants import redshift_to_frequency
-from lstmfit.datasets.spectrum import Spectrum, read_spectrum
+from lstmfit.datasets.spectrum import Spectrum, read_public_spectrum, read_spectrum
 from lstmfit.emulator.emulator import Emulator, shipped_test_set
 from lstmfit.errors import InputError
 from lstmfit.likelihoods import GlobalSignal
@@ -250,6 +250,8 @@ def make_data(config: RunConfig, signal) -> Spectrum:
         Defines the grid of a mock.
     """
     mock = config.data.mock
+    if config.data.public is not None:
+        return read_public_spectrum(config.data.public)
     if mock is None:
         return read_spectrum(config.data.file, config.data.columns, config.data.unit)
     if mock.test_signal is not None:

@@ -1,5 +1,6 @@
 """Measured or mock spectra: frequency, temperature, weight."""
 
+import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from lstmfit.files import replacing
 
 UNITS = {"K": 1000.0, "mK": 1.0}
 """Temperature units that a file may have, in mK."""
+
+PUBLIC_FORMATS = {"edges2018": {"columns": {"frequency": 0, "weight": 1, "temperature": 2}, "unit": "K"}}
+"""How to read the public spectra of `lstmfit.datasets.public`, by name."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,32 @@ def read_spectrum(path, columns=None, unit: str = "mK") -> Spectrum:
     if not (nu > 0).all():
         raise InputError(f"{path.name}: frequency must be positive, in MHz; the smallest is {nu.min():g}")
     return Spectrum(nu, temperature * UNITS[unit], weight)
+
+
+def read_public_spectrum(name: str) -> Spectrum:
+    """Read a public spectrum from the cache; nothing is downloaded here.
+
+    Parameters
+    ----------
+    name : str
+        A name in `PUBLIC_FORMATS`.
+
+    Raises
+    ------
+    InputError
+        No such spectrum, or it has not been fetched yet.
+    """
+    from lstmfit.datasets.public import PUBLIC, cache, fetch
+
+    if name not in PUBLIC_FORMATS:
+        close = difflib.get_close_matches(name, PUBLIC_FORMATS, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(PUBLIC_FORMATS)}"
+        raise InputError(f"data: no public spectrum {name!r}; {hint}")
+    if not (cache() / PUBLIC[name].file).is_file():
+        raise InputError(
+            f"data: {name} is not in {cache()} yet; type `lstmfit data fetch {name}` (with --from FILE for a copy)"
+        )
+    return read_spectrum(fetch(name), **PUBLIC_FORMATS[name])
 
 
 def read_written_spectrum(path) -> Spectrum:
