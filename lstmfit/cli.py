@@ -246,7 +246,8 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
 ):
     """Train an emulator; its checkpoint is OUTPUT.checkpoint."""
-    from lstmfit.datasets.signals import load_signals
+    from lstmfit.datasets.signals import load_signals, write_test_set
+    from lstmfit.emulator.emulator import test_set_path
     from lstmfit.emulator.fitting import train_emulator
     from lstmfit.emulator.training import Recipe
 
@@ -263,6 +264,8 @@ def train(
         emulator = train_emulator(
             data, recipe, sizes, name=output.stem, checkpoint=checkpoint, resume=resume, progress=progress
         )
+    if len(data.test):
+        write_test_set(test_set_path(output), data)
     emulator.save(output)
     checkpoint.unlink(missing_ok=True)
     typer.echo(f"{output}: {emulator!r}")
@@ -301,9 +304,9 @@ def evaluate(
     from dataclasses import asdict
 
     from lstmfit.emulator.emulator import Emulator
-    from lstmfit.emulator.fitting import evaluate as measure
+    from lstmfit.emulator.fitting import evaluate as evaluate_emulator
 
-    errors = asdict(measure(Emulator.load(emulator), emulator, signals, split, low, high))
+    errors = asdict(evaluate_emulator(Emulator.load(emulator), emulator, signals, split, low, high))
     _show_errors(errors)
     _write_json(errors, json_file)
 
@@ -350,7 +353,7 @@ def data_fetch(
 @app.command()
 def bench(
     emulator: Annotated[str, typer.Argument(help="Shipped name or emulator file.")] = "echo21",
-    peers: Annotated[bool, typer.Option(help="Also the same network in XLA and the published one (TensorFlow).")] = True,
+    peers: Annotated[bool, typer.Option(help="Also XLA and the published network (TensorFlow).")] = True,
     json_file: Json = None,
 ):
     """Time a signal on one core, side by side with what a user would otherwise use."""

@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 
 from lstmfit.errors import InputError
+from lstmfit.files import replacing
 from lstmfit.parameters import Parameter
 
 EXTRA_HISTORIES = ("x_HI",)
@@ -140,3 +141,43 @@ def _split(path, file, split, n_params, n_channels, wanted):
                 "remove those rows"
             )
     return Split(theta, signal, extras)
+
+
+def write_test_set(path, data: SignalSet, n: int = 1024) -> None:
+    """Write the first test signals of a set in the same layout, small enough to travel with an emulator.
+
+    Signals are rounded to 1e-4 mK and neutral fractions to 1e-6, which halves the file.
+
+    Parameters
+    ----------
+    path : path
+        File to make or replace.
+    data : SignalSet
+        Its test split is written.
+    n : int
+        At most this many signals.
+    """
+    text = h5py.string_dtype()
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        columns = {
+            "parameters": [p.name for p in data.parameters],
+            "units": [p.unit for p in data.parameters],
+            "latex": [p.latex for p in data.parameters],
+        }
+        for name, values in columns.items():
+            file.attrs[name] = np.array(values, dtype=text)
+        for name in ("log", "min", "max"):
+            file.attrs[name] = np.array([getattr(p, name) for p in data.parameters])
+        for key, value in data.record.items():
+            file.attrs[key] = value
+        file["redshifts"] = data.redshifts
+        file["par_test"] = data.test.theta[:n]
+        histories = {"signal": data.test.signal} | data.test.extras
+        for name, array in histories.items():
+            if array.ndim == 1:
+                file[f"{name}_test"] = array[:n]
+                continue
+            digits = 4 if name == "signal" else 6
+            file.create_dataset(
+                f"{name}_test", data=array[:n].astype(np.float32), scaleoffset=digits, compression="gzip", shuffle=True
+            )

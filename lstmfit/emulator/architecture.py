@@ -33,8 +33,6 @@ class Architecture:
         the channels.
     encoder : tuple of int
         Widths of the encoder's hidden tanh layers; may be empty.
-    own_kernels : bool
-        Give each step an output matrix of its own instead of one for all: the same cost a signal.
     histories : tuple of str
         Names of the functions of redshift that come out; the first is the signal.
     scalars : tuple of str
@@ -47,7 +45,6 @@ class Architecture:
     layers: int = 2
     steps: int = 11
     encoder: tuple = (64,)
-    own_kernels: bool = False
     histories: tuple = ("signal",)
     scalars: tuple = ()
 
@@ -102,7 +99,7 @@ class Architecture:
                 shapes[f"input_{layer}"] = (u, 4 * u)
             shapes[f"recurrent_{layer}"] = (u, 4 * u)
             shapes[f"step_bias_{layer}"] = (self.steps, 4 * u)
-        shapes["output_kernel"] = (self.steps if self.own_kernels else 1, u, self.outputs_per_step)
+        shapes["output_kernel"] = (u, self.outputs_per_step)
         shapes["output_bias"] = (self.steps, self.outputs_per_step)
         if self.scalars:
             shapes["scalar_kernel"], shapes["scalar_bias"] = (u, len(self.scalars)), (len(self.scalars),)

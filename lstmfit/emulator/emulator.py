@@ -222,8 +222,13 @@ def shipped() -> dict[str, Path]:
     }
 
 
+def test_set_path(path) -> Path:
+    """Where the test set of an emulator file lies: beside it, as ``NAME_test.h5``."""
+    return Path(path).with_name(f"{Path(path).stem}_test.h5")
+
+
 def shipped_test_set(source):
-    """The test split that came with an emulator: beside the file, under the name ``NAME_test.h5``.
+    """The test split that came with an emulator, see `test_set_path`.
 
     Returns
     -------
@@ -232,6 +237,5 @@ def shipped_test_set(source):
     """
     from lstmfit.datasets.signals import load_signals
 
-    path = shipped().get(str(source), Path(source))
-    beside = path.with_name(f"{path.stem}_test.h5")
+    beside = test_set_path(shipped().get(str(source), Path(source)))
     return load_signals(beside).test if beside.is_file() else None

@@ -74,12 +74,12 @@ def train_emulator(data: SignalSet, recipe, sizes: dict | None = None, *, name="
     }
     emulator = Emulator(architecture, scaling, weights, data.redshifts, data.parameters, record=record, name=name)
     if len(data.test):
-        emulator.errors, summary = test_errors(emulator, data.test)
+        emulator.errors, summary = measure(emulator, data.test)
         emulator.record["test"] = vars(summary)
     return emulator
 
 
-def test_errors(emulator: Emulator, split: Split) -> tuple[dict[str, np.ndarray], ErrorSummary]:
+def measure(emulator: Emulator, split: Split) -> tuple[dict[str, np.ndarray], ErrorSummary]:
     """Error arrays and their summary on a split.
 
     Parameters

@@ -99,8 +99,8 @@ def build(architecture: Architecture, seed: int, weights: dict[str, np.ndarray] 
                 biases = tuple(tf.convert_to_tensor(w[f"step_bias_{layer}"]) for layer in range(a.layers))
                 hs, _ = tf.scan(lambda state, b: step_function(*state, b), biases, initializer=(h, c))
                 top = hs[-1]
-            # (steps, n, u) times (1 or steps, u, outputs)
-            out = tf.matmul(top, tf.convert_to_tensor(w["output_kernel"])) + w["output_bias"][:, None, :]
+            out = tf.reshape(tf.reshape(top, (-1, u)) @ w["output_kernel"], (a.steps, -1, a.outputs_per_step))
+            out += w["output_bias"][:, None, :]
             out = tf.reshape(out, (a.steps, -1, len(a.histories), a.patch))
             histories = tf.reshape(tf.transpose(out, (1, 2, 0, 3)), (-1, len(a.histories), a.steps * a.patch))
             if a.scalars:

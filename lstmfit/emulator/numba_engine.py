@@ -47,7 +47,7 @@ class NumbaEngine:
         n_step, n_scalars = padded(a.outputs_per_step), padded(len(a.scalars))
         self._sizes = np.array(
             [a.n_params, u, a.layers, a.steps, a.patch, len(a.histories), a.n_channels, len(a.scalars), len(encoder),
-             int(a.own_kernels), width, n_step, n_scalars, *encoder],
+             width, n_step, n_scalars, *encoder],
             dtype=np.int64,
         )
         span = scaling.high - scaling.low
@@ -124,7 +124,7 @@ def _pack(a, scaling, weights):
     offset[:, : a.n_channels] = scaling.offset[:, ::-1]
     offset = offset.reshape(len(a.histories), a.steps, a.patch).transpose(1, 0, 2).reshape(a.steps, -1)
     n_step = padded(a.outputs_per_step)
-    parts.extend(panels(_pad(kernel * scale, u, n_step)) for kernel in w["output_kernel"])
+    parts.append(panels(_pad(w["output_kernel"] * scale, u, n_step)))
     parts.append(_pad(w["output_bias"] * scale + offset, a.steps, n_step))
     if a.scalars:
         n = padded(len(a.scalars))
@@ -206,14 +206,14 @@ def _forward(out, work, stride, sizes, w, lanes):
     buffers, h and c of every layer, the gates and the patch; all padded to whole vectors.
     """
     p, u, layers, steps, patch = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
-    n_hist, n_chan, n_scalar, n_enc, own = sizes[5], sizes[6], sizes[7], sizes[8], sizes[9]
-    width, n_step, n_scalar_pad = sizes[10], sizes[11], sizes[12]
+    n_hist, n_chan, n_scalar, n_enc = sizes[5], sizes[6], sizes[7], sizes[8]
+    width, n_step, n_scalar_pad = sizes[9], sizes[10], sizes[11]
     n_drive = layers * 6 * u
     source, n = 0, p
     here, there = p, p + width
     at = 0
     for e in range(n_enc + 1):
-        m = sizes[13 + e] if e < n_enc else n_drive
+        m = sizes[12 + e] if e < n_enc else n_drive
         for lane in range(lanes):
             for j in range(m):
                 work[lane * stride + there + j] = w[at + j]
@@ -239,8 +239,7 @@ def _forward(out, work, stride, sizes, w, lanes):
     square = 4 * u * u
     recurrent = at
     output = recurrent + layers * (square + steps * 4 * u) + (layers - 1) * square
-    n_kernel = u * n_step
-    bias_at = output + (steps if own else 1) * n_kernel
+    bias_at = output + u * n_step
     for step in range(steps):
         at = recurrent
         for layer in range(layers):
@@ -266,9 +265,8 @@ def _forward(out, work, stride, sizes, w, lanes):
         for lane in range(lanes):
             for j in range(n_step):
                 work[lane * stride + patch_at + j] = w[bias_at + step * n_step + j]
-        start = output + (step * n_kernel if own else 0)
         top = hs + (layers - 1) * u
-        _multiply(work, patch_at, top, stride, w, start, u, n_step, lanes)
+        _multiply(work, patch_at, top, stride, w, output, u, n_step, lanes)
         # The recurrence runs from high redshift to low; what comes out ascends.
         for lane in range(lanes):
             for i in range(n_hist):

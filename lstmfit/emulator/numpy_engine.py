@@ -42,7 +42,7 @@ def forward(architecture: Architecture, weights: dict[str, np.ndarray], inputs: 
             i, f, g, o = np.split(gates, 4, axis=1)
             c[layer] = _sigmoid(f) * c[layer] + _sigmoid(i) * np.tanh(g)
             h[layer] = _sigmoid(o) * np.tanh(c[layer])
-        patches.append(h[-1] @ w["output_kernel"][step if a.own_kernels else 0] + w["output_bias"][step])
+        patches.append(h[-1] @ w["output_kernel"] + w["output_bias"][step])
     out = np.stack(patches, axis=1).reshape(len(x), a.steps, len(a.histories), a.patch)
     histories = out.transpose(0, 2, 1, 3).reshape(len(x), len(a.histories), a.steps * a.patch)
     # The recurrence runs from the first stars on, high redshift to low; what comes out is ascending in redshift.

@@ -1,0 +1,61 @@
+# Two commands do everything on a fresh Debian machine: `make demo` and `make test`.
+# What is done already is not done again: stamps lie in the virtual environment.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+LSTMFIT := $(VENV)/bin/lstmfit
+DEMO := chains/mock_25mK
+SOURCES := setup.cfg pyproject.toml
+
+.PHONY: demo test test-slow lint clean tools
+
+demo: $(VENV)/.fit $(VENV)/.polychord
+	OMP_NUM_THREADS=1 $(LSTMFIT) fit mock_25mK -o $(DEMO) --resume
+	@echo "Pictures: $(DEMO)/corner.png and $(DEMO)/signal.png; figures: $(DEMO)/summary.json"
+
+test: $(VENV)/.test $(VENV)/.polychord
+	$(VENV)/bin/ruff check .
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m "not slow" --durations=15
+
+test-slow: $(VENV)/.test $(VENV)/.polychord
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m slow --durations=15
+
+lint: $(VENV)/.test
+	$(VENV)/bin/ruff check .
+
+# Compilers for PolyChord, MPI for parallel fits, headers for the packages that compile.
+tools:
+	@missing=; \
+	command -v gfortran >/dev/null || missing="$$missing gfortran"; \
+	command -v g++ >/dev/null || missing="$$missing g++"; \
+	command -v mpif90 >/dev/null || missing="$$missing libopenmpi-dev"; \
+	command -v mpirun >/dev/null || missing="$$missing openmpi-bin"; \
+	python3 -c 'import ensurepip, venv' 2>/dev/null || missing="$$missing python3-venv"; \
+	python3 -c 'import os, sysconfig; assert os.path.exists(sysconfig.get_path("include") + "/Python.h")' 2>/dev/null \
+	  || missing="$$missing python3-dev"; \
+	if [ -n "$$missing" ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; \
+	  else \
+	    echo "lstmfit: missing$$missing; type: sudo apt-get install$$missing" >&2; exit 2; \
+	  fi; \
+	fi
+
+$(PYTHON): | tools
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install -q --upgrade pip
+
+$(VENV)/.fit: $(SOURCES) | $(PYTHON)
+	$(PYTHON) -m pip install -q -e ".[simulate,mpi]"
+	touch $@
+
+$(VENV)/.test: $(SOURCES) | $(PYTHON)
+	$(PYTHON) -m pip install -q -e ".[simulate,mpi,train-cpu,test]"
+	touch $@ $(VENV)/.fit
+
+$(VENV)/.polychord: lstmfit/sampling/build.py | $(VENV)/.fit
+	$(PYTHON) -m lstmfit.sampling.build
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache

@@ -1,0 +1,137 @@
+"""The emulator object, its file, its errors."""
+
+import h5py
+import numpy as np
+import pytest
+from conftest import PARAMETERS, draw_theta, random_network
+
+from lstmfit import Emulator
+from lstmfit.emulator import store
+from lstmfit.emulator.emulator import shipped, shipped_test_set
+from lstmfit.emulator.fitting import evaluate, measure
+from lstmfit.errors import InputError
+
+
+@pytest.fixture
+def emulator(rng):
+    return Emulator(
+        *random_network(rng),
+        np.linspace(5, 50, 45),
+        PARAMETERS,
+        errors={"rms": np.ones(45), "covariance": np.eye(45)},
+        record={"simulator": "echo21", "n_train": 3},
+        name="toy",
+    )
+
+
+def test_save_and_load_give_the_same_emulator(emulator, tmp_path, rng):
+    path = tmp_path / "toy.h5"
+    emulator.save(path)
+    loaded = Emulator.load(path)
+    theta = draw_theta(rng, 9)
+    np.testing.assert_array_equal(loaded(theta), emulator(theta))
+    assert loaded.parameters == PARAMETERS
+    assert loaded.record == emulator.record
+    assert loaded.checksum == emulator.checksum
+    np.testing.assert_array_equal(loaded.errors["covariance"], np.eye(45))
+    np.testing.assert_array_equal(loaded.redshifts, emulator.redshifts)
+    assert loaded.engine == "numba"
+    assert [p.name for p in tmp_path.iterdir()] == ["toy.h5"]
+
+
+def test_mapping_array_and_batch_agree(emulator, rng):
+    theta = draw_theta(rng, 3)
+    by_name = {"c": theta[1, 2], "a": theta[1, 0], "b": theta[1, 1]}
+    assert emulator(theta).shape == (3, 45)
+    np.testing.assert_array_equal(emulator(by_name), emulator(theta[1]))
+    np.testing.assert_allclose(emulator(theta)[1], emulator(theta[1]), atol=1e-3)
+
+
+def test_histories_names_every_output(emulator, rng):
+    theta = draw_theta(rng, 4)
+    parts = emulator.histories(theta)
+    assert {name: part.shape for name, part in parts.items()} == {"signal": (4, 45), "x_HI": (4, 45), "tau": (4,)}
+    np.testing.assert_array_equal(parts["signal"], emulator(theta))
+    assert emulator.histories(theta[0])["tau"].shape == ()
+
+
+def test_outside_names_the_parameters(emulator):
+    assert emulator.outside([1.0, 0.0, 1.0]) == []
+    assert emulator.outside([[1.0, 0.0, 1.0], [1e3, 0.0, 5.0]]) == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("theta", "message"),
+    [
+        ([1.0, 2.0], r"shape \(2,\); expected \(3,\)"),
+        ({"a": 1.0, "b": 0.0}, "missing c"),
+        ({"a": 1.0, "b": 0.0, "c": 1.0, "d": 1.0}, "unknown d"),
+    ],
+)
+def test_wrong_theta_is_refused(emulator, theta, message):
+    with pytest.raises(InputError, match=message):
+        emulator(theta)
+
+
+def test_damaged_files_are_refused(emulator, tmp_path):
+    path = tmp_path / "toy.h5"
+    emulator.save(path)
+    content = path.read_bytes()
+    (tmp_path / "cut.h5").write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="not a whole emulator file"):
+        Emulator.load(tmp_path / "cut.h5")
+    with h5py.File(path, "r+") as file:
+        file["weights/output_bias"][0, 0] += 1.0
+    with pytest.raises(InputError, match="checksum does not fit"):
+        Emulator.load(path)
+    with h5py.File(path, "r+") as file:
+        file.attrs["format_version"] = store.FORMAT_VERSION + 1
+    with pytest.raises(InputError, match="format version 2, this lstmfit reads 1"):
+        Emulator.load(path)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = 1.0
+    with pytest.raises(InputError, match="not an emulator"):
+        Emulator.load(tmp_path / "other.h5")
+    with pytest.raises(InputError, match="no emulator file"):
+        Emulator.load(tmp_path / "none.h5")
+    with pytest.raises(InputError, match="did you mean 'echo21'"):
+        Emulator.load("eco21")
+    with pytest.raises(InputError, match="engine is 'cuda'"):
+        Emulator.load("echo21", engine="cuda")
+
+
+def test_a_failed_save_leaves_the_old_file(emulator, tmp_path):
+    path = tmp_path / "toy.h5"
+    emulator.save(path)
+    before = path.read_bytes()
+    emulator.record = {"not": {1, 2}}
+    with pytest.raises(TypeError):
+        emulator.save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["toy.h5"]
+
+
+def test_every_shipped_emulator_is_as_good_as_it_says():
+    assert "echo21" in shipped()
+    for name in shipped():
+        emulator = Emulator.load(name)
+        test = shipped_test_set(name)
+        errors, summary = measure(emulator, test)
+        assert summary.mean_percent <= 1.02 * emulator.record["test"]["mean_percent"]
+        assert summary.mean_percent < 0.3
+        assert errors["rms"].shape == emulator.redshifts.shape
+        assert evaluate(emulator, name) == summary
+
+
+def test_evaluate_in_a_band_and_its_errors(tmp_path):
+    emulator = Emulator.load("echo21")
+    whole = evaluate(emulator, "echo21")
+    band = evaluate(emulator, "echo21", low=50.0, high=100.0)
+    assert band.n == whole.n
+    assert band.mean_mK != whole.mean_mK
+    with pytest.raises(InputError, match="no channel between"):
+        evaluate(emulator, "echo21", low=500.0)
+    with pytest.raises(InputError, match="split is 'tset'"):
+        evaluate(emulator, "echo21", split="tset")
+    with pytest.raises(InputError, match="no set of signals"):
+        evaluate(emulator, "echo21", tmp_path / "none.h5")

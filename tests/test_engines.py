@@ -1,0 +1,144 @@
+"""The engines agree with one another, with Keras, and leave their input alone."""
+
+import threading
+
+import numpy as np
+import pytest
+from conftest import draw_theta, random_network
+
+from lstmfit.emulator.emulator import Emulator
+from lstmfit.emulator.numba_engine import NumbaEngine
+from lstmfit.emulator.numpy_engine import forward
+
+LAYOUTS = [
+    {},
+    {"units": 16, "steps": 45, "encoder": (), "histories": ("signal",), "scalars": ()},
+    {"units": 33, "steps": 4, "layers": 3, "encoder": (5, 40)},
+    {"units": 8, "steps": 1, "layers": 1, "encoder": (70,), "scalars": ()},
+]
+
+
+def reference(network, theta):
+    architecture, scaling, weights = network
+    histories, scalars = forward(architecture, weights, scaling.inputs(theta))
+    histories = histories * scaling.scale[:, None] + scaling.offset
+    scalars = scalars * scaling.scalar_scale + scaling.scalar_offset
+    return np.concatenate([histories.reshape(len(theta), -1), scalars], axis=1)
+
+
+@pytest.mark.parametrize("sizes", LAYOUTS)
+def test_numba_agrees_with_the_float64_reference(rng, sizes):
+    network = random_network(rng, **sizes)
+    theta = draw_theta(rng, 103)
+    expected = reference(network, theta)
+    engine = NumbaEngine(*network)
+    single = np.array([engine.single(t).copy() for t in theta])
+    tolerance = 2e-5 * np.abs(expected).max()
+    np.testing.assert_allclose(single, expected, atol=tolerance, rtol=0)
+    np.testing.assert_allclose(engine.batch(theta), expected, atol=tolerance, rtol=0)
+
+
+def test_keras_network_agrees_with_the_reference(rng):
+    from lstmfit.emulator.network import build, read_weights
+
+    for sizes in (LAYOUTS[0], {"units": 6, "steps": 45, "encoder": ()}):
+        architecture, scaling, weights = random_network(rng, **sizes)
+        model = build(architecture, 0, weights)
+        x = scaling.inputs(draw_theta(rng, 11))
+        histories, scalars = (array.numpy() for array in model(x.astype(np.float32)))
+        expected_histories, expected_scalars = forward(architecture, weights, x)
+        np.testing.assert_allclose(
+            histories[:, :, : architecture.n_channels][:, :, ::-1], expected_histories, atol=2e-5
+        )
+        np.testing.assert_allclose(scalars, expected_scalars, atol=2e-5)
+        assert all(np.array_equal(v, weights[k]) for k, v in read_weights(model).items())
+
+
+def test_looped_and_unrolled_keras_recurrences_agree(rng, monkeypatch):
+    from lstmfit.emulator import network
+
+    architecture, _, weights = random_network(rng)
+    x = rng.uniform(-1, 1, (5, 3)).astype(np.float32)
+    unrolled = network.build(architecture, 0, weights)(x)
+    monkeypatch.setattr(network, "UNROLLED_STEPS", 1)
+    looped = network.build(architecture, 0, weights)(x)
+    for a, b in zip(unrolled, looped):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
+
+
+def test_shipped_emulator_in_numba_agrees_with_keras_network():
+    from lstmfit.emulator.network import build
+
+    emulator = Emulator.load("echo21")
+    rng = np.random.default_rng(5)
+    u = rng.uniform(size=(1000, 7))
+    low, high = np.array([(p.min, p.max) for p in emulator.parameters]).T
+    log = np.array([p.log for p in emulator.parameters])
+    theta = np.where(log, low * (high / low) ** u, low + u * (high - low))
+    model = build(emulator.architecture, 0, emulator.weights)
+    histories, _ = model(emulator.scaling.inputs(theta).astype(np.float32))
+    n = emulator.architecture.n_channels
+    keras_signal = histories.numpy()[:, 0, :n][:, ::-1] * emulator.scaling.scale[0] + emulator.scaling.offset[0]
+    single = np.array([emulator(t) for t in theta[:200]])
+    np.testing.assert_allclose(single, emulator(theta[:200]), atol=1e-3)
+    assert np.sqrt(np.mean((emulator(theta) - keras_signal) ** 2)) < 5e-3
+    exact = Emulator.load("echo21", engine="numpy")(theta)
+    assert np.sqrt(np.mean((emulator(theta) - exact) ** 2)) < 5e-3
+
+
+def test_nan_and_impossible_parameters_give_nan(rng):
+    engine = NumbaEngine(*random_network(rng))
+    theta = draw_theta(rng, 6)
+    theta[1, 1], theta[4, 0] = np.nan, -1.0
+    out = engine.batch(theta)
+    assert np.isnan(out[[1, 4]]).all()
+    assert np.isfinite(out[[0, 2, 3, 5]]).all()
+    assert np.isnan(engine.single(theta[1])).all()
+    assert np.isfinite(engine.single(theta[0])).all()
+
+
+def test_input_is_not_changed(rng):
+    architecture, scaling, weights = random_network(rng)
+    emulator = Emulator(architecture, scaling, weights, np.linspace(5, 50, 45), _parameters())
+    theta = draw_theta(rng, 5)
+    before = theta.copy()
+    emulator(theta)
+    emulator(theta[0])
+    emulator.histories(theta)
+    np.testing.assert_array_equal(theta, before)
+
+
+def test_a_call_returns_an_array_of_its_own(rng):
+    architecture, scaling, weights = random_network(rng)
+    emulator = Emulator(architecture, scaling, weights, np.linspace(5, 50, 45), _parameters())
+    theta = draw_theta(rng, 2)
+    first = emulator(theta[0])
+    kept = first.copy()
+    emulator(theta[1])
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_threads_do_not_disturb_one_another(rng):
+    engine = NumbaEngine(*random_network(rng))
+    theta = draw_theta(rng, 50)
+    expected = np.array([engine.single(t).copy() for t in theta])
+    wrong = []
+
+    def work(offset):
+        for _ in range(20):
+            for i in range(offset, 50, 2):
+                if not np.array_equal(engine.single(theta[i]).copy(), expected[i]):
+                    wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(offset,)) for offset in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def _parameters():
+    from conftest import PARAMETERS
+
+    return PARAMETERS
