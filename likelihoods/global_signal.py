@@ -1,11 +1,16 @@
 """The likelihood of a global-signal spectrum."""
 
+import warnings
+
 import numpy as np
 from scipy.interpolate import CubicSpline
 
 from lstmfit.constants import frequency_to_redshift, redshift_to_frequency
 from lstmfit.errors import InputError
-from lstmfit.likelihoods.gaussian import GaussianNoise
+from lstmfit.likelihoods.base import read_defaults
+from lstmfit.likelihoods.foregrounds import Component, log_polynomial, middle
+from lstmfit.likelihoods.gaussian import GaussianNoise, StudentNoise
+from lstmfit.likelihoods.noise import Noise
 
 
 def interpolation_matrix(redshifts: np.ndarray, frequency: np.ndarray) -> np.ndarray | None:
@@ -37,15 +42,24 @@ def interpolation_matrix(redshifts: np.ndarray, frequency: np.ndarray) -> np.nda
         low, high = redshift_to_frequency(redshifts[-1]), redshift_to_frequency(redshifts[0])
         raise InputError(
             f"{outside.sum()} of {len(z)} channels lie outside the emulator's {low:.2f} to {high:.2f} MHz "
-            f"(the data span {frequency.min():.2f} to {frequency.max():.2f} MHz); cut the data"
+            f"(the data span {frequency.min():.2f} to {frequency.max():.2f} MHz); "
+            f"cut them with data: {{band: [{low:.2f}, {high:.2f}]}}"
         )
     if len(z) == len(redshifts) and np.allclose(z, redshifts, rtol=0, atol=margin):
         return None
     return CubicSpline(redshifts, np.eye(len(redshifts)))(np.clip(z, redshifts[0], redshifts[-1]))
 
 
+def _sum_covariances(*terms):
+    """Sum of covariances, each None, diagonal (n,) or full (n, n): None, (n,) or (n, n)."""
+    terms = [term for term in terms if term is not None]
+    if any(term.ndim == 2 for term in terms):
+        terms = [np.diag(term) if term.ndim == 1 else term for term in terms]
+    return sum(terms) if terms else None
+
+
 class GlobalSignal:
-    """Gaussian likelihood of a spectrum: signal plus foreground plus noise.
+    """Likelihood of a spectrum: signal plus foreground plus noise.
 
     ``ln L = -1/2 r^T C^-1 r - 1/2 ln |2 pi C|``, r = data - signal - foreground, normalised, so that evidences compare.
 
@@ -55,22 +69,37 @@ class GlobalSignal:
         (n,) MHz, mK and positive weights: the noise variance of a channel is sigma^2 / weight.
     redshifts : numpy.ndarray
         (n_channels,) the signal's grid.
-    sigma : float or None
-        Noise of a channel of weight one in mK; None makes it a parameter, ``sigma``.
-    basis : numpy.ndarray, optional
-        (n, k) linear foreground, mK for one unit of each coefficient.
-    marginalise : bool
-        Integrate the coefficients out analytically; else they are parameters ``a0``, ``a1``, ...
+    noise : Noise
+        The noise model.
+    components : sequence of Component
+        What is added to the signal and sampled: foreground, systematics.
+    marginalised : Component, optional
+        A linear foreground whose coefficients are integrated out analytically.
     mean, scale : float or numpy.ndarray
-        Gaussian prior of marginalised coefficients.
-    signal_covariance : numpy.ndarray, optional
-        (n_channels, n_channels) mK^2 on the signal's grid: the emulator's error.
+        Gaussian prior of the marginalised coefficients.
+    signal_error : numpy.ndarray, optional
+        The emulator's error in mK^2: its covariance (n_channels, n_channels) on the signal's grid.
+    diagonal_error : bool
+        Take only the variances of `signal_error` at the data's channels.
+    channel_error : float
+        An error of the model in mK, the same and independent in every channel.
 
     Attributes
     ----------
+    outputs : tuple of str
+        What it needs of the model: the signal.
     names : tuple of str
-        The likelihood's own parameters, in the order of `values`.
+        Its own parameters, in the order of `values`.
+    params : dict of str to dict
+        Default prior and LaTeX label of each, from ``global_signal.yaml``.
+
+    Raises
+    ------
+    InputError
+        Channels outside the signal's grid, a covariance that is not positive definite, or parts that do not combine.
     """
+
+    outputs = ("signal",)
 
     def __init__(
         self,
@@ -78,41 +107,75 @@ class GlobalSignal:
         temperature,
         weight,
         redshifts,
-        sigma: float | None,
-        basis=None,
-        marginalise: bool = False,
+        noise: Noise,
+        components=(),
+        marginalised: Component | None = None,
         mean=0.0,
         scale=1e4,
-        signal_covariance=None,
+        signal_error=None,
+        diagonal_error: bool = False,
+        channel_error: float = 0.0,
     ):
         self.frequency = np.asarray(frequency, dtype=float)
         self.temperature = np.asarray(temperature, dtype=float)
-        self._sigma = sigma
-        if sigma is not None and not (np.isfinite(sigma) and sigma > 0):
-            raise InputError(f"noise sigma is {sigma} mK; a positive number is needed")
-        self._matrix = interpolation_matrix(np.asarray(redshifts, dtype=float), self.frequency)
-        covariance = signal_covariance
-        if covariance is not None and self._matrix is not None:
-            covariance = self._matrix @ covariance @ self._matrix.T
-        self._basis, self._marginalise = basis, marginalise and basis is not None
-        k = 0 if basis is None else basis.shape[1]
+        weight = np.asarray(weight, dtype=float)
+        sigma = noise.sigma
+        if sigma is not None and not (np.isfinite(sigma) and sigma >= 0):
+            raise InputError(f"noise {noise.name} is {sigma} mK; a positive number is needed")
+        matrix = interpolation_matrix(np.asarray(redshifts, dtype=float), self.frequency)
+        error = signal_error
+        if error is not None and matrix is not None:
+            error = matrix @ error @ matrix.T
+        if error is not None and diagonal_error:
+            error = np.diagonal(error)
+        channel = np.full(len(self.frequency), channel_error**2) if channel_error else None
+        covariance = _sum_covariances(noise.extra, error, channel)
         centre = None
-        if self._marginalise:
+        if marginalised is not None:
             root = np.sqrt(weight)
-            centre = np.linalg.lstsq(root[:, None] * basis, root * self.temperature, rcond=None)[0]
-            self._noise = GaussianNoise(weight, covariance, basis, mean, scale, centre)
+            centre = np.linalg.lstsq(root[:, None] * marginalised.basis, root * self.temperature, rcond=None)[0]
+        self._student = noise.student
+        if noise.student:
+            if marginalised is not None:
+                raise InputError("Student-t noise has no analytic marginalisation; set marginalise: false")
+            if covariance is not None and covariance.ndim == 2:
+                raise InputError("Student-t noise takes no full covariance; set emulator_error: diagonal")
+            self._noise = StudentNoise(weight, covariance)
         else:
-            self._noise = GaussianNoise(weight, covariance)
-        self._data = self.temperature if centre is None else self.temperature - basis @ centre
-        self._sampled = basis is not None and not self._marginalise
-        self.names = (() if sigma is not None else ("sigma",)) + (
-            tuple(f"a{i}" for i in range(k)) if self._sampled else ()
-        )
+            basis = None if marginalised is None else marginalised.basis
+            self._noise = GaussianNoise(weight, covariance, basis, mean, scale, centre)
+            if sigma == 0 and not self._noise.positive_without_sigma:
+                raise InputError("noise: the covariance is not positive definite; add a floor, or mend it")
+        self._marginalised = marginalised
+        data = self.temperature if centre is None else self.temperature - marginalised.basis @ centre
+        self._data = self._noise.whiten(data)
+        self._root = np.sqrt(weight)
+        self._matrix, self._operator = matrix, self._noise.operator(matrix)
+        self._sigma, self._dof = sigma, noise.dof
+        self._set_components(noise, components)
 
-    def model(self, signal, values) -> np.ndarray:
-        """Signal and sampled foreground at the data's channels, (n,) mK."""
-        model = signal if self._matrix is None else self._matrix @ signal
-        return model + self._basis @ values[-self._basis.shape[1] :] if self._sampled else model
+    def _set_components(self, noise, components):
+        names, self._linear, self._other, self._components = list(noise.names), [], [], []
+        for component in components:
+            part = slice(len(names), len(names) + len(component.names))
+            names += component.names
+            self._components.append((component, part))
+            if component.basis is not None:
+                self._linear.append((self._noise.whiten(component.basis), part))
+            else:
+                self._other.append((component.evaluate, part))
+        clash = {name for name in names if names.count(name) > 1}
+        if clash:
+            raise InputError(f"global_signal: two of its parts have a parameter {clash.pop()!r}")
+        self.names = tuple(names)
+        self._dof_at = 0 if noise.sigma is not None else 1
+        known = read_defaults("global_signal")["params"]
+        self.params = {name: known[name] for name in noise.names}
+        for component in components:
+            self.params |= component.params
+
+    def _mean(self, signal):
+        return self._root * signal if self._operator is None else self._operator @ signal
 
     def __call__(self, signal: np.ndarray, values: np.ndarray) -> float:
         """Log likelihood.
@@ -124,20 +187,70 @@ class GlobalSignal:
         values : numpy.ndarray
             (len(names),) the likelihood's own parameters.
         """
+        r = self._data - self._mean(signal)
+        for basis, part in self._linear:
+            r -= basis @ values[part]
+        for evaluate, part in self._other:
+            r -= self._noise.whiten(evaluate(values[part]))
         sigma = self._sigma if self._sigma is not None else float(values[0])
-        return self._noise.logpdf(self._data - self.model(signal, values), sigma)
+        if self._student:
+            return self._noise.logpdf_whitened(r, sigma, self._dof or float(values[self._dof_at]))
+        return self._noise.logpdf_whitened(r, sigma)
+
+    def model(self, signal, values) -> np.ndarray:
+        """Signal and sampled components at the data's channels, (n,) mK."""
+        signal = np.asarray(signal, dtype=float)
+        model = signal if self._matrix is None else self._matrix @ signal
+        for component, part in self._components:
+            model = model + component.evaluate(np.asarray(values)[part])
+        return model
 
     def foreground(self, signal, values, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Foreground at the data's channels: sampled, or the conditional mean (or a draw) of a marginalised one.
+        """What is added to the signal, at the data's channels: foreground and systematics.
+
+        A marginalised foreground is its conditional mean, or a draw where `rng` is given.
 
         Returns
         -------
         numpy.ndarray
-            (n,) mK; zero without a foreground.
+            (n,) mK; zero where nothing is added.
         """
-        if self._basis is None:
-            return np.zeros(len(self.frequency))
-        if self._sampled:
-            return self._basis @ values[-self._basis.shape[1] :]
+        signal = np.asarray(signal, dtype=float)
+        total = self.model(signal, values) - (signal if self._matrix is None else self._matrix @ signal)
+        if self._marginalised is not None:
+            total = total + self._marginalised.basis @ self.coefficients(signal, values, rng)
+        return total
+
+    def coefficients(self, signal, values, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Marginalised coefficients (k,) given the rest: their conditional mean, or a draw where `rng` is given."""
+        centre = self._noise._centre
+        data = self.temperature - self._marginalised.basis @ centre
         sigma = self._sigma if self._sigma is not None else float(values[0])
-        return self._basis @ self._noise.coefficients(self._data - self.model(signal, values), sigma, rng)
+        return self._noise.coefficients(data - self.model(signal, values), sigma, rng)
+
+
+def check_scale(frequency, temperature, weight, sigma: float) -> None:
+    """Warn where the scatter from channel to channel is nothing like the noise: K taken for mK, most often.
+
+    What a smooth log polynomial leaves is compared with sigma through the differences of neighbouring channels.
+
+    Parameters
+    ----------
+    frequency, temperature, weight : numpy.ndarray
+        (n,) MHz, mK and weights of the data.
+    sigma : float
+        Noise of a channel of weight one in mK.
+    """
+    if len(frequency) < 10:
+        return
+    order = np.argsort(frequency)
+    smooth = log_polynomial(frequency[order], 7, middle(frequency))
+    data, root = temperature[order], np.sqrt(weight[order])
+    rest = root * (data - smooth @ np.linalg.lstsq(root[:, None] * smooth, root * data, rcond=None)[0])
+    scatter = 1.4826 * float(np.median(np.abs(np.diff(rest)))) / np.sqrt(2.0)
+    if not sigma / 30 < scatter < 30 * sigma:
+        warnings.warn(
+            f"neighbouring channels scatter by {scatter:.3g} mK, but the noise is {sigma:.3g} mK; "
+            "check data: unit (K or mK), the weights and sigma",
+            stacklevel=2,
+        )

@@ -11,7 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from lstmfit.errors import InputError
 from lstmfit.files import write_text
-from lstmfit.priors import make_distribution
+from lstmfit.likelihoods.base import LIKELIHOODS, find_likelihood
+from lstmfit.priors import compile_expression, make_distribution
+from lstmfit.priors.expressions import names_in
 
 
 class Block(BaseModel):
@@ -30,13 +32,88 @@ Integer = Annotated[int, BeforeValidator(_strict_integer)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+def _free_or(value, low, what):
+    if value == "free":
+        return value
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < float("inf"):
+        raise ValueError(f"{value!r} is neither {what} nor free")
+    return float(value)
+
+
+def _free_or_positive(value):
+    if isinstance(value, (int, float)) and value <= 0:
+        raise ValueError(f"{value!r} is not positive; give a number above zero, or free to fit it")
+    return _free_or(value, 0.0, "a positive number")
+
+
+PositiveOrFree = Annotated[float | str, BeforeValidator(_free_or_positive)]
+FloorOrFree = Annotated[float | str, BeforeValidator(lambda v: _free_or(v, 0.0, "a number that is not negative"))]
+
+
+class Sky(Block):
+    """Temperature of the sky as a power law of frequency: K, MHz and the index."""
+
+    temperature: Positive
+    frequency: Positive
+    index: float
+
+
+class Noise(Block):
+    """Noise in mK, by model; `free` fits the number as the parameter sigma, floor or dof.
+
+    white: sigma. student_t: sigma, dof. channels, covariance: file (and column), unit, floor. radiometer:
+    channel_width in MHz, integration_time in hours, sky, floor.
+    """
+
+    model: Literal["white", "channels", "covariance", "radiometer", "student_t"] = "white"
+    sigma: PositiveOrFree | None = None
+    dof: PositiveOrFree | None = None
+    file: str | None = None
+    column: Integer | None = None
+    unit: Literal["K", "mK"] | None = None
+    channel_width: Positive | None = None
+    integration_time: Positive | None = None
+    sky: Literal["data"] | Sky | None = None
+    floor: FloorOrFree | None = None
+
+    @model_validator(mode="after")
+    def _keys_of_the_model(self):
+        needed, optional = NOISE_KEYS[self.model]
+        given = self.model_dump(exclude_none=True, exclude={"model"})
+        for key in needed:
+            if key not in given:
+                raise ValueError(f"{self.model} noise needs {key}")
+        for key in given:
+            if key not in (*needed, *optional):
+                raise ValueError(f"{self.model} noise has no {key}; it takes {', '.join((*needed, *optional))}")
+        return self
+
+
+NOISE_KEYS = {
+    "white": (("sigma",), ()),
+    "student_t": (("sigma", "dof"), ()),
+    "channels": (("file",), ("column", "unit", "floor")),
+    "covariance": (("file",), ("unit", "floor")),
+    "radiometer": (("channel_width", "integration_time"), ("sky", "floor")),
+}
+
+
+class MockForeground(Block):
+    """A foreground that is added to a mock: a model and the values of its parameters."""
+
+    model: str = "log_polynomial"
+    reference: Positive
+    coefficients: Annotated[list[float], Field(min_length=1)]
+
+
 class Mock(Block):
-    """A mock observation on the emulator's grid: a signal plus white noise."""
+    """A mock observation on the emulator's grid: a signal, a foreground if wanted, and noise."""
 
     theta: dict[str, float] | None = None
     source: Literal["emulator", "simulator"] = Field("simulator", alias="from")
     test_signal: Integer | None = None
-    noise: Positive
+    foreground: MockForeground | None = None
+    noise: Positive | Noise
     seed: Integer
 
     @model_validator(mode="after")
@@ -54,30 +131,41 @@ class Data(Block):
     public: str | None = None
     columns: dict[str, int | str] = {"frequency": 0, "temperature": 1}
     unit: str = "mK"
+    band: tuple[float, float] | None = None
 
     @model_validator(mode="after")
     def _one_source(self):
         if sum(source is not None for source in (self.mock, self.file, self.public)) != 1:
             raise ValueError("give one of mock, file and public")
+        if self.band is not None and not 0 <= self.band[0] < self.band[1]:
+            raise ValueError(f"band is {list(self.band)}; give two frequencies in MHz, the lower one first")
         return self
 
 
-class Noise(Block):
-    """Noise of a channel of weight one, in mK: a number, or `free` to fit the parameter sigma."""
-
-    model: Literal["white"] = "white"
-    sigma: Positive | Literal["free"]
-
-
 class Foreground(Block):
-    """A foreground that is added to the signal."""
+    """A foreground that is added to the signal; mean and scale are the prior of linear coefficients, in K."""
 
     model: str = "log_polynomial"
-    terms: Annotated[Integer, Field(ge=1)] = 5
+    terms: Annotated[Integer, Field(ge=1)] | None = None
     reference: Positive | None = None
-    marginalise: bool = True
+    marginalise: bool | None = None
     mean: float | list[float] = 0.0
     scale: Positive | list[Positive] = 1e4
+
+
+class Systematics(Block):
+    """A systematic error that is added to the signal."""
+
+    model: str = "sinusoid"
+    reference: Positive | None = None
+
+
+def _emulator_error(value):
+    if value is True or value is False or value == "diagonal":
+        return value
+    if isinstance(value, (int, float)) and 0 < value < float("inf"):
+        return float(value)
+    raise ValueError(f"{value!r} is none of true, false, diagonal and a positive number in mK")
 
 
 class GlobalSignalBlock(Block):
@@ -85,13 +173,33 @@ class GlobalSignalBlock(Block):
 
     noise: Noise
     foreground: Foreground | None = None
-    emulator_error: bool = False
+    systematics: Systematics | None = None
+    emulator_error: Annotated[bool | float | str, BeforeValidator(_emulator_error)] = False
 
 
 class Likelihoods(Block):
-    """The likelihoods, by name; their logarithms add."""
+    """The likelihoods, by name; their logarithms add. Your own: a dotted path."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     global_signal: GlobalSignalBlock
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, data):
+        for name, options in (data or {}).items() if isinstance(data, dict) else ():
+            if name in cls.model_fields:
+                continue
+            if not (name in LIKELIHOODS or "." in name or ":" in name):
+                find_likelihood(name)
+            if options is not None and not isinstance(options, dict):
+                raise ValueError(f"{name} is {options!r}; give its options as a mapping, {{}} for the defaults")
+        return data
+
+    @property
+    def others(self) -> dict[str, dict]:
+        """Options of every likelihood but the global signal's, by name."""
+        return {name: dict(options or {}) for name, options in (self.__pydantic_extra__ or {}).items()}
 
 
 def _resolve_d(value):
@@ -122,10 +230,11 @@ class Sampler(Block):
 
 
 class ParamBlock(Block):
-    """One parameter: a prior, or a fixed value."""
+    """One parameter: a prior, a fixed value or an expression of others, or a column that is only written down."""
 
     prior: dict[str, Any] | None = None
-    value: float | None = None
+    value: float | str | None = None
+    derived: str | None = None
     latex: str | None = None
 
     @model_validator(mode="before")
@@ -134,9 +243,12 @@ class ParamBlock(Block):
         return {"value": data} if isinstance(data, (int, float)) and not isinstance(data, bool) else data
 
     @model_validator(mode="after")
-    def _one_of_both(self):
-        if self.prior is not None and self.value is not None:
-            raise ValueError("give either a prior or a value")
+    def _one_of_them(self):
+        if sum(what is not None for what in (self.prior, self.value, self.derived)) > 1:
+            raise ValueError("give one of prior, value and derived")
+        for text in (self.value, self.derived):
+            if isinstance(text, str):
+                compile_expression(text, sorted(names_in(text)))
         if self.prior is not None:
             make_distribution(self.prior)
         return self
@@ -147,9 +259,11 @@ class RunConfig(Block):
 
     emulator: str | None = None
     simulator: str | None = None
+    signal: Literal["flattened_gaussian"] | None = None
     extrapolate: bool = False
     data: Data
     likelihood: Likelihoods
+    priors: str | list[str] | None = None
     params: dict[str, ParamBlock] = {}
     sampler: Sampler = Sampler()
     output: str | None = None
@@ -157,8 +271,8 @@ class RunConfig(Block):
 
     @model_validator(mode="after")
     def _one_signal(self):
-        if (self.emulator is None) == (self.simulator is None):
-            raise ValueError("give either emulator or simulator")
+        if sum(signal is not None for signal in (self.emulator, self.simulator, self.signal)) != 1:
+            raise ValueError("give one of emulator, simulator and signal")
         return self
 
 
@@ -243,10 +357,22 @@ _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping
 def _absolute(config: RunConfig, folder: Path) -> RunConfig:
     changes = {}
     if config.data.file is not None:
-        changes["data"] = config.data.model_copy(update={"file": str(folder / Path(config.data.file).expanduser())})
+        changes["data"] = config.data.model_copy(update={"file": _beside(folder, config.data.file)})
+    noise = config.likelihood.global_signal.noise
+    if noise.file is not None:
+        noise = noise.model_copy(update={"file": _beside(folder, noise.file)})
+        block = config.likelihood.global_signal.model_copy(update={"noise": noise})
+        changes["likelihood"] = config.likelihood.model_copy(update={"global_signal": block})
     if config.emulator is not None and (folder / config.emulator).is_file():
         changes["emulator"] = str(folder / config.emulator)
+    if config.priors is not None:
+        names = [config.priors] if isinstance(config.priors, str) else config.priors
+        changes["priors"] = [str(folder / n) if (folder / n).is_file() else n for n in names]
     return config.model_copy(update=changes)
+
+
+def _beside(folder, path) -> str:
+    return str(folder / Path(path).expanduser())
 
 
 def validate(content: dict, where: str) -> RunConfig:

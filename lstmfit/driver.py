@@ -189,18 +189,15 @@ def resolve(config: RunConfig, problem: Problem, folder) -> RunConfig:
     """The run file with every default in it, and what it was run with."""
     d, block = len(problem.names), config.sampler.polychord
     block = block.model_copy(update={"nlive": _times(block.nlive, d), "num_repeats": _times(block.num_repeats, d)})
-    params = {}
-    for i, parameter in enumerate(problem.signal.parameters):
-        if parameter.name not in problem.names:
-            params[parameter.name] = {"value": float(problem.fixed[i])}
-    for name, distribution in problem.prior.distributions.items():
-        params[name] = {"prior": distribution.spec(), "latex": problem.prior.latex[name]}
     versions = {"lstmfit": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    content = config.model_dump(by_alias=True, exclude_none=True) | {
-        "params": params,
+    content = config.model_dump(by_alias=True, exclude_none=True)
+    content.pop("priors", None)
+    content["likelihood"] = content["likelihood"] | problem.options
+    content |= {
+        "params": problem.space.blocks(),
         "sampler": {"polychord": block.model_dump()},
         "output": str(folder),
         "resolved": {

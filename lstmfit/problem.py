@@ -1,62 +1,40 @@
 """From a run file to what a sampler needs: prior, likelihood, names."""
 
-import difflib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from lstmfit.config import RunConfig
-from lstmfit.constants import redshift_to_frequency
-from lstmfit.datasets.spectrum import Spectrum, read_public_spectrum, read_spectrum
-from lstmfit.emulator.emulator import Emulator, shipped_test_set
+from lstmfit.datasets.spectrum import Spectrum
 from lstmfit.errors import InputError
-from lstmfit.likelihoods import GlobalSignal
-from lstmfit.likelihoods.foregrounds import linear_basis
-from lstmfit.parameters import Parameter, to_array
-from lstmfit.priors import Distribution, Prior, make_distribution
+from lstmfit.likelihoods import GlobalSignal, foregrounds, make_likelihood
+from lstmfit.likelihoods.global_signal import check_scale
+from lstmfit.mock import make_data, make_noise, simulate_truth, true_parameters, true_theta
+from lstmfit.signals import EmulatedSignal, Signal, SimulatedSignal, make_signal
+from lstmfit.space import ParameterSpace, make_space, natural_prior
 
-OWN_LATEX = {"sigma": r"\sigma\ [\mathrm{mK}]"} | {f"a{i}": f"a_{i}\\ [\\mathrm{{K}}]" for i in range(20)}
-
-
-class EmulatedSignal:
-    """The signal function of a fit: an emulator, all parameters in, all outputs out."""
-
-    def __init__(self, emulator: Emulator):
-        self.emulator = emulator
-        self.name, self.checksum = emulator.name, emulator.checksum
-        self.parameters, self.redshifts = emulator.parameters, emulator.redshifts
-        self._raw, self._n = emulator.raw, emulator.architecture.n_channels
-
-    def __call__(self, theta: np.ndarray) -> np.ndarray:
-        """Signal (n_channels,) mK for physical theta (n_params,); overwritten by the next call."""
-        return self._raw(theta)[: self._n]
+__all__ = ["EmulatedSignal", "Problem", "SimulatedSignal", "build", "make_data", "make_signal", "natural_prior"]
 
 
-class SimulatedSignal:
-    """The signal function of a direct fit: the simulator itself."""
+class _Part:
+    """A likelihood with the places of its arguments: in the signal's outputs, or in the vector of all parameters."""
 
-    def __init__(self, name: str):
-        from lstmfit.simulators import load
+    def __init__(self, likelihood, signal, names):
+        self.likelihood = likelihood
+        self._outputs = [
+            (True, signal.where[name]) if name in signal.where else (False, names.index(name))
+            for name in likelihood.outputs
+        ]
+        self._columns = np.array([names.index(name) for name in likelihood.names], dtype=int)
 
-        self._simulate = load(name)
-        self.emulator, self.name, self.checksum = None, name, str(self._simulate.version)
-        self.parameters, self.redshifts = self._simulate.parameters, self._simulate.redshifts
+    def arguments(self, outputs, full):
+        return [(outputs if emitted else full)[where] for emitted, where in self._outputs]
 
-    def __call__(self, theta: np.ndarray) -> np.ndarray:
-        """Signal (n_channels,) mK for physical theta (n_params,); NaN where the simulator fails."""
-        from lstmfit.simulators.protocol import SimulationError
+    def values(self, full):
+        return full[self._columns]
 
-        try:
-            return self._simulate(theta).signal
-        except SimulationError:
-            return np.full(len(self.redshifts), np.nan)
-
-
-def make_signal(config: RunConfig):
-    """The signal function that a run file names."""
-    if config.simulator is not None:
-        return SimulatedSignal(config.simulator)
-    return EmulatedSignal(Emulator.load(config.emulator))
+    def __call__(self, outputs, full):
+        return float(self.likelihood(*self.arguments(outputs, full), full[self._columns]))
 
 
 @dataclass
@@ -65,46 +43,89 @@ class Problem:
 
     Parameters
     ----------
-    signal : callable
+    signal : Signal
         theta (all of the signal's parameters) -> (n_channels,) mK.
-    prior : Prior
-        The sampled parameters, in order: the signal's first, then the likelihood's own.
-    likelihood : GlobalSignal
-        ln L of a signal and the likelihood's own parameters.
+    space : ParameterSpace
+        All parameters: sampled, fixed, computed.
+    likelihoods : dict of str to Likelihood
+        By the name that the run file gives; ``global_signal`` comes first. Their logarithms add.
     spectrum : Spectrum
         What is fitted.
-    fixed : numpy.ndarray
-        (n_signal_params,) values of fixed parameters, NaN where sampled.
     truth : dict of str to float
         True values of a mock's parameters; empty for real data.
+    options : dict of str to dict
+        Options of the likelihoods besides ``global_signal``, the values of their mocks written out.
+
+    Attributes
+    ----------
+    names, latex : tuple of str
+        Sampled parameters, in the order of theta; labels of these and of the derived ones.
+    derived_names : tuple of str
+        ``loglike_NAME`` of each likelihood, then computed parameters and the run file's derived ones.
+    likelihood : GlobalSignal
+        The likelihood of the spectrum.
     """
 
-    signal: object
-    prior: Prior
-    likelihood: GlobalSignal
+    signal: Signal
+    space: ParameterSpace
+    likelihoods: dict
     spectrum: Spectrum
-    fixed: np.ndarray
     truth: dict
+    options: dict = field(default_factory=dict)
 
     def __post_init__(self):
-        self.names = self.prior.names
-        self.latex = (*(self.prior.latex[name] for name in self.names), r"\ln\mathcal{L}_\mathrm{21cm}")
-        self.derived_names = ("loglike_global_signal",)
-        self.prior_transform = self.prior.transform
-        self._full = self.fixed.copy()
-        self._free = np.flatnonzero(np.isnan(self.fixed))
-        self.n_signal = len(self._free)
+        space, own = self.space, len(self.signal.parameters)
+        self.prior = space.prior
+        self.names, self.prior_transform = self.prior.names, self.prior.transform
+        self.likelihood = self.likelihoods["global_signal"]
+        self._parts = {name: _Part(part, self.signal, space.names) for name, part in self.likelihoods.items()}
+        self._calls, self._n_own = tuple(self._parts.values()), own
+        self.derived_names = (*(f"loglike_{name.replace('.', '_')}" for name in self.likelihoods), *space.derived_names)
+        parts = (r"\ln\mathcal{L}_\mathrm{" + _SHORT.get(name, name).replace("_", r"\_") + "}" for name in self._parts)
+        self.latex = (
+            *(self.prior.latex[name] for name in self.names),
+            *parts,
+            *(space.latex[name] for name in space.derived_names),
+        )
+        self._nothing = (float("nan"),) * len(self.derived_names)
+        self.n_signal = sum(p.name in self.names for p in self.signal.parameters)
 
     def signal_parameters(self, theta: np.ndarray) -> np.ndarray:
-        """All of the signal's parameters, fixed ones included, from the sampled ones; overwritten by the next call."""
-        self._full[self._free] = theta[: self.n_signal]
-        return self._full
+        """All of the signal's parameters (n_params,) from the sampled ones (n,); overwritten by the next call."""
+        full = self.space.fill(theta)
+        return np.full(self._n_own, np.nan) if full is None else full[: self._n_own]
+
+    def values(self, theta: np.ndarray, name: str = "global_signal") -> np.ndarray:
+        """A likelihood's own parameters, in its order, from the sampled ones (n,)."""
+        return self._parts[name].values(self.space.fill(theta))
 
     def loglikelihood(self, theta: np.ndarray):
         """Ln L and the derived parameters for the sampled parameters (n,)."""
-        signal = self.signal(self.signal_parameters(theta))
-        value = self.likelihood(signal, theta[self.n_signal :])
-        return value, (value,)
+        full = self.space.fill(theta)
+        if full is None:
+            return -np.inf, self._nothing
+        return self._evaluate(self.signal.outputs(full[: self._n_own]), full)
+
+    def loglikelihood_of(self, outputs: np.ndarray, theta: np.ndarray) -> float:
+        """Ln L for given outputs, such as the simulator's, instead of the signal's own.
+
+        Parameters
+        ----------
+        outputs : numpy.ndarray
+            (n_out,) laid out as `Signal.where` says.
+        theta : numpy.ndarray
+            (n,) sampled parameters.
+        """
+        full = self.space.fill(theta)
+        return -np.inf if full is None else self._evaluate(outputs, full)[0]
+
+    def _evaluate(self, outputs, full):
+        parts = [part(outputs, full) for part in self._calls]
+        total = sum(parts)
+        return total, (*parts, *self.space.columns(full))
+
+
+_SHORT = {"global_signal": "21cm", "planck_tau": r"\tau", "uvlf_bouwens2015": "UVLF", "uvlf_bouwens2021": "UVLF"}
 
 
 def build(config: RunConfig, spectrum: Spectrum | None = None) -> Problem:
@@ -129,151 +150,121 @@ def build(config: RunConfig, spectrum: Spectrum | None = None) -> Problem:
     signal = make_signal(config)
     if spectrum is None:
         spectrum = make_data(config, signal)
-    likelihood = _likelihood(config, signal, spectrum)
-    prior, fixed = _prior(config, signal, likelihood)
-    return Problem(signal, prior, likelihood, spectrum, fixed, true_parameters(config, signal))
+    if config.signal is not None:
+        signal = make_signal(config, spectrum.frequency)
+    likelihoods = {"global_signal": _global_signal(config, signal, spectrum)}
+    options = config.likelihood.others
+    for name, given in options.items():
+        likelihoods[name] = make_likelihood(name, signal.redshifts, {k: v for k, v in given.items() if k != "mock"})
+    _check_outputs(signal, likelihoods)
+    _make_mocks(config, signal, likelihoods, options)
+    space = make_space(config, signal, likelihoods)
+    truth = true_parameters(config, signal)
+    return Problem(signal, space, likelihoods, spectrum, truth, options)
 
 
-def _likelihood(config, signal, spectrum):
-    block = config.likelihood.global_signal
+def _check_outputs(signal, likelihoods):
+    parameters = [p.name for p in signal.parameters]
+    for name, likelihood in likelihoods.items():
+        for output in likelihood.outputs:
+            if output in signal.where and output in parameters:
+                raise InputError(f"{signal.name} has {output} both as a parameter and as an output; rename one of them")
+            if output not in signal.where and output not in parameters:
+                raise InputError(
+                    f"likelihood.{name} needs {output}, which {signal.name} does not give "
+                    f"(outputs {', '.join(signal.where)}); take the likelihood out or use an emulator that has it"
+                )
+
+
+def _make_mocks(config, signal, likelihoods, options):
+    """Replace likelihoods that ask for ``mock`` by mocks at the true parameters; write their options out."""
+    wanted = {name: given["mock"] for name, given in options.items() if given.get("mock") is not None}
+    if not any(wanted.values()):
+        for name in wanted:
+            options[name] = {key: value for key, value in options[name].items() if key != "mock"}
+        return
+    if config.data.mock is None:
+        raise InputError(f"likelihood.{next(iter(wanted))}: mock needs the true parameters, but data is no mock")
+    theta = true_theta(config, signal)
+    if config.data.mock.source == "emulator" or config.simulator is not None:
+        outputs = np.array(signal.outputs(theta), dtype=float)
+    else:
+        history = simulate_truth(config, signal)
+        outputs = np.empty(2 * len(history.signal) + 1)
+        for name, where in signal.where.items():
+            outputs[where] = getattr(history, name)
+    truth = true_parameters(config, signal) | {
+        name: block.value for name, block in config.params.items() if isinstance(block.value, float)
+    }
+    for name, choice in wanted.items():
+        given = {key: value for key, value in options[name].items() if key != "mock"}
+        if choice:
+            likelihood = likelihoods[name]
+            if not hasattr(likelihood, "mocked"):
+                raise InputError(f"likelihood.{name} cannot make a mock of itself; leave mock out")
+            needed = [*likelihood.names, *(o for o in likelihood.outputs if o not in signal.where)]
+            unknown = [n for n in needed if n not in truth]
+            if unknown:
+                raise InputError(f"likelihood.{name}: mock needs the true {unknown[0]}; fix it: {unknown[0]}: VALUE")
+            arguments = [outputs[signal.where[o]] if o in signal.where else truth[o] for o in likelihood.outputs]
+            arguments.append(np.array([truth[n] for n in likelihood.names]))
+            given |= likelihood.mocked(arguments, _mock_generator(name, choice))
+            likelihoods[name] = make_likelihood(name, signal.redshifts, given)
+        options[name] = given
+
+
+def _mock_generator(name, choice):
+    """None for a mock without noise (``mock: true``), else a generator from ``mock: {seed: N}``."""
+    if choice is True:
+        return None
+    if isinstance(choice, dict) and set(choice) == {"seed"} and type(choice["seed"]) is int:
+        return np.random.default_rng(choice["seed"])
+    raise InputError(f"likelihood.{name}: mock is {choice!r}; give true (no noise) or {{seed: 1}} (noise from a seed)")
+
+
+def _global_signal(config, signal, spectrum):
+    block, channels = config.likelihood.global_signal, (spectrum.frequency, spectrum.temperature, spectrum.weight)
+    noise = make_noise(block.noise, *channels)
+    components, marginalised = [], None
+    if block.foreground is not None:
+        wanted = block.foreground
+        component = foregrounds.foreground(
+            wanted.model, spectrum.frequency, wanted.terms, wanted.reference, wanted.mean, wanted.scale
+        )
+        linear = component.basis is not None
+        if wanted.marginalise and not linear:
+            raise InputError(
+                f"foreground: {wanted.model} is not linear in its parameters and cannot be marginalised; "
+                f"set marginalise: false, or use {' or '.join(foregrounds.LINEAR)}"
+            )
+        if linear and wanted.marginalise is not False:
+            marginalised = component
+        else:
+            components.append(component)
+    if block.systematics is not None:
+        components.append(
+            foregrounds.systematics(block.systematics.model, spectrum.frequency, block.systematics.reference)
+        )
+    error, number = block.emulator_error, type(block.emulator_error) is float
     covariance = None
-    if block.emulator_error:
+    if error and not number:
         if signal.emulator is None or "covariance" not in signal.emulator.errors:
             raise InputError(
-                f"emulator_error is true, but {signal.name} carries no test-set errors; "
-                "retrain it with a test set or set it to false"
+                f"emulator_error is {str(error).lower()}, but {signal.name} carries no test-set errors; "
+                "retrain it with a test set, give a number in mK, or set it to false"
             )
         covariance = signal.emulator.errors["covariance"]
-    basis, foreground = None, block.foreground
-    if foreground is not None:
-        basis = linear_basis(foreground.model, spectrum.frequency, foreground.terms, foreground.reference)
+    if noise.sigma and noise.extra is None and not noise.student:
+        check_scale(*channels, noise.sigma)
     return GlobalSignal(
-        spectrum.frequency,
-        spectrum.temperature,
-        spectrum.weight,
+        *channels,
         signal.redshifts,
-        None if block.noise.sigma == "free" else block.noise.sigma,
-        basis,
-        foreground is not None and foreground.marginalise,
-        0.0 if foreground is None else foreground.mean,
-        1.0 if foreground is None else foreground.scale,
+        noise,
+        components,
+        marginalised,
+        0.0 if block.foreground is None else block.foreground.mean,
+        1.0 if block.foreground is None else block.foreground.scale,
         covariance,
+        error == "diagonal",
+        error if number else 0.0,
     )
-
-
-def natural_prior(parameter: Parameter) -> Distribution:
-    """Uniform or log-uniform over a parameter's range."""
-    dist = "loguniform" if parameter.log else "uniform"
-    return make_distribution({"dist": dist, "min": parameter.min, "max": parameter.max})
-
-
-def _label(parameter: Parameter) -> str:
-    latex = parameter.latex or parameter.name
-    return f"{latex}\\ [\\mathrm{{{parameter.unit}}}]" if parameter.unit else latex
-
-
-def _prior(config, signal, likelihood):
-    own = {p.name: p for p in signal.parameters}
-    known = (*own, *likelihood.names)
-    for name in config.params:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"the parameters are {', '.join(known)}"
-            raise InputError(f"params: nobody uses {name!r}; {hint}")
-    distributions, latex, fixed = {}, {}, np.full(len(own), np.nan)
-    for i, (name, parameter) in enumerate(own.items()):
-        block = config.params.get(name)
-        if block is not None and block.value is not None:
-            _check_range(config, parameter, block.value, block.value)
-            fixed[i] = block.value
-            continue
-        given = block.prior if block is not None else None
-        distributions[name] = natural_prior(parameter) if given is None else make_distribution(given)
-        _check_range(config, parameter, *distributions[name].support)
-        latex[name] = (block and block.latex) or _label(parameter)
-    for name in likelihood.names:
-        block = config.params.get(name)
-        if block is None or block.prior is None:
-            raise InputError(
-                f"params: {name} is sampled and needs a prior, for example {name}: {{prior: {_example(name)}}}"
-            )
-        distributions[name] = make_distribution(block.prior)
-        latex[name] = block.latex or OWN_LATEX.get(name, name)
-    return Prior(distributions, latex), fixed
-
-
-def _example(name):
-    return "{dist: loguniform, min: 1, max: 1000}" if name == "sigma" else "{dist: norm, loc: 0, scale: 3000}"
-
-
-def _check_range(config, parameter, low, high):
-    slack = 1e-9 * (parameter.max - parameter.min)
-    if (low < parameter.min * (1 - 1e-9) - slack * (not parameter.log) or high > parameter.max + slack) and (
-        not config.extrapolate
-    ):
-        raise InputError(
-            f"params: the prior of {parameter.name} spans {low:g}..{high:g}, but the emulator was trained on "
-            f"{parameter.min:g}..{parameter.max:g}; narrow the prior (truncnorm takes min and max) "
-            "or set extrapolate: true"
-        )
-
-
-def true_parameters(config: RunConfig, signal) -> dict[str, float]:
-    """True values of a mock's signal parameters by name; empty for real data."""
-    mock = config.data.mock
-    if mock is None:
-        return {}
-    if mock.theta is not None:
-        theta = to_array(mock.theta, signal.parameters)
-    else:
-        theta, _ = _test_signal(config, signal, mock.test_signal)
-    return {p.name: float(v) for p, v in zip(signal.parameters, theta)}
-
-
-def _test_signal(config, signal, index):
-    test = shipped_test_set(config.emulator) if config.emulator is not None else None
-    if test is None:
-        raise InputError(f"test_signal: {signal.name} has no test set with it; give theta instead")
-    if not 0 <= index < len(test.theta):
-        raise InputError(f"test_signal is {index}; the test set has signals 0 to {len(test.theta) - 1}")
-    return test.theta[index], test.signal[index].astype(float)
-
-
-def make_data(config: RunConfig, signal) -> Spectrum:
-    """Read the data file, or make the mock: the true signal plus white noise from the mock's own seed.
-
-    Parameters
-    ----------
-    config : RunConfig
-        The run.
-    signal : EmulatedSignal or SimulatedSignal
-        Defines the grid of a mock.
-    """
-    mock = config.data.mock
-    if config.data.public is not None:
-        return read_public_spectrum(config.data.public)
-    if mock is None:
-        return read_spectrum(config.data.file, config.data.columns, config.data.unit)
-    if mock.test_signal is not None:
-        _, true = _test_signal(config, signal, mock.test_signal)
-    elif mock.source == "emulator":
-        true = np.array(signal(to_array(mock.theta, signal.parameters)), dtype=float)
-    else:
-        true = _simulate(config, signal, mock)
-    noise = mock.noise * np.random.default_rng(mock.seed).standard_normal(len(true))
-    frequency = redshift_to_frequency(signal.redshifts)
-    return Spectrum(frequency, true + noise, np.ones(len(true)), true)
-
-
-def _simulate(config, signal, mock):
-    from lstmfit.simulators import load
-
-    name = config.simulator or (signal.emulator.record.get("simulator") if signal.emulator else None)
-    if not name:
-        raise InputError(
-            f"mock from simulator: {signal.name} does not say which simulator it emulates; use from: emulator"
-        )
-    simulate = load(name)
-    if len(simulate.redshifts) != len(signal.redshifts) or not np.allclose(simulate.redshifts, signal.redshifts):
-        raise InputError(f"mock from simulator: {name} and {signal.name} have different redshift grids")
-    return simulate(mock.theta).signal

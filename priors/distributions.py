@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, fields
 
 import numpy as np
-from scipy.special import ndtr, ndtri
+from scipy.special import betaincinv, betaln, ndtr, ndtri
 
 from lstmfit.errors import InputError
 
@@ -160,13 +160,132 @@ class TruncatedNormal(Distribution):
         return np.where((x >= self.min) & (x <= self.max), inside, -np.inf)
 
 
+@dataclass(frozen=True)
+class LogNormal(Distribution):
+    """Gaussian of standard deviation s in ln x about ln scale, as in scipy.stats."""
+
+    s: float
+    scale: float = 1.0
+
+    def __post_init__(self):
+        for key in ("s", "scale"):
+            if not getattr(self, key) > 0:
+                raise InputError(f"{key} is {getattr(self, key):g}: a log-normal prior needs {key} > 0")
+
+    @property
+    def support(self):
+        return 0.0, math.inf
+
+    @property
+    def log(self):
+        return True
+
+    def ppf(self, u):
+        return self.scale * np.exp(self.s * ndtri(u))
+
+    def logpdf(self, x):
+        x = np.asarray(x, dtype=float)
+        log = np.log(np.where(x > 0, x, 1.0))
+        z = (log - math.log(self.scale)) / self.s
+        return np.where(x > 0, -0.5 * z * z - log - math.log(self.s * math.sqrt(2 * math.pi)), -np.inf)
+
+
+@dataclass(frozen=True)
+class ScipyDistribution(Distribution):
+    """Any continuous distribution of scipy.stats, by its name there; some 50 microseconds a draw.
+
+    Parameters
+    ----------
+    name : str
+        Name in scipy.stats.
+    arguments : tuple of (str, float)
+        Its shape parameters, ``loc`` and ``scale``; or ``min`` and ``max``, which mean loc and loc + scale.
+    """
+
+    name: str
+    arguments: tuple[tuple[str, float], ...]
+
+    def __post_init__(self):
+        given = dict(self.arguments)
+        if ("min" in given) != ("max" in given) or ("min" in given and {"loc", "scale"} & set(given)):
+            raise InputError(f"a {self.name} prior takes either min and max or loc and scale")
+        if "min" in given:
+            low, high = given.pop("min"), given.pop("max")
+            _need_range(low, high)
+            given |= {"loc": low, "scale": high - low}
+        from scipy import stats
+
+        frozen = getattr(stats, self.name)(**given)
+        if not np.isfinite(frozen.ppf(0.5)):
+            values = ", ".join(f"{key} {value:g}" for key, value in self.arguments)
+            raise InputError(f"a {self.name} prior with {values} does not exist; see scipy.stats.{self.name}")
+        object.__setattr__(self, "_frozen", frozen)
+
+    @property
+    def support(self):
+        low, high = self._frozen.support()
+        return float(low), float(high)
+
+    def spec(self):
+        return {"dist": self.name} | dict(self.arguments)
+
+    def ppf(self, u):
+        return self._frozen.ppf(u)
+
+    def logpdf(self, x):
+        return self._frozen.logpdf(x)
+
+
+@dataclass(frozen=True)
+class OrderStatistic(Distribution):
+    """The rank-th smallest of `count` draws from one distribution: the marginal prior of a sorted parameter.
+
+    Parameters
+    ----------
+    base : Distribution
+        What is drawn from.
+    group : str
+        Label that the sorted parameters share.
+    rank, count : int
+        From 1 to count.
+    """
+
+    base: Distribution
+    group: str
+    rank: int
+    count: int
+
+    @property
+    def support(self):
+        return self.base.support
+
+    @property
+    def log(self):
+        return self.base.log
+
+    def spec(self):
+        return self.base.spec() | {"sorted": self.group}
+
+    def ppf(self, u):
+        return self.base.ppf(betaincinv(self.rank, self.count - self.rank + 1, u))
+
+    def logpdf(self, x):
+        # The base's cumulative distribution is found from its inverse, which is all that a Distribution has to give.
+        u = np.linspace(0.0, 1.0, 4097)[1:-1]
+        p = np.interp(x, self.base.ppf(u), u)
+        log_beta = betaln(self.rank, self.count - self.rank + 1)
+        tail = (self.rank - 1) * np.log(p) + (self.count - self.rank) * np.log1p(-p)
+        return self.base.logpdf(x) + tail - log_beta
+
+
 DISTRIBUTIONS = {
     "uniform": Uniform,
     "loguniform": LogUniform,
     "norm": Normal,
     "truncnorm": TruncatedNormal,
+    "lognorm": LogNormal,
 }
-"""By the name that a run file gives as ``dist``; as scipy.stats calls them."""
+"""By the name that a run file gives as ``dist``; as scipy.stats calls them, which has the others."""
 
 
 def make_distribution(spec: dict) -> Distribution:
@@ -175,7 +294,8 @@ def make_distribution(spec: dict) -> Distribution:
     Parameters
     ----------
     spec : dict
-        ``{min, max}`` for a uniform prior, else ``{dist: NAME, ...}`` with the distribution's own keys.
+        ``{min, max}`` for a uniform prior, else ``{dist: NAME, ...}`` with the distribution's own keys. A key
+        ``sorted`` is left to `Prior`.
 
     Raises
     ------
@@ -183,19 +303,48 @@ def make_distribution(spec: dict) -> Distribution:
         Unknown distribution, unknown, missing or non-numeric key, or no width.
     """
     spec = dict(spec)
+    spec.pop("sorted", None)
     name = spec.pop("dist", "uniform")
     if name not in DISTRIBUTIONS:
+        shapes = _scipy_shapes(name)
+        if shapes is not None:
+            return _make_scipy(name, shapes, spec)
         close = difflib.get_close_matches(str(name), DISTRIBUTIONS, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(DISTRIBUTIONS)}"
+        known = f"known are {', '.join(DISTRIBUTIONS)} and the continuous ones of scipy.stats"
+        hint = f"did you mean {close[0]!r}?" if close else known
         raise InputError(f"prior distribution {name!r} is unknown; {hint}")
     kind = DISTRIBUTIONS[name]
     known = {f.name: f for f in fields(kind)}
+    _check_keys(name, spec, known)
+    missing = [key for key, f in known.items() if key not in spec and f.default is f.default_factory]
+    if missing:
+        raise InputError(f"a {name} prior needs {' and '.join(missing)}; got {', '.join(spec) or 'nothing'}")
+    return kind(**{key: float(value) for key, value in spec.items()})
+
+
+def _check_keys(name, spec, known):
     for key, value in spec.items():
         if key not in known:
             raise InputError(f"a {name} prior has no {key!r}; its keys are {', '.join(known)}")
         if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
             raise InputError(f"{key} is {value!r}; a {name} prior needs a number (YAML wants 1.0e-3 or 1e-3)")
-    missing = [key for key, f in known.items() if key not in spec and f.default is f.default_factory]
+
+
+def _scipy_shapes(name) -> tuple[str, ...] | None:
+    """Names of the shape parameters of a continuous distribution of scipy.stats; None where there is none."""
+    from scipy import stats
+
+    kind = getattr(stats, str(name), None)
+    if not isinstance(kind, stats.rv_continuous):
+        return None
+    return tuple(part.strip() for part in kind.shapes.split(",")) if kind.shapes else ()
+
+
+def _make_scipy(name, shapes, spec):
+    _check_keys(name, spec, (*shapes, "loc", "scale", "min", "max"))
+    missing = [key for key in shapes if key not in spec]
     if missing:
         raise InputError(f"a {name} prior needs {' and '.join(missing)}; got {', '.join(spec) or 'nothing'}")
-    return kind(**{key: float(value) for key, value in spec.items()})
+    if not spec.get("scale", 1.0) > 0:
+        raise InputError(f"scale is {spec['scale']:g}: a {name} prior needs scale > 0")
+    return ScipyDistribution(name, tuple((key, float(value)) for key, value in spec.items()))

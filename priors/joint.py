@@ -5,11 +5,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from lstmfit.errors import InputError
-from lstmfit.priors.distributions import Distribution
+from lstmfit.priors.distributions import Distribution, OrderStatistic
 
 
 class Prior:
-    """Product of independent priors.
+    """Product of independent priors; sorted parameters are draws from one prior, put in ascending order.
 
     Parameters
     ----------
@@ -17,15 +17,39 @@ class Prior:
         In the order of theta.
     latex : mapping of str to str, optional
         LaTeX labels without dollar signs; the name where there is none.
+    sorted_groups : mapping of str to sequence of str, optional
+        Parameters whose values ascend in the order given, by the label that they share. Without it two terms that
+        can be exchanged have every posterior peak twice.
+
+    Raises
+    ------
+    InputError
+        Nothing to sample, or a sorted group of one parameter or of different priors.
     """
 
-    def __init__(self, distributions: Mapping[str, Distribution], latex: Mapping[str, str] | None = None):
+    def __init__(
+        self,
+        distributions: Mapping[str, Distribution],
+        latex: Mapping[str, str] | None = None,
+        sorted_groups: Mapping[str, list[str]] | None = None,
+    ):
         if not distributions:
             raise InputError("nothing to sample: every parameter is fixed; give at least one a prior")
         self.distributions = dict(distributions)
         self.names = tuple(self.distributions)
         self.latex = {name: (latex or {}).get(name) or name for name in self.names}
-        self._ppf = tuple(d.ppf for d in self.distributions.values())
+        self._base = dict(self.distributions)
+        self._groups = []
+        for label, members in (sorted_groups or {}).items():
+            kinds = {self.distributions[name] for name in members}
+            if len(members) < 2 or len(kinds) > 1:
+                raise InputError(
+                    f"params: sorted {label!r} has {', '.join(members)}; it needs two or more with the same prior"
+                )
+            self._groups.append([self.names.index(name) for name in members])
+            for rank, name in enumerate(members, 1):
+                self.distributions[name] = OrderStatistic(self._base[name], label, rank, len(members))
+        self._ppf = tuple(d.ppf for d in self._base.values())
 
     def __len__(self):
         return len(self.names)
@@ -43,14 +67,36 @@ class Prior:
         numpy.ndarray
             (n_params,) physical, a new array.
         """
-        return np.array([ppf(u) for ppf, u in zip(self._ppf, cube.tolist())])
+        u = cube.tolist()
+        for group in self._groups:
+            _sort(u, group)
+        return np.array([ppf(x) for ppf, x in zip(self._ppf, u)])
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Draw (n, n_params) physical parameter sets."""
-        cube = rng.uniform(size=(n, len(self)))
-        return np.stack([ppf(u) for ppf, u in zip(self._ppf, cube.T)], axis=1)
+        columns = list(rng.uniform(size=(n, len(self))).T)
+        for group in self._groups:
+            _sort(columns, group)
+        return np.stack([ppf(u) for ppf, u in zip(self._ppf, columns)], axis=1)
 
     def logpdf(self, theta) -> np.ndarray:
         """Log density of (..., n_params) physical parameter sets, per physical unit of each."""
         theta = np.asarray(theta, dtype=float)
-        return sum(d.logpdf(theta[..., i]) for i, d in enumerate(self.distributions.values()))
+        total = sum(d.logpdf(theta[..., i]) for i, d in enumerate(self._base.values()))
+        for group in self._groups:
+            ascending = (np.diff(theta[..., group], axis=-1) >= 0).all(axis=-1)
+            permutations = np.log(np.arange(1, len(group) + 1)).sum()
+            total = np.where(ascending, total + permutations, -np.inf)
+        return total
+
+
+def _sort(u, group):
+    """Turn uniform numbers into sorted ones, the last of the group the largest; in place, by index.
+
+    The largest of n is distributed as u^(1/n), and the others below it as sorted uniform ones again. Unlike sorting
+    them this is one to one, so that a sampler sees no fold.
+    """
+    largest = 1.0
+    for n, i in zip(range(len(group), 0, -1), reversed(group)):
+        largest = largest * u[i] ** (1.0 / n)
+        u[i] = largest

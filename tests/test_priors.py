@@ -59,7 +59,7 @@ def test_samples_follow_the_prior():
         ({"min": 1.0, "max": 1.0}, "needs a width"),
         ({"dist": "loguniform", "min": 0.0, "max": 1.0}, "min > 0"),
         ({"dist": "normal", "loc": 0.0, "scale": 1.0}, "did you mean 'norm'"),
-        ({"dist": "cauchy"}, "known are uniform"),
+        ({"dist": "levi_civita"}, "known are uniform"),
         ({"dist": "norm", "loc": 0.0, "scale": -1.0}, "scale > 0"),
         ({"dist": "norm", "loc": 0.0}, "needs scale"),
         ({"min": "1e-3x", "max": 1.0}, "needs a number"),

@@ -87,7 +87,7 @@ def signal(run: Run, path, seed: int = 0) -> None:
     nu = redshift_to_frequency(problem.signal.redshifts)
     spectrum, likelihood = problem.spectrum, problem.likelihood
     foregrounds = np.array(
-        [likelihood.foreground(c, t[problem.n_signal :], rng) for c, t in zip(curves[:200], theta[:200])]
+        [likelihood.foreground(c, problem.values(t), rng) for c, t in zip(curves[:200], theta[:200])]
     )
     cleaned = spectrum.temperature - foregrounds.mean(axis=0)
     order = np.argsort(nu)

@@ -38,6 +38,23 @@ class Spectrum:
     weight: np.ndarray
     truth: np.ndarray | None = None
 
+    def cut(self, low: float, high: float) -> "Spectrum":
+        """The channels from `low` to `high` MHz.
+
+        Raises
+        ------
+        InputError
+            There are none.
+        """
+        keep = (self.frequency >= low) & (self.frequency <= high)
+        if not keep.any():
+            raise InputError(
+                f"data: band [{low:g}, {high:g}] MHz holds no channel; the data span {self.frequency.min():.4g} to "
+                f"{self.frequency.max():.4g} MHz"
+            )
+        truth = None if self.truth is None else self.truth[keep]
+        return Spectrum(self.frequency[keep], self.temperature[keep], self.weight[keep], truth)
+
     def write(self, path) -> None:
         """Write a CSV with one header line that `read_spectrum` reads back."""
         columns = {"frequency_MHz": self.frequency, "temperature_mK": self.temperature, "weight": self.weight}

@@ -1,0 +1,116 @@
+"""The data of a run: read, or made as a mock from a seed of its own."""
+
+import numpy as np
+
+from lstmfit.config import RunConfig
+from lstmfit.constants import redshift_to_frequency
+from lstmfit.datasets.spectrum import Spectrum, read_public_spectrum, read_spectrum
+from lstmfit.emulator.emulator import shipped_test_set
+from lstmfit.errors import InputError
+from lstmfit.likelihoods import foregrounds, noise
+from lstmfit.parameters import to_array
+
+
+def make_noise(block, frequency, temperature, weight) -> noise.Noise:
+    """Noise model of a run file's block for channels (n,) at MHz, mK and weights."""
+    given = block.model_dump(exclude_none=True, exclude={"model"})
+    if block.model == "white":
+        return noise.white(**given)
+    if block.model == "student_t":
+        return noise.student_t(**given)
+    if block.model == "radiometer":
+        return noise.radiometer(frequency, temperature, weight, **given)
+    return noise.from_file(n=len(frequency), kind=block.model, **given)
+
+
+def make_data(config: RunConfig, signal) -> Spectrum:
+    """Read the data file, or make the mock: the true signal, a foreground and noise from the mock's own seed.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+    signal : Signal
+        Defines the grid of a mock.
+    """
+    if config.data.mock is not None:
+        spectrum = _make_mock(config, signal)
+    elif config.data.public is not None:
+        spectrum = read_public_spectrum(config.data.public)
+    else:
+        spectrum = read_spectrum(config.data.file, config.data.columns, config.data.unit)
+    return spectrum if config.data.band is None else spectrum.cut(*config.data.band)
+
+
+def _make_mock(config, signal):
+    mock = config.data.mock
+    if mock.test_signal is not None:
+        _, true = _test_signal(config, signal, mock.test_signal)
+    elif mock.source == "emulator" or config.signal is not None:
+        true = np.array(signal(to_array(mock.theta, signal.parameters)), dtype=float)
+    else:
+        true = simulate_truth(config, signal).signal
+    frequency, weight = redshift_to_frequency(signal.redshifts), np.ones(len(true))
+    sky = true
+    if mock.foreground is not None:
+        block = mock.foreground
+        component = foregrounds.foreground(block.model, frequency, len(block.coefficients), block.reference)
+        sky = true + component.evaluate(np.array(block.coefficients))
+    rng = np.random.default_rng(mock.seed)
+    if isinstance(mock.noise, float):
+        return Spectrum(frequency, sky + mock.noise * rng.standard_normal(len(true)), weight, true)
+    return Spectrum(frequency, sky + make_noise(mock.noise, frequency, sky, weight).draw(weight, rng), weight, true)
+
+
+def simulate_truth(config: RunConfig, signal):
+    """History of a mock's true parameters, by the simulator.
+
+    Raises
+    ------
+    InputError
+        It is not known which simulator, or its grid is another.
+    """
+    from lstmfit.simulators import load
+
+    name = config.simulator or (signal.emulator.record.get("simulator") if signal.emulator else None)
+    if not name:
+        raise InputError(
+            f"mock from simulator: {signal.name} does not say which simulator it emulates; use from: emulator"
+        )
+    simulate = load(name)
+    if len(simulate.redshifts) != len(signal.redshifts) or not np.allclose(simulate.redshifts, signal.redshifts):
+        raise InputError(f"mock from simulator: {name} and {signal.name} have different redshift grids")
+    return simulate(true_theta(config, signal))
+
+
+def true_theta(config: RunConfig, signal) -> np.ndarray:
+    """True physical parameters of the signal of a mock, (n_params,)."""
+    mock = config.data.mock
+    if mock.theta is not None:
+        return to_array(mock.theta, signal.parameters)
+    return _test_signal(config, signal, mock.test_signal)[0]
+
+
+def true_parameters(config: RunConfig, signal) -> dict[str, float]:
+    """True values of a mock's parameters by name, those of its foreground and noise included; empty for real data."""
+    mock, block = config.data.mock, config.likelihood.global_signal
+    if mock is None:
+        return {}
+    truth = {p.name: float(v) for p, v in zip(signal.parameters, true_theta(config, signal))}
+    made, fitted = mock.foreground, block.foreground
+    same = made is not None and fitted is not None and made.model == fitted.model
+    if same and made.reference == fitted.reference:
+        names = foregrounds.NAMES.get(made.model) or [f"a{i}" for i in range(len(made.coefficients))]
+        truth |= dict(zip(names, made.coefficients))
+    if isinstance(mock.noise, float) and block.noise.model == "white":
+        truth["sigma"] = mock.noise
+    return truth
+
+
+def _test_signal(config, signal, index):
+    test = shipped_test_set(config.emulator) if config.emulator is not None else None
+    if test is None:
+        raise InputError(f"test_signal: {signal.name} has no test set with it; give theta instead")
+    if not 0 <= index < len(test.theta):
+        raise InputError(f"test_signal is {index}; the test set has signals 0 to {len(test.theta) - 1}")
+    return test.theta[index], test.signal[index].astype(float)

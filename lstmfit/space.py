@@ -1,0 +1,231 @@
+"""The parameters of a run: which are sampled, fixed, computed from others, or only written down."""
+
+import difflib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from lstmfit.config import ParamBlock, RunConfig
+from lstmfit.errors import InputError
+from lstmfit.parameters import Parameter
+from lstmfit.priors import Distribution, Prior, compile_expression, load_set, make_distribution
+from lstmfit.priors.expressions import names_in
+
+
+@dataclass
+class ParameterSpace:
+    """All parameters of a run in one vector: the signal's, then those of the likelihoods, then helpers.
+
+    Parameters
+    ----------
+    names : tuple of str
+        All of them, in the order of the vector.
+    prior : Prior
+        The sampled ones, in the order of theta.
+    fixed : dict of str to float
+        Fixed ones.
+    expressions : dict of str to str
+        Those computed from others, in an order in which they can be.
+    limits : dict of str to tuple of float
+        Range outside which a computed parameter makes the likelihood zero: the emulator's training range.
+    derived : dict of str to str
+        Columns that are only written down, by their expression.
+    latex : dict of str to str
+        Labels of the computed and the derived ones.
+    """
+
+    names: tuple[str, ...]
+    prior: Prior
+    fixed: dict[str, float]
+    expressions: dict[str, str] = field(default_factory=dict)
+    limits: dict[str, tuple[float, float]] = field(default_factory=dict)
+    derived: dict[str, str] = field(default_factory=dict)
+    latex: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self):
+        index = {name: i for i, name in enumerate(self.names)}
+        self._full = np.zeros(len(self.names))
+        for name, value in self.fixed.items():
+            self._full[index[name]] = value
+        self._sampled = np.array([index[name] for name in self.prior.names])
+        self._computed = [
+            (index[name], compile_expression(text, self.names), *self.limits.get(name, (-np.inf, np.inf)))
+            for name, text in self.expressions.items()
+        ]
+        self._columns = [compile_expression(text, self.names) for text in self.derived.values()]
+        self.derived_names = (*self.expressions, *self.derived)
+
+    def fill(self, theta: np.ndarray) -> np.ndarray | None:
+        """The whole vector (n_all,) for sampled theta (n,), overwritten by the next call.
+
+        None where a computed parameter is not a number or outside its range.
+        """
+        full = self._full
+        full[self._sampled] = theta
+        for i, function, low, high in self._computed:
+            value = function(full)
+            if not low <= value <= high:
+                return None
+            full[i] = value
+        return full
+
+    def columns(self, full: np.ndarray) -> tuple[float, ...]:
+        """Values of `derived_names`."""
+        return tuple(full[i] for i, *_ in self._computed) + tuple(float(f(full)) for f in self._columns)
+
+    def blocks(self) -> dict[str, dict]:
+        """The ``params:`` block of the resolved run file."""
+        blocks = {name: {"value": value} for name, value in self.fixed.items()}
+        for name, distribution in self.prior.distributions.items():
+            blocks[name] = {"prior": distribution.spec(), "latex": self.prior.latex[name]}
+        for key, texts in (("value", self.expressions), ("derived", self.derived)):
+            blocks |= {name: {key: text, "latex": self.latex[name]} for name, text in texts.items()}
+        order = [*self.names, *self.derived]
+        return {name: blocks[name] for name in sorted(blocks, key=order.index)}
+
+
+def natural_prior(parameter: Parameter) -> Distribution:
+    """Uniform or log-uniform over a parameter's range."""
+    dist = "loguniform" if parameter.log else "uniform"
+    return make_distribution({"dist": dist, "min": parameter.min, "max": parameter.max})
+
+
+def _label(parameter: Parameter) -> str:
+    latex = parameter.latex or parameter.name
+    return f"{latex}\\ [\\mathrm{{{parameter.unit}}}]" if parameter.unit else latex
+
+
+def make_space(config: RunConfig, signal, likelihoods: dict) -> ParameterSpace:
+    """Settle every parameter of a run.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+    signal : Signal
+        Its parameters come first, and have their range as prior where nothing else is said.
+    likelihoods : dict of str to Likelihood
+        Their parameters come next; those of the same name are one.
+
+    Raises
+    ------
+    InputError
+        A parameter that nobody uses or that two bring, one without a prior, a prior beyond the training range, or
+        expressions in a circle.
+    """
+    own = {p.name: p for p in signal.parameters}
+    defaults = {name: {"prior": natural_prior(p).spec(), "latex": _label(p)} for name, p in own.items()}
+    brought = dict.fromkeys(own, signal.name)
+    for part, likelihood in likelihoods.items():
+        for name in getattr(likelihood, "params", {}):
+            if name in brought:
+                raise InputError(
+                    f"parameter {name!r} is brought by both {brought[name]} and {part}, which mean different things; "
+                    "rename one of them"
+                )
+            brought[name] = part
+            defaults[name] = likelihood.params[name]
+    used = [*own]
+    for likelihood in likelihoods.values():
+        asked = [*likelihood.names, *(o for o in likelihood.outputs if o not in signal.where)]
+        used += [name for name in asked if name not in used]
+    blocks = _blocks(config, used)
+    texts = {name: b.value if isinstance(b.value, str) else b.derived for name, b in blocks.items()}
+    in_texts = set().union(*(names_in(text) for text in texts.values() if text))
+    derived = {name: b.derived for name, b in blocks.items() if b.derived is not None}
+    helpers = [name for name in blocks if name not in used and name not in derived]
+    for name in helpers:
+        if name not in in_texts:
+            close = difflib.get_close_matches(name, used, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"the parameters are {', '.join(used)}"
+            raise InputError(f"params: nobody uses {name!r}; {hint}")
+    for name in derived:
+        if name in used:
+            raise InputError(f"params: {name} is an input; write its expression as value: instead of derived:")
+    return _settle(config, own, defaults, blocks, (*used, *helpers), derived)
+
+
+def _blocks(config, used) -> dict[str, ParamBlock]:
+    """The run file's ``params``, above the entries of its parameter sets that are used here."""
+    blocks = {}
+    sets = [config.priors] if isinstance(config.priors, str) else config.priors or []
+    for source in sets:
+        entries = load_set(source)
+        taken = {name: ParamBlock.model_validate(entry) for name, entry in entries.items() if name in used}
+        if not taken:
+            raise InputError(
+                f"priors: none of {source}'s parameters is used here: it has {', '.join(entries)}; "
+                f"this run has {', '.join(used)}"
+            )
+        blocks |= taken
+    return blocks | config.params
+
+
+def _settle(config, own, defaults, blocks, names, derived):
+    distributions, groups, latex, fixed, expressions, limits = {}, {}, {}, {}, {}, {}
+    for name in names:
+        block = blocks.get(name) or ParamBlock()
+        default = defaults.get(name, {})
+        latex[name] = block.latex or default.get("latex") or name
+        if isinstance(block.value, str):
+            expressions[name] = block.value
+            if name in own and not config.extrapolate:
+                limits[name] = own[name].min, own[name].max
+            continue
+        if block.value is not None:
+            if name in own:
+                _check_range(config, own[name], block.value, block.value)
+            fixed[name] = float(block.value)
+            continue
+        spec = block.prior or default.get("prior")
+        if spec is None:
+            raise InputError(
+                f"params: {name} is sampled and needs a prior, for example {name}: {{prior: {{min: 0, max: 1}}}}"
+            )
+        distributions[name] = make_distribution(spec)
+        if spec.get("sorted") is not None:
+            groups.setdefault(str(spec["sorted"]), []).append(name)
+        if name in own:
+            _check_range(config, own[name], *distributions[name].support)
+    for name in derived:
+        latex[name] = blocks[name].latex or name
+    return ParameterSpace(
+        tuple(names),
+        Prior(distributions, latex, groups),
+        fixed,
+        _in_order(expressions, {*distributions, *fixed}, names),
+        limits,
+        derived,
+        latex,
+    )
+
+
+def _in_order(expressions, known, names):
+    """The expressions, each after those that it uses."""
+    waiting, ordered = dict(expressions), {}
+    while waiting:
+        ready = [name for name, text in waiting.items() if not names_in(text) & set(waiting)]
+        if not ready:
+            raise InputError(f"params: {' and '.join(waiting)} are computed from each other; give one of them a prior")
+        for name in ready:
+            ordered[name] = waiting.pop(name)
+    for name, text in ordered.items():
+        unknown = names_in(text) - known - set(ordered)
+        if unknown:
+            raise InputError(
+                f"params: {name} is computed from {unknown.pop()!r}, which is no parameter of this run; "
+                f"give it a prior, or use {', '.join(n for n in names if n != name)}"
+            )
+    return ordered
+
+
+def _check_range(config, parameter, low, high):
+    slack = 1e-9 * (parameter.max - parameter.min)
+    # A formula holds anywhere; only an emulator or a simulator has a range that it was made for.
+    free = config.extrapolate or config.signal is not None
+    if (low < parameter.min * (1 - 1e-9) - slack * (not parameter.log) or high > parameter.max + slack) and not free:
+        raise InputError(
+            f"params: the prior of {parameter.name} spans {low:g}..{high:g}, but the emulator was trained on "
+            f"{parameter.min:g}..{parameter.max:g}; narrow the prior (truncnorm takes min and max) "
+            "or set extrapolate: true"
+        )

@@ -1,0 +1,49 @@
+"""Parameter sets: priors of a published parametrisation, one ``.yaml`` each, for a run file's ``priors:``."""
+
+import difflib
+from importlib import resources
+from pathlib import Path
+
+import yaml
+
+from lstmfit.errors import InputError
+
+
+def shipped_sets() -> dict[str, Path]:
+    """Parameter sets that come with the package, by name."""
+    folder = resources.files("lstmfit.priors")
+    files = sorted(p.name for p in folder.iterdir() if p.name.endswith(".yaml"))
+    return {name.removesuffix(".yaml"): Path(str(folder.joinpath(name))) for name in files}
+
+
+def load_set(source) -> dict[str, dict]:
+    """Read a parameter set.
+
+    Parameters
+    ----------
+    source : str or path
+        The name of one that ships, or a ``.yaml`` file.
+
+    Returns
+    -------
+    dict of str to dict
+        The ``params:`` entries by name.
+
+    Raises
+    ------
+    InputError
+        No such set, or not a mapping of parameters.
+    """
+    sets = shipped_sets()
+    path = sets.get(str(source), Path(source))
+    if not path.is_file():
+        close = difflib.get_close_matches(str(source), sets, 1)
+        hint = f"did you mean {close[0]!r}?" if close else f"shipped are {', '.join(sets)}"
+        raise InputError(f"priors: no parameter set {str(source)!r}, neither shipped nor a file; {hint}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"priors: {path} is not YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+        raise InputError(f"priors: {path} is not a mapping of parameters like `fX: {{prior: {{min: 0, max: 1}}}}`")
+    return content
