@@ -84,7 +84,7 @@ def find_likelihood(name: str):
     Raises
     ------
     InputError
-        Unknown name, no such module or class, or what is there is no likelihood.
+        Unknown name, no such module, or no such class in it.
     """
     target = LIKELIHOODS.get(name, name)
     module_name, _, attribute = target.partition(":") if ":" in target else target.rpartition(".")
@@ -103,11 +103,8 @@ def find_likelihood(name: str):
     found = getattr(module, attribute, None)
     if found is None:
         raise InputError(f"likelihood {name}: module {module_name} has no {attribute!r}")
-    missing = [what for what in ("outputs", "names") if not hasattr(found, what)]
-    if missing or not callable(found):
-        raise InputError(
-            f"likelihood {name} lacks {', '.join(missing) or '__init__'}; see docs/likelihoods.md for what is needed"
-        )
+    if not callable(found):
+        raise InputError(f"likelihood {name} is {found!r}; a class is needed, see docs/likelihoods.md")
     return found
 
 
@@ -117,11 +114,17 @@ def make_likelihood(name: str, redshifts: np.ndarray, options: dict):
     Raises
     ------
     InputError
-        As `find_likelihood`, or options that it does not take.
+        As `find_likelihood`, options that it does not take, or what is built is no likelihood.
     """
     found = find_likelihood(name)
     try:
         inspect.signature(found).bind(redshifts, **options)
     except TypeError as error:
         raise InputError(f"likelihood {name}: {error}; its options are {inspect.signature(found)}") from None
-    return found(redshifts, **options)
+    likelihood = found(redshifts, **options)
+    missing = [what for what in ("outputs", "names") if not hasattr(likelihood, what)]
+    if missing or not callable(likelihood):
+        raise InputError(
+            f"likelihood {name} lacks {', '.join(missing) or '__call__'}; see docs/likelihoods.md for what is needed"
+        )
+    return likelihood

@@ -1,0 +1,78 @@
+"""Luminosity function of the double power law, compiled: one root or two per magnitude bin."""
+
+import math
+
+import numba
+import numpy as np
+
+
+@numba.njit(cache=True)
+def _log_rate(x, x_p, lo, hi, log_norm, slope):
+    """Log of f(M) M^slope and its derivative, at x = ln M."""
+    a, b = -lo * (x - x_p), -hi * (x - x_p)
+    top = max(a, b)
+    ea, eb = math.exp(a - top), math.exp(b - top)
+    return log_norm - top - math.log(ea + eb) + slope * x, slope + (lo * ea + hi * eb) / (ea + eb)
+
+
+@numba.njit(cache=True)
+def luminosity_function(target, which, table, first, step, slope, values):
+    """Sum over the masses that shine at each bin's magnitude of dn/dlnM / |dM_UV/dlnM|.
+
+    ln f(M) M^slope is concave in ln M, because gamma_hi < gamma_lo: it rises to one peak at most. A Newton step from
+    the asymptote, which lies above it, then never overshoots the root, and a few are enough.
+
+    Parameters
+    ----------
+    target : numpy.ndarray
+        (n_bins,) ln f(M) M^slope that a bin needs, mass in 10^12 solar.
+    which : numpy.ndarray
+        (n_bins,) index of its redshift in the table.
+    table : numpy.ndarray
+        Cubic coefficients of ln dn/dlnM on ln M = first + i step:
+        shape (n_cells, n_z, 4), highest power first.
+    first, step, slope : float
+        The grid of ln M, and the power of the accretion rate.
+    values : numpy.ndarray
+        f_star, M_p (solar), gamma_lo, gamma_hi.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n_bins,) in the table's unit.
+    """
+    x_p, lo, hi = math.log(values[1] / 1e12), values[2], values[3]
+    # Exchanging the two powers changes nothing, and the steeper rise belongs to small masses.
+    lo, hi = max(lo, hi), min(lo, hi)
+    log_norm = math.log(2.0 * values[0])
+    rising, falling = lo + slope, hi + slope
+    peak = math.inf
+    if rising > 0.0 > falling:
+        peak = x_p + math.log(-falling / rising) / (hi - lo)
+    out = np.zeros(target.size)
+    for i in range(target.size):
+        t = target[i]
+        for branch in range(2):
+            s = rising if branch == 0 else falling
+            if (branch == 0 and s <= 0.0) or (branch == 1 and s >= 0.0):
+                continue
+            if peak < math.inf and _log_rate(peak, x_p, lo, hi, log_norm, slope)[0] <= t:
+                continue
+            power = lo if branch == 0 else hi
+            x = (t - log_norm + power * x_p) / s
+            derivative = s
+            for _ in range(60):
+                value, derivative = _log_rate(x, x_p, lo, hi, log_norm, slope)
+                move = (t - value) / derivative
+                x += move
+                if abs(move) < 1e-12:
+                    break
+            position = (x - first) / step
+            if position < 0.0 or position >= table.shape[0]:
+                continue
+            cell = int(position)
+            d = x - (first + cell * step)
+            c = table[cell, which[i]]
+            density = math.exp(((c[0] * d + c[1]) * d + c[2]) * d + c[3])
+            out[i] += density * 0.4 * math.log(10.0) / abs(derivative)
+    return out

@@ -1,0 +1,86 @@
+"""Densities for a number with different errors up and down, and for one-sided limits."""
+
+import math
+
+from scipy.special import log_ndtr, ndtr
+
+from lstmfit.errors import InputError
+
+FORMS = ("two_piece", "variable_width")
+
+
+def check_errors(where: str, up: float, down: float) -> None:
+    """Refuse errors that are not positive."""
+    if not (up > 0 and down > 0 and math.isfinite(up + down)):
+        raise InputError(f"{where}: errors are +{up} -{down}; positive numbers are needed")
+
+
+def two_piece(model: float, value: float, up: float, down: float) -> float:
+    """Split normal: Gaussian of width `up` where the model lies above the value, `down` below; normalised.
+
+    Parameters
+    ----------
+    model, value : float
+        Prediction and measurement.
+    up, down : float
+        Errors of the measurement, both positive.
+
+    Returns
+    -------
+    float
+        Log density.
+    """
+    z = (model - value) / (up if model > value else down)
+    return -0.5 * z * z - math.log(0.5 * (up + down)) - 0.5 * math.log(2.0 * math.pi)
+
+
+def variable_width(model: float, value: float, up: float, down: float) -> float:
+    """Gaussian whose variance is linear in the model, as in 21CMMC; normalised like `two_piece`.
+
+    ln L = -(model - value)^2 / 2 / [up down + (up - down)(model - value)]; -inf where that variance is not positive.
+
+    Parameters
+    ----------
+    model, value, up, down : float
+        As in `two_piece`.
+    """
+    d = model - value
+    variance = up * down + (up - down) * d
+    if not variance > 0:
+        return -math.inf
+    return -0.5 * d * d / variance - math.log(0.5 * (up + down)) - 0.5 * math.log(2.0 * math.pi)
+
+
+def upper_limit(model: float, limit: float, err: float) -> float:
+    """Upper limit on a fraction between 0 and 1 (arXiv:2504.09725).
+
+    L = 1/2 [erf((1 + m - d) / (sqrt2 s)) - erf((m - d) / (sqrt2 s))]: about one well below the limit d, and falling
+    like a Gaussian's tail of width s above it.
+
+    Parameters
+    ----------
+    model, limit, err : float
+        m, d and s.
+
+    Returns
+    -------
+    float
+        Log likelihood.
+    """
+    low, high = (model - limit) / err, (1.0 + model - limit) / err
+    if low > 5.0:
+        # In the tail the two error functions cancel: take the difference of the logarithms of the tails.
+        return float(log_ndtr(-low)) + math.log1p(-math.exp(float(log_ndtr(-high) - log_ndtr(-low))))
+    return math.log(float(ndtr(high) - ndtr(low)))
+
+
+def half_gaussian(model: float, limit: float, err: float) -> float:
+    """Upper limit as in 21CMMC: flat below it, a Gaussian of width `err` above; not normalised.
+
+    Parameters
+    ----------
+    model, limit, err : float
+        Prediction, limit and its width.
+    """
+    z = max(model - limit, 0.0) / err
+    return -0.5 * z * z

@@ -1,0 +1,248 @@
+"""Ultraviolet luminosity functions: galaxies per magnitude and volume, from the halo mass function directly."""
+
+import contextlib
+import difflib
+from typing import ClassVar
+
+import numpy as np
+from scipy.interpolate import CubicSpline
+
+from lstmfit.errors import InputError
+from lstmfit.likelihoods.base import with_defaults
+
+UNIT = 1e-6
+"""Luminosity functions are in 1e-6 per magnitude and comoving Mpc^3, as in the tables."""
+
+EFFICIENCIES = {
+    "constant": ("tstar",),
+    "double_power_law": ("f_star", "M_p", "gamma_lo", "gamma_hi"),
+}
+"""Parameters of the star-formation efficiency, by model."""
+
+
+class HaloMassFunction:
+    """dn/dlnM of ECHO21's model (Sheth & Tormen 1999, friends of friends, its cosmology), by colossus.
+
+    Also ECHO21's relation between halo mass, star-formation rate and magnitude.
+    """
+
+    def __init__(self):
+        from lstmfit.simulators.echo21 import MODEL, _import_echo21
+
+        echo21 = _import_echo21()
+        from colossus.cosmology import cosmology
+        from colossus.lss import mass_function
+
+        self._cosmology, self._mass_function = cosmology, mass_function
+        self.model, self.const = MODEL, echo21.const
+        with self._current():
+            self.config = echo21.config(MODEL)
+        self.basic = echo21.function_container.basic(self.config)
+
+    @contextlib.contextmanager
+    def _current(self):
+        """Leave colossus' current cosmology, which is global state, as it was."""
+        before = self._cosmology.current_cosmo
+        try:
+            if hasattr(self, "config"):
+                self._cosmology.current_cosmo = self.config.my_cosmo
+            yield
+        finally:
+            self._cosmology.current_cosmo = before
+
+    def dn_dlnm(self, mass: np.ndarray, z: float) -> np.ndarray:
+        """Halos per comoving Mpc^3 and ln M for masses (any shape) in solar masses."""
+        h = self.config.h100
+        mass = np.asarray(mass, dtype=float)
+        with self._current():
+            density = self._mass_function.massFunction(
+                mass.ravel() * h, z, q_in="M", q_out="dndlnM", mdef=self.model["mdef"], model=self.model["hmf"]
+            )
+        return h**3 * density.reshape(mass.shape)
+
+    def mass_of(self, magnitude: np.ndarray, z: float) -> np.ndarray:
+        """Halo mass (solar) of an absolute magnitude for t_star = 1 in ECHO21's constant-efficiency model.
+
+        L = 8.695e20 W/Hz/(Msun/yr) f_star (Om_b / Om_m) M H(z) / t_star, with f_star = 0.1 fixed.
+        """
+        c = self.const
+        luminosity = 4.0 * np.pi * c.d10**2 * 10.0 ** (-0.4 * (np.asarray(magnitude) + 56.1))
+        rate = c.year * c.fstar * (self.config.Om_b / self.config.Om_m) * self.basic.Hubble(1.0 + z)
+        return luminosity / (rate * c.UVlum_by_SFR)
+
+    def star_formation_rate_of(self, magnitude: np.ndarray) -> np.ndarray:
+        """Star-formation rate in solar masses a year of an absolute magnitude."""
+        c = self.const
+        return 4.0 * np.pi * c.d10**2 * 10.0 ** (-0.4 * (np.asarray(magnitude) + 56.1)) / c.UVlum_by_SFR
+
+
+class ConstantEfficiency:
+    """ECHO21's luminosity function: the halo mass function shifted by t_star.
+
+    phi(M_UV) = 0.4 ln 10 dn/dlnM at the mass of that magnitude, which is proportional to t_star. It has one
+    parameter, and no dust, scatter or duty cycle: right for a self-consistent mock, a toy against real counts.
+
+    Parameters
+    ----------
+    z, magnitude : numpy.ndarray
+        (n_bins,) redshift and absolute magnitude of each bin.
+    """
+
+    LIMITS = (0.01, 100.0)
+    """Range of t_star that is tabulated; beyond it the mass function is evaluated on the spot."""
+
+    def __init__(self, z: np.ndarray, magnitude: np.ndarray):
+        self._halos, self._z = HaloMassFunction(), z
+        self._mass = np.array([self._halos.mass_of(m, x) for m, x in zip(magnitude, z)])
+        grid = np.linspace(*np.log(self.LIMITS), 921)
+        self._table = CubicSpline(grid, np.log(self._direct(np.exp(grid)) / UNIT))
+        self._low, self._high = grid[0], grid[-1]
+
+    def _direct(self, tstar):
+        """(n_tstar, n_bins) per magnitude and Mpc^3."""
+        mass = np.multiply.outer(np.atleast_1d(tstar), self._mass)
+        density = np.empty_like(mass)
+        for z in np.unique(self._z):
+            bins = self._z == z
+            density[:, bins] = self._halos.dn_dlnm(mass[:, bins], z)
+        return 0.4 * np.log(10.0) * np.maximum(density, 1e-300)
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Luminosity function (n_bins,) in `UNIT` for values (t_star,)."""
+        x = np.log(values[0])
+        if self._low <= x <= self._high:
+            return np.exp(self._table(x))
+        return self._direct(values[0])[0] / UNIT
+
+
+class DoublePowerLaw:
+    """Luminosity function of the star-formation efficiency of ARES.
+
+    f(M) = 2 f_star / [(M / M_p)^-gamma_lo + (M / M_p)^-gamma_hi] (Mirocha et al. 2017; ``dpl_normP`` of ARES), times
+    the baryonic part of the mean accretion rate of McBride et al. (2009, Eq. 8),
+    42 Msun/yr (M / 10^12 Msun)^1.127 (1 + 1.17 z) sqrt(Om (1+z)^3 + 1 - Om). ARES itself takes the accretion rate
+    from the growth of its own mass function, so that numbers differ from its by the ratio of the two. Halos are
+    ECHO21's mass function; luminosity to star formation as in ECHO21 (Madau & Dickinson 2014).
+
+    Parameters
+    ----------
+    z, magnitude : numpy.ndarray
+        (n_bins,) redshift and absolute magnitude of each bin.
+    """
+
+    def __init__(self, z: np.ndarray, magnitude: np.ndarray):
+        from lstmfit.likelihoods import _uvlf_kernel
+
+        halos = HaloMassFunction()
+        self._kernel, self._slope = _uvlf_kernel.luminosity_function, 1.127
+        om = halos.config.Om_m
+        growth = 42.0 * (1.0 + 1.17 * z) * np.sqrt(om * (1.0 + z) ** 3 + 1.0 - om) * halos.config.Om_b / om
+        # ln f(M) + 1.127 ln(M / 10^12) that a bin's magnitude needs.
+        self._target = np.log(halos.star_formation_rate_of(magnitude) / growth)
+        self._first, last, count = np.log(1e5 / 1e12), np.log(1e17 / 1e12), 1382
+        grid = np.linspace(self._first, last, count)
+        self._step = grid[1] - grid[0]
+        levels, self._which = np.unique(z, return_inverse=True)
+        density = np.array([np.maximum(halos.dn_dlnm(1e12 * np.exp(grid), x), 1e-300) for x in levels])
+        self._table = np.ascontiguousarray(
+            np.moveaxis(CubicSpline(grid, np.log(density / UNIT), axis=1).c, 0, -1)
+        )  # (count - 1, n_z, 4)
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Luminosity function (n_bins,) in `UNIT` for values (f_star, M_p, gamma_lo, gamma_hi)."""
+        return self._kernel(
+            self._target, self._which, self._table, self._first, self._step, self._slope, np.asarray(values)
+        )
+
+
+MODELS = {"constant": ConstantEfficiency, "double_power_law": DoublePowerLaw}
+
+
+class UVLF:
+    """Likelihood of a table of luminosity functions: Gaussian in linear phi, bins independent.
+
+    A bin with an upper limit (68 per cent) is a measurement of zero with the limit as its error.
+
+    Parameters
+    ----------
+    name : str
+        Stem of the ``.yaml`` with the table and the defaults.
+    options : dict
+        Those of the ``.yaml``: redshifts, the brightest and faintest bins, a factor on the errors, the efficiency.
+
+    Attributes
+    ----------
+    z, magnitude, phi, err : numpy.ndarray
+        (n_bins,) what is fitted; phi and err in `UNIT`.
+
+    Raises
+    ------
+    InputError
+        Unknown option or redshift, nothing left after the cuts, or errors that are not positive.
+    """
+
+    outputs = ()
+    params: ClassVar[dict[str, dict]] = {}
+
+    def __init__(self, name: str, options: dict):
+        given = with_defaults(name, options)
+        where = f"likelihood.{name}"
+        if given["efficiency"] not in MODELS:
+            close = difflib.get_close_matches(str(given["efficiency"]), MODELS, 1)
+            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(MODELS)}"
+            raise InputError(f"{where}: unknown efficiency {given['efficiency']!r}; {hint}")
+        rows = _read_table(where, given["table"], given["redshifts"])
+        self.names = EFFICIENCIES[given["efficiency"]]
+        bright = -np.inf if given["brightest"] is None else given["brightest"]
+        faint = np.inf if given["faintest"] is None else given["faintest"]
+        rows = rows[(rows[:, 1] >= bright) & (rows[:, 1] <= faint)]
+        if not len(rows):
+            raise InputError(f"{where}: no bin between M_UV {bright:g} and {faint:g}; widen brightest and faintest")
+        if not given["error_factor"] > 0:
+            raise InputError(f"{where}: error_factor is {given['error_factor']}; a positive number is needed")
+        self.z, self.magnitude, self.phi, self.err = rows.T.copy()
+        self.err *= given["error_factor"]
+        if given["values"] is not None:
+            if len(given["values"]) != len(rows):
+                raise InputError(f"{where}: {len(given['values'])} values for {len(rows)} bins; give one for each")
+            self.phi = np.array(given["values"], dtype=float)
+        self.predict = MODELS[given["efficiency"]](self.z, self.magnitude)
+        self._norm = -float(np.log(self.err).sum()) - 0.5 * len(rows) * np.log(2.0 * np.pi)
+
+    def __call__(self, values: np.ndarray) -> float:
+        """Log likelihood for the parameters of the efficiency."""
+        r = (self.predict(values) - self.phi) / self.err
+        return self._norm - 0.5 * float(np.dot(r, r))
+
+    def mocked(self, arguments, rng: np.random.Generator | None) -> dict:
+        """Options of a mock: the model's own luminosity function with the real errors.
+
+        Parameters
+        ----------
+        arguments : sequence
+            What a call would get at the truth.
+        rng : numpy.random.Generator or None
+            Draws the noise; without it the mock lies at the truth.
+        """
+        phi = self.predict(arguments[-1])
+        if rng is not None:
+            phi = phi + self.err * rng.standard_normal(len(phi))
+        return {"values": [float(v) for v in phi]}
+
+
+def _read_table(where, table, redshifts) -> np.ndarray:
+    """(n_bins, 4) of effective redshift, magnitude, phi and error."""
+    wanted = list(table) if redshifts is None else redshifts
+    rows = []
+    for z in wanted:
+        if z not in table:
+            raise InputError(f"{where}: no redshift {z!r} in the table; there are {', '.join(map(str, table))}")
+        for magnitude, phi, err in table[z]["bins"]:
+            phi, err = (0.0, phi) if err == "limit" else (phi, err)
+            if not all(isinstance(v, (int, float)) for v in (magnitude, phi, err)) or not err > 0:
+                raise InputError(
+                    f"{where}: z {z}, M_UV {magnitude}: phi {phi!r} +- {err!r}; numbers are needed and an error above "
+                    "zero (an upper limit is written [M_UV, its value, limit])"
+                )
+            rows.append((table[z]["z"], magnitude, phi, err))
+    return np.array(rows, dtype=float)

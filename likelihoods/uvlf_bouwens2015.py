@@ -1,0 +1,20 @@
+"""Luminosity functions of Bouwens et al. (2015)."""
+
+import numpy as np
+
+from lstmfit.likelihoods.uvlf import UVLF
+
+
+class UVLFBouwens2015(UVLF):
+    """Bouwens et al. (2015): blank-field counts at z 6, 7, 8 and 10.
+
+    Parameters
+    ----------
+    redshifts : numpy.ndarray
+        Not needed.
+    **options
+        Those of ``uvlf_bouwens2015.yaml``; see `UVLF`.
+    """
+
+    def __init__(self, redshifts: np.ndarray, **options):
+        super().__init__("uvlf_bouwens2015", options)

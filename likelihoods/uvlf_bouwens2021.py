@@ -1,0 +1,20 @@
+"""Luminosity functions of Bouwens et al. (2021)."""
+
+import numpy as np
+
+from lstmfit.likelihoods.uvlf import UVLF
+
+
+class UVLFBouwens2021(UVLF):
+    """Bouwens et al. (2021): z 6 to 9, and z 10 of Oesch et al. (2018).
+
+    Parameters
+    ----------
+    redshifts : numpy.ndarray
+        Not needed.
+    **options
+        Those of ``uvlf_bouwens2021.yaml``; see `UVLF`.
+    """
+
+    def __init__(self, redshifts: np.ndarray, **options):
+        super().__init__("uvlf_bouwens2021", options)
