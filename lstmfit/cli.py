@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -127,20 +126,6 @@ def _duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
-@contextlib.contextmanager
-def _term_is_interrupt():
-    """SIGTERM ends a command as Ctrl-C does, so that what is there can be resumed."""
-
-    def interrupt(_signal, _frame):
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 @app.command()
 def fit(
     run: Annotated[str, typer.Argument(help="Run file, or the name of a shipped one.")],
@@ -150,17 +135,13 @@ def fit(
     force: Annotated[bool, typer.Option("--force", help="Replace the run that is in the folder.")] = False,
 ):
     """Run a fit: PolyChord on all cores, or over MPI under mpirun."""
-    from lstmfit.driver import Interrupted
     from lstmfit.driver import fit as run_fit
     from lstmfit.sampling import mpi
 
     first = mpi.rank() == 0
     line = _ProgressLine() if first else None
     try:
-        with _term_is_interrupt():
-            folder = run_fit(run, output, jobs=jobs, resume=resume, force=force, progress=line)
-    except Interrupted as error:
-        raise KeyboardInterrupt from error
+        folder = run_fit(run, output, jobs=jobs, resume=resume, force=force, progress=line)
     finally:
         if line is not None:
             line.close()
@@ -361,11 +342,15 @@ def bench(
 
     results = run_bench(emulator, peers)
     rows = [
-        (name, r["engine"], f"{r['single_ms']:.3f}", f"{r['batched_us']:.1f}" if r["batched_us"] else "", r["threads"])
+        (name, r["engine"], _number(r["single_ms"], 3), _number(r["batched_us"], 1), r["threads"])
         for name, r in results.items()
     ]
     _table(("network", "engine", "single [ms]", "batched [us a signal]", "threads"), rows)
     _write_json(results, json_file)
+
+
+def _number(value, digits):
+    return "" if value is None else f"{value:.{digits}f}"
 
 
 @app.command()

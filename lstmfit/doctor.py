@@ -14,12 +14,12 @@ def examine() -> list[tuple[str, str, str]]:
         (part, what was found, what to type); the last is empty where nothing is missing.
     """
     from lstmfit.errors import InputError
-    from lstmfit.sampling.polychord import polychord_version
+    from lstmfit.sampling.polychord import load_library
 
     rows = []
     try:
-        version, library = polychord_version()
-        rows.append(("PolyChord", f"{version}, {library}; academic, non-commercial use only", ""))
+        library = load_library()
+        rows.append(("PolyChord", f"{library.version}, {library.path}; academic, non-commercial use only", ""))
     except InputError as error:
         rows.append(("PolyChord", "missing", str(error)))
     tools = {"gfortran": "gfortran", "make": "make", "mpirun": "openmpi-bin", "mpif90": "libopenmpi-dev"}

@@ -1,12 +1,11 @@
 """Public data: where they are, fetched on request only, verified."""
 
-import difflib
 import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, did_you_mean
 from lstmfit.files import sha256, write_text
 
 
@@ -74,9 +73,7 @@ def fetch(name: str, folder=None, source: str | None = None) -> Path:
         Unknown name, the download failed, or the file is not the one that was fetched first.
     """
     if name not in PUBLIC:
-        close = difflib.get_close_matches(name, PUBLIC, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(PUBLIC)}"
-        raise InputError(f"no public data set {name!r}; {hint}")
+        raise InputError(f"no public data set {name!r}; {did_you_mean(name, PUBLIC)}")
     item = PUBLIC[name]
     folder = cache() if folder is None else Path(folder)
     target, record = folder / item.file, folder / f"{item.file}.json"

@@ -1,6 +1,5 @@
 """The emulator as a user sees it: physical parameters in, mK out."""
 
-import difflib
 from importlib import resources
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 from lstmfit.emulator import store
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.scaling import Scaling
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, did_you_mean
 from lstmfit.parameters import Parameter, to_array
 
 
@@ -90,9 +89,7 @@ class Emulator:
         else:
             path = Path(source)
             if not path.exists() and not path.suffix:
-                close = difflib.get_close_matches(name, files, 1)
-                hint = f"did you mean {close[0]!r}?" if close else f"shipped are: {', '.join(files) or 'none'}"
-                raise InputError(f"no emulator {name!r}, neither shipped nor a file; {hint}")
+                raise InputError(f"no emulator {name!r}, neither shipped nor a file; {did_you_mean(name, files)}")
             name = path.stem
         return cls(**store.read(path), name=name, engine=engine)
 

@@ -1,0 +1,101 @@
+"""Speed side by side, on one core and in one run: ratios that a reader can check on his own machine."""
+
+import time
+
+import numpy as np
+
+from lstmfit.emulator.emulator import Emulator
+from lstmfit.errors import InputError
+
+
+def run_bench(source: str = "echo21", peers: bool = True) -> dict:
+    """Time one signal, called one at a time, and a signal of a batch.
+
+    Parameters
+    ----------
+    source : str
+        Shipped name or emulator file.
+    peers : bool
+        Also this network in XLA and the published 21cmLSTM (two LSTM layers of 451 units over 451 steps, random
+        weights: its cost does not depend on them), called eagerly as its authors' code does and compiled by XLA.
+        Needs TensorFlow.
+
+    Returns
+    -------
+    dict
+        name -> {single_ms, batched_us, engine, threads}; `batched_us` is None where no batch was timed.
+    """
+    import numba
+
+    emulator = Emulator.load(source)
+    rng = np.random.default_rng(0)
+    low, high = np.array([(p.min, p.max) for p in emulator.parameters]).T
+    log = np.array([p.log for p in emulator.parameters])
+    u = rng.uniform(size=(1024, len(low)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        theta = np.where(log, low * (high / low) ** u, low + u * (high - low))
+    raw = emulator.raw
+    results = {}
+    single = _time(raw, theta[:, None], 1.0)
+    for threads in sorted({1, numba.config.NUMBA_NUM_THREADS}):
+        numba.set_num_threads(threads)
+        batched = _time(emulator._engine.batch, theta[None, None], 1.0) / len(theta)
+        name = emulator.name if threads == 1 else f"{emulator.name}, all cores"
+        results[name] = _row(single if threads == 1 else None, batched, "numba", threads)
+    if peers:
+        results |= _peers(emulator, theta)
+    return results
+
+
+def _row(single, batched, engine, threads):
+    return {
+        "single_ms": None if single is None else 1e3 * single,
+        "batched_us": None if batched is None else 1e6 * batched,
+        "engine": engine,
+        "threads": threads,
+    }
+
+
+def _peers(emulator, theta):
+    from lstmfit.emulator.network import build, import_keras
+
+    tf, keras = import_keras()
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError:
+        raise InputError("TensorFlow runs already with other threads; start the benchmark in a fresh process") from None
+    model = build(emulator.architecture, 0, emulator.weights)
+    x = tf.constant(emulator.scaling.inputs(theta), tf.float32)
+    compiled = tf.function(lambda x: model(x)[0], jit_compile=True)
+    one = _time(lambda i: compiled(x[:1]).numpy(), [(0,)], 1.0)
+    many = _time(lambda i: compiled(x).numpy(), [(0,)], 1.0) / len(theta)
+    results = {f"{emulator.name} in XLA": _row(one, many, "XLA", 1)}
+    published = keras.Sequential(
+        [
+            keras.layers.Input((451, 8)),
+            keras.layers.LSTM(451, return_sequences=True),
+            keras.layers.LSTM(451, return_sequences=True),
+            keras.layers.Dense(1),
+        ]
+    )
+    y = tf.constant(np.random.default_rng(1).uniform(size=(1, 451, 8)), tf.float32)
+    results["published 21cmLSTM, eager"] = _row(_time(lambda i: published(y).numpy(), [(0,)], 3.0), None, "Keras", 1)
+    graph = tf.function(lambda y: published(y), jit_compile=True)
+    results["published 21cmLSTM, XLA"] = _row(_time(lambda i: graph(y).numpy(), [(0,)], 2.0), None, "XLA", 1)
+    return results
+
+
+def _time(function, arguments, seconds) -> float:
+    """Median seconds of a call, of five rounds that take about `seconds` together; the first call is not counted."""
+    function(*arguments[0])
+    start = time.perf_counter()
+    function(*arguments[0])
+    n = max(1, int(seconds / 5 / (time.perf_counter() - start)))
+    rounds = []
+    for _ in range(5):
+        start = time.perf_counter()
+        for i in range(n):
+            function(*arguments[i % len(arguments)])
+        rounds.append((time.perf_counter() - start) / n)
+    return float(np.median(rounds))

@@ -1,0 +1,101 @@
+"""The command line as a user types it: exit status, one line for each mistake, JSON."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import yaml
+from test_driver import small_run
+
+
+def lstmfit(*arguments, **options):
+    command = [sys.executable, "-m", "lstmfit", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
+
+
+def test_help_names_every_command():
+    done = lstmfit("--help")
+    assert done.returncode == 0
+    for command in ("fit", "check", "plot", "simulate", "train", "evaluate", "emulators", "data", "bench", "doctor"):
+        assert command in done.stdout
+    assert lstmfit("--version").stdout.strip() == "0.1.0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("fit", "none.yaml"), "no run file none.yaml"),
+        (("fit", "mock_25mk"), "did you mean 'mock_25mK'"),
+        (("evaluate", "eco21"), "did you mean 'echo21'"),
+        (("train", "none.h5", "-o", "e.h5"), "no set of signals none.h5"),
+        (("simulate", "-o", "s.h5", "-n", "0"), "n is 0"),
+        (("simulate", "-o", "s.h5", "-n", "4", "--simulator", "eco21"), "did you mean echo21"),
+        (("plot", "."), "holds no run"),
+        (("data", "fetch", "edges2019"), "did you mean 'edges2018'"),
+        (("data", "fetch", "edges2018", "-o", "d", "--from", "none.csv"), "no file none.csv"),
+    ],
+)
+def test_mistakes_are_one_line_and_status_2(arguments, message, tmp_path):
+    done = lstmfit(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not [path for path in tmp_path.iterdir() if path.name != "d"]
+
+
+def test_a_typing_error_is_status_2():
+    assert lstmfit("fit").returncode == 2
+    assert lstmfit("fti").returncode == 2
+
+
+def test_check_reports_and_writes_nothing(tmp_path):
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(small_run()))
+    done = lstmfit("check", "run.yaml", "--json", "-", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout[done.stdout.index("{") :])
+    assert report["finite_fraction"] == 1.0
+    assert report["total_us"] > report["signal_us"] > 1.0
+    assert report["D_KL_bound_p95"] > report["D_KL_bound_mean"] > 0.0
+    assert [path.name for path in tmp_path.iterdir()] == ["run.yaml"]
+
+
+def test_evaluate_json(tmp_path):
+    done = lstmfit("evaluate", "echo21", "--json", tmp_path / "e.json")
+    assert done.returncode == 0, done.stderr
+    errors = json.loads((tmp_path / "e.json").read_text())
+    assert {"mean_percent", "median_percent", "p95_percent", "max_percent", "mean_mK", "n"} <= set(errors)
+    assert errors["n"] == 1024
+
+
+def test_simulate_train_evaluate_end_to_end(tmp_path):
+    sizes = ("-n", "192", "--n-val", "32", "--n-test", "32", "--jobs", "1")
+    done = lstmfit("simulate", "-o", "s.h5", *sizes, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    options = ("--updates", "60", "--batch", "32", "--units", "16", "--steps", "11")
+    done = lstmfit("train", "s.h5", "-o", "e.h5", *options, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"s.h5", "e.h5", "e_test.h5"}
+    assert lstmfit("train", "s.h5", "-o", "e.h5", *options, cwd=tmp_path).returncode == 2
+    done = lstmfit("evaluate", "e.h5", "--json", "-", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout[done.stdout.index("{") :])["n"] == 32
+
+
+def test_data_fetch_from_a_local_file_records_its_checksum(tmp_path):
+    (tmp_path / "mine.csv").write_text("a,b\n1,2\n")
+    done = lstmfit("data", "fetch", "edges2018", "-o", "cache", "--from", "mine.csv", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "cache" / "edges2018_figure1.csv").read_text() == "a,b\n1,2\n"
+    (tmp_path / "cache" / "edges2018_figure1.csv").write_text("a,b\n1,3\n")
+    done = lstmfit("data", "fetch", "edges2018", "-o", "cache", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "damaged or another file" in done.stderr
+
+
+def test_doctor_and_emulators():
+    done = lstmfit("doctor")
+    assert done.returncode == 0
+    assert "PolyChord" in done.stdout
+    done = lstmfit("emulators", "--json", "-")
+    assert "echo21" in done.stdout

@@ -1,0 +1,80 @@
+"""Import is free, and nobody imports what is not theirs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import lstmfit
+
+PACKAGE = Path(lstmfit.__file__).parent
+TOP = PACKAGE.parent
+HEAVY = ("tensorflow", "keras", "mpi4py", "numba", "matplotlib", "anesthetic", "pandas", "scipy", "echo21", "numpy")
+
+
+def modules_after(statement):
+    code = f"import sys\n{statement}\nprint('\\n'.join(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    return set(done.stdout.split())
+
+
+def test_a_bare_import_loads_nothing_heavy():
+    assert not modules_after("import lstmfit") & set(HEAVY)
+
+
+def test_the_command_line_loads_nothing_heavy_for_help():
+    statement = "import lstmfit.cli, typer.main; typer.main.get_command(lstmfit.cli.app)"
+    assert not modules_after(statement) & set(HEAVY)
+
+
+def test_a_fit_never_loads_tensorflow_nor_starts_mpi():
+    loaded = modules_after("import lstmfit.driver; from lstmfit import Emulator; Emulator.load('echo21')")
+    assert not loaded & {"tensorflow", "keras", "mpi4py.MPI", "echo21", "matplotlib"}
+
+
+def imports_of(path):
+    """Modules imported anywhere in a file, and those imported at its top level."""
+    tree = ast.parse(path.read_text())
+    everywhere, at_top = set(), set()
+    for node in ast.walk(tree):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+        everywhere.update(names)
+        if node in tree.body:
+            at_top.update(names)
+    return everywhere, at_top
+
+
+def sources(*folders):
+    return [path for folder in folders for path in sorted(Path(folder).rglob("*.py"))]
+
+
+def test_likelihoods_and_priors_know_no_sampler_and_no_tensorflow():
+    banned = ("tensorflow", "keras", "mpi4py", "lstmfit.sampling", "lstmfit.driver", "lstmfit.emulator", "lstmfit.cli")
+    for path in sources(TOP / "likelihoods", TOP / "priors"):
+        everywhere, _ = imports_of(path)
+        for name in everywhere:
+            assert not name.startswith(banned), f"{path.name} imports {name}"
+
+
+def test_analysis_never_imports_the_driver():
+    for path in sources(PACKAGE / "analysis"):
+        everywhere, _ = imports_of(path)
+        assert not any(name.startswith(("lstmfit.driver", "lstmfit.cli")) for name in everywhere), path.name
+
+
+def test_tensorflow_is_imported_in_one_place_and_inside_a_function():
+    for path in sources(PACKAGE, TOP / "likelihoods", TOP / "priors"):
+        everywhere, at_top = imports_of(path)
+        heavy = {name for name in everywhere if name.split(".")[0] in ("tensorflow", "keras")}
+        assert not heavy or path.name == "network.py", f"{path} imports {heavy}"
+        assert not {name.split(".")[0] for name in at_top} & {"tensorflow", "keras", "mpi4py", "echo21"}, path
+
+
+def test_only_the_command_line_prints():
+    for path in sources(PACKAGE, TOP / "likelihoods", TOP / "priors"):
+        calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
+        assert not any(isinstance(c.func, ast.Name) and c.func.id == "print" for c in calls), path
