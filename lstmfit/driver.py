@@ -31,7 +31,7 @@ MADE = ("run.yaml", "data.csv", "summary.json", "corner.png", "signal.png", "rep
 PACKAGES = ("numpy", "scipy", "numba", "anesthetic", "h5py", "echo21", "mpi4py")
 
 
-def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=None, stop=None) -> Path:
+def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=None) -> Path:
     """Fit a run file.
 
     Under mpirun every rank calls this; otherwise processes of this machine share the work.
@@ -48,8 +48,6 @@ def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=N
         Go on with an unfinished run of the same run file; or remove the run that is there.
     progress : callable, optional
         Called with `lstmfit.sampling.polychord.Progress` on the first rank.
-    stop : callable, optional
-        Asked now and then; True ends the run so that it can be resumed.
 
     Returns
     -------
@@ -71,7 +69,7 @@ def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=N
             return folder
         make_problem = functools.partial(load_problem, str(folder))
         settings = polychord_settings(run_file.load(folder / "run.yaml"))
-        options = {"resume": resume, "progress": progress, "stop": stop}
+        options = {"resume": resume, "progress": progress}
         if comm is None:
             result = run_jobs(make_problem, settings, folder, ROOT, jobs, **options)
         else:
@@ -230,8 +228,6 @@ def polychord_settings(config: RunConfig) -> PolyChordSettings:
 
 def _finish(folder: Path, result: Result):
     """Read the chains back, write the summary and the pictures."""
-    if not result.finished:
-        raise Interrupted(f"stopped; go on with --resume (the run so far is in {folder})")
     from lstmfit.analysis import plots
     from lstmfit.analysis.chains import read_run, summarise
     from lstmfit.files import write_text
@@ -251,7 +247,3 @@ def _finish(folder: Path, result: Result):
     plots.signal(run, folder / "signal.png")
     # Last, since a folder with a summary counts as finished.
     write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
-
-
-class Interrupted(RuntimeError):
-    """The run was stopped before its end and can be resumed."""

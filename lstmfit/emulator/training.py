@@ -42,14 +42,14 @@ class Recipe:
         Seed of the initial weights and of the order of the signals.
     """
 
-    updates: int = 40_000
+    updates: int = 120_000
     batch: int = 128
-    learning_rate: float = 1e-2
+    learning_rate: float = 1.5e-2
     adam_ratio: float = 0.3
     warm_up: int = 300
     clip_norm: float = 1.0
     extra_weight: float = 0.01
-    validate_every: int = 500
+    validate_every: int = 1000
     seed: int = 0
 
 
