@@ -27,7 +27,7 @@ class PlanckTau:
     outputs = ("tau",)
     names = ()
 
-    def __init__(self, redshifts: np.ndarray, **options):
+    def __init__(self, redshifts: np.ndarray, /, **options):
         given = with_defaults("planck_tau", options)
         if given["measurement"] not in given["measurements"]:
             raise InputError(

@@ -16,5 +16,5 @@ class UVLFBouwens2015(UVLF):
         Those of ``uvlf_bouwens2015.yaml``; see `UVLF`.
     """
 
-    def __init__(self, redshifts: np.ndarray, **options):
+    def __init__(self, redshifts: np.ndarray, /, **options):
         super().__init__("uvlf_bouwens2015", options)

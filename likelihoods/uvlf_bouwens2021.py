@@ -16,5 +16,5 @@ class UVLFBouwens2021(UVLF):
         Those of ``uvlf_bouwens2021.yaml``; see `UVLF`.
     """
 
-    def __init__(self, redshifts: np.ndarray, **options):
+    def __init__(self, redshifts: np.ndarray, /, **options):
         super().__init__("uvlf_bouwens2021", options)

@@ -58,7 +58,7 @@ class NeutralFraction:
     outputs = ("x_HI",)
     names = ()
 
-    def __init__(self, redshifts: np.ndarray, **options):
+    def __init__(self, redshifts: np.ndarray, /, **options):
         given = with_defaults("x_HI", options)
         self.points = [_read_point(point, given["known"]) for point in given["points"]]
         if not self.points:
