@@ -37,6 +37,16 @@ PUBLIC = {
         "http://loco.lab.asu.edu/download/790/figure1_plotdata.csv",
         "edges2018_figure1.csv",
     ),
+    "21cmGEM": Public(
+        "24,562 training and 1,704 test signals of 21cmGEM (Cohen et al. 2020) as 21cmVAE and 21cmLSTM use them",
+        "https://zenodo.org/record/5084114/files/dataset_21cmVAE.h5?download=1",
+        "dataset_21cmVAE.h5",
+    ),
+    "ARES": Public(
+        "23,896 training and 1,704 test signals of ARES as 21cmLSTM uses them (Dorigo Jones et al. 2024)",
+        "https://zenodo.org/record/13840725/files/dataset_ARES.h5?download=1",
+        "dataset_ARES.h5",
+    ),
 }
 """By the name that `lstmfit data fetch` takes."""
 

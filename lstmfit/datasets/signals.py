@@ -1,10 +1,12 @@
 """Sets of signals to train and test on: one HDF5 file in the layout of the public 21cmVAE and 21cmLSTM sets."""
 
 from dataclasses import dataclass, field
+from importlib import resources
 from pathlib import Path
 
 import h5py
 import numpy as np
+import yaml
 
 from lstmfit.errors import InputError
 from lstmfit.files import replacing
@@ -34,6 +36,10 @@ class Split:
 
     def __len__(self):
         return len(self.theta)
+
+    def rows(self, which) -> "Split":
+        """Some of the rows."""
+        return Split(self.theta[which], self.signal[which], {k: v[which] for k, v in self.extras.items()})
 
 
 @dataclass(frozen=True)
@@ -66,80 +72,188 @@ def load_signals(path, splits=("train", "val", "test")) -> SignalSet:
     Parameters
     ----------
     path : path
-        HDF5 with ``par_train``, ``signal_train``, ... and the attributes that `lstmfit simulate` writes.
+        One of: an HDF5 file of `lstmfit simulate`; the public 21cmGEM file of 21cmVAE (``par_train``,
+        ``signal_train``, ...); the public ARES file of 21cmLSTM (``train_data``, ``train_labels``, ...); a folder with
+        the plain-text 21cmGEM tables (``Par_train_21cmGEM.txt``, ``T21_train_21cmGEM.txt``, ...).
     splits : sequence of str
         What to read; the others come back empty.
+
+    Returns
+    -------
+    SignalSet
+        Where the file has no validation split, the last eighth of the training split is taken for it.
 
     Raises
     ------
     InputError
-        No such file, another layout, shapes that do not fit together, or values that are not finite.
+        No such file, another layout, shapes that do not fit together, or values that cannot be trained on: not
+        finite, a constant or impossible parameter column, a row that is there twice.
     """
     path = Path(path)
+    if path.is_dir():
+        return _check(path, _read_text(path), splits)
     if not path.is_file():
         raise InputError(f"no set of signals {path}; `lstmfit simulate -o {path.name} -n 4096` makes one")
     try:
         with h5py.File(path, "r") as file:
-            return _read(path, file, splits)
+            named = "parameters" in file.attrs
+            return _check(path, _read_named(path, file) if named else _read_public(path, file), splits)
     except OSError as error:
         raise InputError(f"{path} is not a whole HDF5 file ({error}); copy or make it again") from None
 
 
-def _read(path, file, splits):
-    missing = [name for name in ("parameters", "log", "min", "max") if name not in file.attrs] + (
-        [] if "redshifts" in file else ["redshifts"]
-    )
+@dataclass(frozen=True)
+class _Raw:
+    """What a reader found, still unread where it is in HDF5."""
+
+    redshifts: np.ndarray
+    columns: list[dict]
+    splits: dict
+    record: dict
+
+
+def _read_named(path, file) -> _Raw:
+    """The layout of `lstmfit simulate`: names, ranges and grid are in the file."""
+    missing = [name for name in ("log", "min", "max") if name not in file.attrs]
+    missing += [] if "redshifts" in file else ["redshifts"]
     if missing:
         raise InputError(f"{path} is not a set of signals: {', '.join(missing)} is missing")
     names = [str(name) for name in file.attrs["parameters"]]
     blank = [""] * len(names)
-    parameters = tuple(
-        Parameter(name, float(low), float(high), bool(log), str(unit), str(latex))
-        for name, low, high, log, unit, latex in zip(
-            names,
-            file.attrs["min"],
-            file.attrs["max"],
-            file.attrs["log"],
-            file.attrs.get("units", blank),
-            file.attrs.get("latex", blank),
-        )
-    )
-    redshifts = file["redshifts"][()].astype(float)
-    if len(redshifts) < 2 or not (np.diff(redshifts) > 0).all():
-        raise InputError(f"{path}: the redshift grid is not ascending; sort it and the signals with it")
-    read = {split: _split(path, file, split, len(names), len(redshifts), split in splits) for split in SPLITS}
+    keys = ("log", "min", "max"), ("units", "latex")
+    values = [file.attrs[key] for key in keys[0]] + [file.attrs.get(key, blank) for key in keys[1]]
+    columns = [
+        {"name": name, "log": bool(log), "min": float(low), "max": float(high), "unit": str(unit), "latex": str(latex)}
+        for name, log, low, high, unit, latex in zip(names, *values)
+    ]
+    splits = {split: _keys(file, f"par_{split}", f"signal_{split}", split) for split in SPLITS}
     record = {
         key: file.attrs[key].item() if hasattr(file.attrs[key], "item") else str(file.attrs[key])
         for key in ("simulator", "simulator_version", "design", "seed", "lstmfit_version")
         if key in file.attrs
     }
-    return SignalSet(redshifts, parameters, **read, record=record)
+    return _Raw(file["redshifts"][()].astype(float), columns, splits, record)
+
+
+def _keys(file, theta, signal, split):
+    if theta not in file or signal not in file:
+        return None
+    extras = {n: file[f"{n}_{split}"] for n in (*EXTRA_HISTORIES, *EXTRA_SCALARS) if f"{n}_{split}" in file}
+    return file[theta], file[signal], extras
+
+
+def presets() -> dict[str, dict]:
+    """Layouts of the public sets, by name (``presets.yaml``)."""
+    text = resources.files("lstmfit.datasets").joinpath("presets.yaml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)
+
+
+def _read_public(path, file) -> _Raw:
+    """A public layout without names: recognised by its keys, described by its preset."""
+    for name, preset in presets().items():
+        order = "{1}_{0}" if preset["keys"]["order"] == "split_name" else "{0}_{1}"
+        keys = {s: [order.format(preset["keys"][what], s) for what in ("theta", "signal")] for s in SPLITS}
+        if keys["train"][0] in file or keys["test"][0] in file:
+            splits = {split: _keys(file, *pair, split) for split, pair in keys.items()}
+            return _Raw(_grid(preset), preset["parameters"], splits, {"set": name})
+    raise InputError(
+        f"{path} is not a set of signals: it has {', '.join(list(file)[:6]) or 'nothing'}; expected par_train and "
+        "signal_train (21cmGEM layout) or train_data and train_labels (ARES layout)"
+    )
+
+
+def _grid(preset):
+    grid = preset["redshifts"]
+    return np.linspace(grid["min"], grid["max"], grid["n"])
+
+
+def _read_text(folder) -> _Raw:
+    """The plain-text 21cmGEM tables: no header, white space, signals on z = 5, 5.1, ... 50."""
+    splits = {}
+    for split in SPLITS:
+        files = [folder / f"{what}_{split}_21cmGEM.txt" for what in ("Par", "T21")]
+        if all(file.is_file() for file in files):
+            try:
+                splits[split] = (*(np.loadtxt(file, ndmin=2) for file in files), {})
+            except ValueError as error:
+                raise InputError(f"{folder}: {files[0].name} or {files[1].name} is no table ({error})") from None
+    if not splits:
+        raise InputError(f"{folder} holds no Par_train_21cmGEM.txt with T21_train_21cmGEM.txt; give their folder")
+    preset = presets()["21cmGEM"]
+    return _Raw(_grid(preset), preset["parameters"], {s: splits.get(s) for s in SPLITS}, {"set": "21cmGEM"})
 
 
 SPLITS = ("train", "val", "test")
 
 
-def _split(path, file, split, n_params, n_channels, wanted):
-    if not wanted or f"par_{split}" not in file:
-        return Split(np.empty((0, n_params)), np.empty((0, n_channels), np.float32))
-    theta, signal = file[f"par_{split}"][()].astype(float), file[f"signal_{split}"][()]
-    if theta.shape != (len(signal), n_params) or signal.shape != (len(theta), n_channels):
-        raise InputError(
-            f"{path}: par_{split} is {theta.shape} and signal_{split} {signal.shape}; "
-            f"expected (n, {n_params}) and (n, {n_channels})"
+def _check(path, raw: _Raw, wanted) -> SignalSet:
+    z, columns = raw.redshifts, raw.columns
+    if len(z) < 2 or not (np.diff(z) > 0).all():
+        raise InputError(f"{path}: the redshift grid is not ascending; sort it and the signals with it")
+    # Ranges that are not in the file are those of the training split, and its tail may have to serve for validation.
+    need_train = "train" in wanted or "min" not in columns[0] or ("val" in wanted and raw.splits["val"] is None)
+    read = {}
+    for split in SPLITS:
+        needed = split in wanted or (split == "train" and need_train)
+        read[split] = _split(path, raw.splits[split], split, columns, len(z), needed)
+    parameters = _parameters(path, columns, read["train"] if len(read["train"]) else read["test"])
+    if raw.splits["val"] is None and len(read["train"]) >= 8:
+        cut = len(read["train"]) - len(read["train"]) // 8
+        read["val"], read["train"] = read["train"].rows(slice(cut, None)), read["train"].rows(slice(cut))
+    empty = Split(np.empty((0, len(columns))), np.empty((0, len(z)), np.float32))
+    return SignalSet(z, parameters, **{s: read[s] if s in wanted else empty for s in SPLITS}, record=raw.record)
+
+
+def _parameters(path, columns, split) -> tuple[Parameter, ...]:
+    parameters = []
+    for i, column in enumerate(columns):
+        values = split.theta[:, i]
+        low, high = (column["min"], column["max"]) if "min" in column else (values.min(), values.max())
+        if len(values) and values.min() == values.max():
+            raise InputError(f"{path}: parameter {column['name']} is {values[0]:g} in every row; leave the column out")
+        parameters.append(
+            Parameter(
+                column["name"],
+                float(low),
+                float(high),
+                column.get("log", False),
+                column.get("unit", ""),
+                column.get("latex", ""),
+            )
         )
-    extras = {
-        name: file[f"{name}_{split}"][()] for name in (*EXTRA_HISTORIES, *EXTRA_SCALARS) if f"{name}_{split}" in file
-    }
-    for name, array in {"par": theta, "signal": signal, **extras}.items():
+    return tuple(parameters)
+
+
+def _split(path, arrays, split, columns, n_channels, wanted) -> Split:
+    if not wanted or arrays is None:
+        return Split(np.empty((0, len(columns))), np.empty((0, n_channels), np.float32))
+    theta, signal = np.array(arrays[0], dtype=float), np.array(arrays[1])
+    extras = {name: np.array(array) for name, array in arrays[2].items()}
+    if theta.shape != (len(signal), len(columns)) or signal.shape != (len(theta), n_channels):
+        raise InputError(
+            f"{path}: the parameters of {split} are {theta.shape} and its signals {signal.shape}; "
+            f"expected (n, {len(columns)}) and (n, {n_channels})"
+        )
+    for name, array in {"parameters": theta, "signal": signal, **extras}.items():
         if len(array) != len(theta):
-            raise InputError(f"{path}: {name}_{split} has {len(array)} rows and par_{split} {len(theta)}")
+            raise InputError(f"{path}: {name} of {split} has {len(array)} rows and the parameters have {len(theta)}")
         bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
         if bad.any():
             raise InputError(
-                f"{path}: {name}_{split} has NaN or infinite values in {bad.sum()} rows, the first is {bad.argmax()}; "
-                "remove those rows"
+                f"{path}: {name} of {split} has NaN or infinite values in {bad.sum()} rows, the first is "
+                f"{bad.argmax()}; remove those rows"
             )
+    for i, column in enumerate(columns):
+        if "zero" in column:
+            theta[theta[:, i] == 0, i] = column["zero"]
+        if column.get("log") and len(theta) and theta[:, i].min() <= 0:
+            raise InputError(
+                f"{path}: {column['name']} of {split} is {theta[:, i].min():g}, but log10 of it is taken; "
+                "it must be positive"
+            )
+    repeated = len(theta) - len(np.unique(theta, axis=0))
+    if repeated:
+        raise InputError(f"{path}: {repeated} rows of {split} repeat the parameters of another row; remove them")
     return Split(theta, signal, extras)
 
 

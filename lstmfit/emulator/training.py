@@ -42,7 +42,7 @@ class Recipe:
         Seed of the initial weights and of the order of the signals.
     """
 
-    updates: int = 120_000
+    updates: int = 70_000
     batch: int = 128
     learning_rate: float = 1.5e-2
     adam_ratio: float = 0.3
@@ -174,12 +174,12 @@ def train(
     order, offset = _Shuffle(recipe.seed, len(training.inputs), recipe.batch), time.monotonic()
     if history.seconds:
         offset -= history.seconds[-1]
-    data = [tf.constant(x) for x in (training.inputs, training.histories, training.scalars, training.weight)]
+    data = training.inputs, training.histories, training.scalars, training.weight
     total, count = 0.0, 0
     while done < recipe.updates:
         n = min(UPDATES_PER_CALL, recipe.updates - done, recipe.validate_every - done % recipe.validate_every)
         rows = np.stack([order.rows(done + i) for i in range(n)])
-        total += float(update(tf.constant(rows), *data)) * n
+        total += float(update(*(tf.constant(x[rows]) for x in data))) * n
         count += n
         done += n
         if done % recipe.validate_every and done < recipe.updates:
@@ -237,16 +237,16 @@ def _compile_update(tf, architecture, recipe, model, optimizer):
     # Compiled by XLA: TensorFlow's own executor is a fifth faster on one core, but two trainings by it differ in the
     # last bit and, after some thousand updates, everywhere.
     @tf.function(autograph=False, jit_compile=True)
-    def update(rows, inputs, histories, scalars, weight):
+    def update(inputs, histories, scalars, weight):
         def body(i, total):
-            batch = [tf.gather(x, rows[i]) for x in (inputs, histories, scalars, weight)]
+            batch = inputs[i], histories[i], scalars[i], weight[i]
             with tf.GradientTape() as tape:
                 loss, objective = loss_of(*batch)
             variables = model.trainable_variables
             optimizer.apply_gradients(zip(tape.gradient(objective, variables), variables))
             return i + 1, total + loss
 
-        m = tf.shape(rows)[0]
+        m = tf.shape(inputs)[0]
         _, total = tf.while_loop(lambda i, _: i < m, body, (tf.constant(0), tf.constant(0.0)))
         return total / tf.cast(m, tf.float32)
 
