@@ -121,7 +121,12 @@ def make_likelihood(name: str, redshifts: np.ndarray, options: dict):
         inspect.signature(found).bind(redshifts, **options)
     except TypeError as error:
         raise InputError(f"likelihood {name}: {error}; its options are {inspect.signature(found)}") from None
-    likelihood = found(redshifts, **options)
+    try:
+        likelihood = found(redshifts, **options)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"likelihood {name}: {error}") from error
     missing = [what for what in ("outputs", "names") if not hasattr(likelihood, what)]
     if missing or not callable(likelihood):
         raise InputError(

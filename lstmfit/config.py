@@ -187,19 +187,23 @@ class Likelihoods(Block):
     @model_validator(mode="before")
     @classmethod
     def _known(cls, data):
-        for name, options in (data or {}).items() if isinstance(data, dict) else ():
+        if not isinstance(data, dict):
+            return data
+        for name, options in data.items():
             if name in cls.model_fields:
                 continue
             if not (name in LIKELIHOODS or "." in name or ":" in name):
                 find_likelihood(name)
             if options is not None and not isinstance(options, dict):
                 raise ValueError(f"{name} is {options!r}; give its options as a mapping, {{}} for the defaults")
-        return data
+        # `planck_tau:` with nothing behind it means its defaults.
+        others = {name: options or {} for name, options in data.items() if name not in cls.model_fields}
+        return data | others
 
     @property
     def others(self) -> dict[str, dict]:
         """Options of every likelihood but the global signal's, by name."""
-        return {name: dict(options or {}) for name, options in (self.__pydantic_extra__ or {}).items()}
+        return {name: dict(options) for name, options in (self.__pydantic_extra__ or {}).items()}
 
 
 def _resolve_d(value):

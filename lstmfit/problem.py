@@ -156,15 +156,16 @@ def build(config: RunConfig, spectrum: Spectrum | None = None) -> Problem:
     options = config.likelihood.others
     for name, given in options.items():
         likelihoods[name] = make_likelihood(name, signal.redshifts, {k: v for k, v in given.items() if k != "mock"})
-    _check_outputs(signal, likelihoods)
+    _check_outputs(signal, likelihoods, config.signal is not None)
     _make_mocks(config, signal, likelihoods, options)
     space = make_space(config, signal, likelihoods)
     truth = true_parameters(config, signal)
     return Problem(signal, space, likelihoods, spectrum, truth, options)
 
 
-def _check_outputs(signal, likelihoods):
-    parameters = [p.name for p in signal.parameters]
+def _check_outputs(signal, likelihoods, formula):
+    # The tau of a formula is no optical depth of the CMB: only a model's parameters may stand in for outputs.
+    parameters = [] if formula else [p.name for p in signal.parameters]
     for name, likelihood in likelihoods.items():
         for output in likelihood.outputs:
             if output in signal.where and output in parameters:

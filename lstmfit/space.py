@@ -136,8 +136,9 @@ def make_space(config: RunConfig, signal, likelihoods: dict) -> ParameterSpace:
     helpers = [name for name in blocks if name not in used and name not in derived]
     for name in helpers:
         if name not in in_texts:
-            close = difflib.get_close_matches(name, used, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"the parameters are {', '.join(used)}"
+            by_small_letters = {known.lower(): known for known in used}
+            close = difflib.get_close_matches(name.lower(), by_small_letters, 1)
+            hint = f"did you mean {by_small_letters[close[0]]!r}?" if close else f"the parameters are {', '.join(used)}"
             raise InputError(f"params: nobody uses {name!r}; {hint}")
     for name in derived:
         if name in used:
