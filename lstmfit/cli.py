@@ -177,6 +177,111 @@ def plot(folder: Annotated[Path, typer.Argument(help="Output folder of a fit.")]
 
 
 @app.command()
+def bias(
+    folder: Annotated[Path, typer.Argument(help="Output folder of a fit with an emulator.")],
+    truth: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Simulator, or the folder of a direct fit; by default what the emulator was trained on."),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", help="Posterior points to simulate; finished ones are reused.")] = 500,
+    seed: Annotated[int, typer.Option(help="Seed of the choice of points.")] = 0,
+    jobs: Jobs = None,
+    json_file: Json = None,
+):
+    """Measure how far the emulator moved posterior and evidence, against the simulator."""
+    from lstmfit.analysis.bias import bias_between, measure_bias, write_bias
+    from lstmfit.analysis.chains import read_run
+    from lstmfit.driver import load_problem
+
+    done = read_run(folder, load_problem(folder))
+    if truth is not None and Path(truth).is_dir():
+        result = bias_between(done, read_run(truth, load_problem(truth)), seed)
+    else:
+        with _bar("point") as progress:
+            result = measure_bias(done, truth, n, jobs=jobs, seed=seed, progress=progress)
+        write_bias(folder, result)
+    _show_bias(result)
+    _write_json(result, json_file)
+
+
+@contextlib.contextmanager
+def _bar(unit):
+    from tqdm import tqdm
+
+    with tqdm(unit=unit, dynamic_ncols=True, disable=None) as bar:
+
+        def progress(done, total):
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+def _show_bias(result):
+    from lstmfit.analysis.bias import bias_lines
+
+    rows = []
+    for name, p in result["parameters"].items():
+        true_bias = "" if p["true_bias"] is None else f"{p['true_bias']:.2f}"
+        rows.append((name, f"{p['shift']:+.3f}", f"{p['bias_err']:.3f}", f"{p['std_ratio']:.3f}", true_bias))
+    _table(("parameter", "emulated - true (sigma)", "±", "width ratio", "true bias"), rows)
+    for line in bias_lines(result):
+        typer.echo(line)
+
+
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="A run's folder, or the beginning of any chain's file names.")],
+    b: Annotated[Path, typer.Argument(help="The other; the truth where there is one.")],
+    log10: Annotated[str, typer.Option(metavar="NAME,...", help="Columns to take log10 of.")] = "",
+    plot: Annotated[Optional[Path], typer.Option("--plot", help="PNG of both corner plots.")] = None,  # noqa: UP045
+    seed: Annotated[int, typer.Option(help="Seed of the estimates' draws.")] = 0,
+    json_file: Json = None,
+):
+    """Compare two posteriors: any chains that anesthetic reads, parameters matched by name."""
+    from lstmfit.analysis.compare import align, read_chain
+    from lstmfit.analysis.compare import compare as compare_chains
+
+    one, two, names = align(read_chain(a), read_chain(b), [n for n in log10.split(",") if n])
+    result = compare_chains(one.samples, two.samples, names, seed)
+    if plot is not None:
+        from lstmfit.analysis.plots import corner_of_two
+
+        corner_of_two(one, two, names, plot)
+    rows = [
+        (
+            name,
+            f"{p['mean_a']:.4g} ± {p['std_a']:.2g}",
+            f"{p['mean_b']:.4g} ± {p['std_b']:.2g}",
+            f"{p['bias']:.2f} ± {p['bias_err']:.2f}",
+            f"{p['difference_sigma']:.2f}",
+            f"{p['ks']:.3f}",
+            f"{p['ks_p']:.2g}",
+            f"{p['width_ratio']:.2f}",
+        )
+        for name, p in result["parameters"].items()
+    ]
+    _table(("parameter", "A", "B", "bias (sigma B)", "difference", "KS", "p", "widths A/B"), rows)
+    for ending, what in (("", "D_KL(B || A)"), ("_reverse", "D_KL(A || B)")):
+        parts = [
+            f"{name} {_with_error(result[key + ending], result[key + ending + '_err'])}"
+            for name, key in (("Gaussian", "D_KL_gaussian"), ("nearest neighbours", "D_KL"))
+        ]
+        typer.echo(f"{what} [nat]: {', '.join(parts)}")
+    for label in "ab":
+        logz = _with_error(result[f"logZ_{label}"], result[f"logZ_{label}_err"], 2)
+        size = f"{result[f'n_{label}']:,} rows worth {result[f'ess_{label}']:,.0f}"
+        typer.echo(f"{label.upper()}: logZ {logz}, {size}")
+    _write_json(result, json_file)
+
+
+def _with_error(value, error, digits=3):
+    if value is None:
+        return "unknown"
+    return f"{value:.{digits}f}" if error is None else f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+@app.command()
 def check(
     run: Annotated[str, typer.Argument(help="Run file, or the name of a shipped one.")],
     json_file: Json = None,

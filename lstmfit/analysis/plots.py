@@ -58,6 +58,33 @@ def corner(run: Run, path) -> None:
     _save(figure, path)
 
 
+def corner_of_two(a, b, names, path) -> None:
+    """Corner plots of two chains above each other.
+
+    Parameters
+    ----------
+    a, b : lstmfit.analysis.compare.Chain
+        As `lstmfit.analysis.compare.align` gives them.
+    names : list of str
+        Parameters to draw.
+    path : path
+        PNG to write.
+    """
+    from anesthetic import make_2d_axes
+    from matplotlib.patches import Patch
+
+    size = max(4.0, 1.45 * len(names))
+    figure = _figure(figsize=(size, size))
+    labels = {name: b.samples.get_label(name) for name in names}
+    _, axes = make_2d_axes(names, labels=labels, fig=figure, upper=False, ticks="outer")
+    for chain, color in ((b, GREY), (a, BLUE)):
+        chain.samples.plot_2d(axes, kinds={"lower": "kde_2d", "diagonal": "kde_1d"}, color=color, alpha=0.7)
+    handles = [Patch(color=color, label=chain.label) for chain, color in ((a, BLUE), (b, GREY))]
+    figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(0.9, 0.88), frameon=False, fontsize=12)
+    figure.align_labels()
+    _save(figure, path)
+
+
 def _draw_prior(axis, distribution):
     """Density of the prior on the scale of the posterior's curve, which anesthetic draws with a peak of one."""
     x, y = axis.lines[-1].get_data()

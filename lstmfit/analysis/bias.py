@@ -1,0 +1,382 @@
+"""Emulation bias of a finished run: how far the emulator moved the posterior and the evidence.
+
+The truth comes from the simulator at points of the emulated posterior, by importance weights exp(lnL_true - lnL_emu),
+or from a second run that used the simulator itself. Everything is in the space of the prior (log10 where it is
+log-uniform), with weights.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from lstmfit import config as run_file
+from lstmfit.analysis.chains import Run
+from lstmfit.analysis.reweight import choose_points, effective_size, k_hat_limit, pareto_smooth
+from lstmfit.analysis.truth import TruthCache, cache_path
+from lstmfit.errors import InputError
+from lstmfit.files import write_text
+from lstmfit.likelihoods.global_signal import interpolation_matrix
+from lstmfit.problem import Problem, build
+
+MOST_FAILURES = 0.05
+"""Fraction of failed simulations above which what is left no longer represents the posterior."""
+SMALL = 0.1
+"""Bias in sigma below which no reader of a corner plot could see it."""
+
+
+def truth_problem(run: Run, simulator: str) -> Problem:
+    """The run's problem with the simulator in place of the emulator, and so without an emulator error.
+
+    Raises
+    ------
+    InputError
+        The simulator is unknown or not installed, or has other parameters.
+    """
+    config = run_file.load(run.folder / "run.yaml")
+    block = config.likelihood.global_signal.model_copy(update={"emulator_error": False})
+    changes = {
+        "emulator": None,
+        "signal": None,
+        "simulator": simulator,
+        "likelihood": config.likelihood.model_copy(update={"global_signal": block}),
+        # The data are there; a mock's recipe may need the emulator that has been taken out.
+        "data": run_file.Data(file="data.csv"),
+    }
+    try:
+        problem = build(config.model_copy(update=changes), run.problem.spectrum)
+    except ImportError as error:
+        raise InputError(
+            f"the simulator {simulator} is not installed ({error}); type: pip install 'lstmfit[simulate]'"
+        ) from error
+    if problem.names != run.problem.names:
+        raise InputError(
+            f"{simulator} has parameters {', '.join(problem.names)}; the run sampled {', '.join(run.problem.names)}; "
+            "give the simulator that the emulator was trained on"
+        )
+    return problem
+
+
+def emulated_simulator(run: Run) -> str:
+    """Name of the simulator that the run's emulator was trained on.
+
+    Raises
+    ------
+    InputError
+        The run used no emulator, or one that does not say.
+    """
+    emulator = run.problem.signal.emulator
+    if emulator is None:
+        raise InputError(
+            f"{run.folder} was fitted with {run.problem.signal.name} itself, so there is no emulation bias; "
+            "give the folder of a fit with an emulator"
+        )
+    name = emulator.record.get("simulator")
+    if not name:
+        raise InputError(f"{emulator.name} does not say which simulator it emulates; give --truth SIMULATOR or a run")
+    return str(name)
+
+
+def measure_bias(
+    run: Run, simulator: str | None = None, n: int = 500, *, jobs: int | None = None, seed: int = 0, progress=None
+) -> dict:
+    """Measure the emulation bias by reweighting with the simulator.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run with an emulator.
+    simulator : str, optional
+        The truth; by default what the emulator was trained on.
+    n : int
+        Posterior points to simulate; a later, larger n reuses them.
+    jobs : int, optional
+        Processes; all cores by default.
+    seed : int
+        Which points.
+    progress : callable, optional
+        Called with (finished, n).
+
+    Returns
+    -------
+    dict
+        See `reweighted`, and ``failures``: how many simulations failed and the first message.
+
+    Raises
+    ------
+    InputError
+        As `truth_problem`; fewer than 25 points; or the simulator fails at all of them.
+    """
+    simulator = emulated_simulator(run) if simulator is None else simulator
+    if isinstance(n, bool) or n < 25:
+        raise InputError(f"n is {n}; at least 25 points are needed to judge the weights, 500 are usual")
+    problem, truth = run.problem, truth_problem(run, simulator)
+    rows, base = choose_points(run.samples.get_weights(), n, np.random.default_rng(seed))
+    if len(rows) < 25:
+        raise InputError(
+            f"{run.folder}: the chain has {len(rows)} points with weight; at least 25 are needed, so fit with more "
+            "live points"
+        )
+    theta = run.samples[list(problem.names)].to_numpy()[rows]
+    full = np.array([truth.signal_parameters(t).copy() for t in theta])
+    outputs, messages = TruthCache(cache_path(run.folder, simulator), simulator).simulate(full, jobs, progress)
+    failed = np.array([bool(m) for m in messages])
+    if failed.all():
+        raise InputError(f"{simulator} fails at all {len(failed)} points; the first: {messages[0]}")
+    theta, outputs, base = theta[~failed], outputs[~failed], base[~failed] / base[~failed].sum()
+    emulated = np.array([problem.loglikelihood(t)[0] for t in theta])
+    true = np.array([truth.loglikelihood_of(o, t) for o, t in zip(outputs, theta)])
+    result = reweighted(to_natural(run, theta), base, true - emulated, list(problem.names), run.truth())
+    result["truth"] = simulator
+    result["failures"] = {"n": int(failed.sum()), "first": next((m for m in messages if m), None)}
+    result["signal_rms_mK"] = _signal_rms(problem, truth, theta, outputs, base, result.pop("_weights"))
+    result["verdict"] = _verdict(result)
+    return result
+
+
+def to_natural(run: Run, theta: np.ndarray) -> np.ndarray:
+    """Sampled parameters (n, d) in the space of the prior; a new array."""
+    out = np.array(theta, dtype=float)
+    for i, name in enumerate(run.problem.names):
+        if run.log10[name]:
+            out[:, i] = np.log10(out[:, i])
+    return out
+
+
+def reweighted(x: np.ndarray, base: np.ndarray, log_ratio: np.ndarray, names: list[str], truth=None) -> dict:
+    """Bias, divergence and evidence shift from points of the emulated posterior and their log ratios.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        (n, d) points of the emulated posterior in the space of the prior.
+    base : numpy.ndarray
+        (n,) their weights, summing to one.
+    log_ratio : numpy.ndarray
+        (n,) lnL_true - lnL_emu; -inf where the true likelihood vanishes.
+    names : list of str
+        d names.
+    truth : mapping of str to float, optional
+        True values.
+
+    Returns
+    -------
+    dict
+        ``parameters``: by name, ``bias`` = |mean_emu - mean_true| / std_true (Dorigo Jones et al. 2023,
+        arXiv:2310.02503), its Monte-Carlo error ``bias_err``, the signed ``shift`` = (mean_emu - mean_true) / std_true,
+        ``std_ratio`` = std_emu / std_true and ``true_bias`` = |mean_true - truth| / std_true or None;
+        ``D_KL`` of the true from the emulated posterior in nats and ``D_KL_err``; ``D_KL_half_variance``, half the
+        variance of the log ratio under the true posterior (Bevins et al. 2025, arXiv:2503.13263), which agrees where
+        the ratio is small; ``dlogZ`` = logZ_true - logZ_emu, what has to be added to the run's evidence, and
+        ``dlogZ_err``; ``khat``, ``khat_limit``; ``ess``; ``n``.
+
+    Notes
+    -----
+    The means under both posteriors come from the same points, so that their scatter cancels in the difference. Errors
+    are linear propagation (influence functions) over independent points. D_KL is that of the smoothed weights from
+    the base weights, which is never negative and of second order in the ratio.
+    """
+    if not np.isfinite(np.max(log_ratio)):
+        raise InputError("the true likelihood vanishes at every point; the emulator or the truth is another model")
+    log_weights, khat = pareto_smooth(np.log(base) + log_ratio)
+    top = log_weights.max()
+    w = np.exp(log_weights - top)
+    total = w.sum()
+    w = w / total
+    ratio = w / base
+    mean_emu, mean = base @ x, w @ x
+    std_emu, std = np.sqrt(base @ (x - mean_emu) ** 2), np.sqrt(w @ (x - mean) ** 2)
+    if not (std > 0).all():
+        raise InputError(f"the true posterior of {names[int(np.argmin(std))]} sits on a single point; use more points")
+    influence = base[:, None] * (ratio[:, None] * (x - mean) - (x - mean_emu))
+    shift, shift_err = (mean_emu - mean) / std, np.sqrt(np.sum(influence**2, axis=0)) / std
+    log_of_ratio = np.log(ratio, where=ratio > 0, out=np.zeros_like(ratio))
+    d_kl = float(w @ log_of_ratio)
+    d_kl_influence = base * (ratio * (log_of_ratio - d_kl) - (ratio - 1.0))
+    finite = np.isfinite(log_ratio)
+    spread = np.average((log_ratio[finite] - np.average(log_ratio[finite], weights=w[finite])) ** 2, weights=w[finite])
+    parameters = {}
+    for i, name in enumerate(names):
+        known = None if truth is None else truth.get(name)
+        parameters[name] = {
+            "bias": float(abs(shift[i])),
+            "bias_err": float(shift_err[i]),
+            "shift": float(shift[i]),
+            "std_ratio": float(std_emu[i] / std[i]),
+            "true_bias": None if known is None else float(abs(mean[i] - known) / std[i]),
+        }
+    return {
+        "parameters": parameters,
+        "mean_bias": float(np.mean(np.abs(shift))),
+        "D_KL": max(d_kl, 0.0),
+        "D_KL_err": float(np.sqrt(np.sum(d_kl_influence**2))),
+        "D_KL_half_variance": float(0.5 * spread),
+        "dlogZ": float(top + np.log(total)),
+        "dlogZ_err": float(np.sqrt(np.sum((base * (ratio - 1.0)) ** 2))),
+        "khat": float(khat) if np.isfinite(khat) else None,
+        "khat_limit": k_hat_limit(len(x)),
+        "ess": effective_size(w),
+        "n": len(x),
+        "_weights": w,
+    }
+
+
+def weighted_percentile(x: np.ndarray, weights: np.ndarray, percent: float) -> float:
+    """Percentile of weighted numbers (n,)."""
+    order = np.argsort(x)
+    cumulative = np.cumsum(weights[order])
+    return float(np.interp(percent / 100.0, (cumulative - 0.5 * weights[order]) / cumulative[-1], x[order]))
+
+
+def _signal_rms(problem, truth, theta, outputs, base, weights):
+    """68 % of the rms difference between posterior signals and a mock's true one, as in 21cmLSTM's own figures.
+
+    r_s = sqrt(mean_nu (T_true - T(theta_s))^2) (Dorigo Jones et al. 2024, arXiv:2410.07619), with weights, which the
+    published notebooks leave out: by the emulator at the emulated posterior, by the simulator at the true one.
+    """
+    spectrum = problem.spectrum
+    if spectrum.truth is None:
+        return None
+
+    def rms(signals, redshifts):
+        matrix = interpolation_matrix(redshifts, spectrum.frequency)
+        on_channels = signals if matrix is None else signals @ matrix.T
+        return np.sqrt(np.mean((on_channels - spectrum.truth) ** 2, axis=1))
+
+    emulated = np.array([np.array(problem.signal(problem.signal_parameters(t)), dtype=float) for t in theta])
+    values = {
+        "emulated_68": weighted_percentile(rms(emulated, problem.signal.redshifts), base, 68.0),
+        "true_68": weighted_percentile(
+            rms(outputs[:, truth.signal.where["signal"]], truth.signal.redshifts), weights, 68.0
+        ),
+    }
+    values["noise"] = float(np.sqrt(np.mean((spectrum.temperature - spectrum.truth) ** 2)))
+    return values
+
+
+def _verdict(result) -> dict:
+    """Whether the figures can be trusted, what they say, and what to do where they cannot."""
+    khat, n = result["khat"], result["n"]
+    failed = result["failures"]["n"]
+    name, worst = max(result["parameters"].items(), key=lambda item: item[1]["bias"])
+    figure = f"{worst['bias']:.2g} ± {worst['bias_err']:.1g} sigma in {name}"
+    if khat is None or khat > result["khat_limit"]:
+        shown = "unknown" if khat is None else f"{khat:.2f}"
+        text = (
+            f"k-hat is {shown}, above {result['khat_limit']:.2f}: the true posterior is too far from the emulated one "
+            "for these weights, and the figures are no more than a lower limit; use more points (-n) or a direct fit "
+            "(simulator: in place of emulator: in the run file, then --truth ITS_FOLDER)"
+        )
+        return {"trusted": False, "text": text}
+    if failed > MOST_FAILURES * (n + failed):
+        text = f"{failed} of {n + failed} simulations failed, too many for the others to represent the posterior"
+        return {"trusted": False, "text": text}
+    if worst["bias_err"] > SMALL:
+        text = f"largest bias {figure}; the error is too large to say more, use more points (-n)"
+    elif worst["bias"] < SMALL:
+        text = f"the emulator is good for these data: largest bias {figure}"
+    elif worst["bias"] < 0.5:
+        text = f"the emulator can be seen in these data: largest bias {figure}"
+    else:
+        text = f"the emulator biases this fit: largest bias {figure}; use the reweighted posterior or a direct fit"
+    return {"trusted": True, "text": text}
+
+
+def bias_between(run: Run, true_run: Run, seed: int = 0) -> dict:
+    """Emulation bias against a direct fit, in the shape that `measure_bias` has.
+
+    Parameters
+    ----------
+    run, true_run : Run
+        The same data fitted with the emulator and with the simulator.
+    seed : int
+        Of the samples that the divergence is estimated from.
+
+    Returns
+    -------
+    dict
+        As `reweighted`; ``khat`` is None, ``ess`` and ``n`` are those of the poorer chain. The two chains are
+        independent, so the errors are those of two finite chains and much larger than by reweighting.
+
+    Raises
+    ------
+    InputError
+        The runs are of other data or of other parameters.
+    """
+    from lstmfit.analysis.compare import compare
+
+    spectra = run.problem.spectrum, true_run.problem.spectrum
+    if not all(
+        np.shape(getattr(spectra[0], what)) == np.shape(getattr(spectra[1], what))
+        and np.allclose(getattr(spectra[0], what), getattr(spectra[1], what), rtol=1e-6, atol=1e-6)
+        for what in ("frequency", "temperature")
+    ):
+        raise InputError(
+            f"{run.folder} and {true_run.folder} are fits of different data; `lstmfit compare` takes any two chains"
+        )
+    if set(run.problem.names) != set(true_run.problem.names):
+        raise InputError(
+            f"{run.folder} sampled {', '.join(run.problem.names)}; {true_run.folder} sampled "
+            f"{', '.join(true_run.problem.names)}; the direct fit needs the same run file"
+        )
+    figures = compare(run.natural(), true_run.natural(), names=list(run.problem.names), seed=seed)
+    truth, parameters = run.truth(), {}
+    dlogZ = None if figures["logZ_a"] is None else figures["logZ_b"] - figures["logZ_a"]
+    for name, p in figures["parameters"].items():
+        known = truth.get(name)
+        parameters[name] = {
+            "bias": p["bias"],
+            "bias_err": p["bias_err"],
+            "shift": p["shift"],
+            "std_ratio": p["width_ratio"],
+            "true_bias": None if known is None else abs(p["mean_b"] - known) / p["std_b"],
+        }
+    return {
+        "parameters": parameters,
+        "mean_bias": float(np.mean([p["bias"] for p in parameters.values()])),
+        "D_KL": figures["D_KL"],
+        "D_KL_err": figures["D_KL_err"],
+        "D_KL_gaussian": figures["D_KL_gaussian"],
+        "dlogZ": dlogZ,
+        "dlogZ_err": None if dlogZ is None else float(np.hypot(figures["logZ_a_err"], figures["logZ_b_err"])),
+        "khat": None,
+        "ess": min(figures["ess_a"], figures["ess_b"]),
+        "n": min(figures["n_a"], figures["n_b"]),
+        "truth": str(true_run.folder),
+        "verdict": {"trusted": True, "text": "against a direct fit; errors are those of two independent chains"},
+    }
+
+
+def bias_lines(result: dict) -> list[str]:
+    """Divergence, evidence, weights and verdict of `measure_bias` or `bias_between` in words."""
+    n, failed = result["n"], result.get("failures", {"n": 0})
+    lines = [f"D_KL {_figure(result, 'D_KL', 4)} nat   logZ_true - logZ_emulated {_figure(result, 'dlogZ', 3)}"]
+    if result["khat"] is not None:
+        lines.append(
+            f"k-hat {result['khat']:.2f} (limit {result['khat_limit']:.2f})   "
+            f"effective sample {result['ess']:.0f} of {n}   failed simulations {failed['n']}"
+        )
+    if failed["n"]:
+        lines.append(f"the first failure: {failed['first']}")
+    rms = result.get("signal_rms_mK")
+    if rms is not None:
+        lines.append(
+            f"signal rms from the truth, 68 %: {rms['emulated_68']:.2f} mK (by the simulator {rms['true_68']:.2f} mK) "
+            f"at {rms['noise']:.1f} mK of noise"
+        )
+    return [*lines, result["verdict"]["text"]]
+
+
+def _figure(result, key, digits):
+    value, error = result[key], result[f"{key}_err"]
+    return "unknown" if value is None else f"{value:.{digits}f} ± {'?' if error is None else f'{error:.{digits}f}'}"
+
+
+def bias_file(folder) -> Path:
+    """Where a run's measured bias lies: named like the chain, so that it goes when the chain goes."""
+    return Path(folder) / "chain_bias.json"
+
+
+def write_bias(folder, result: dict) -> None:
+    """Keep the result of `measure_bias` in the run's folder, for the report."""
+    write_text(bias_file(folder), json.dumps(result, indent=2) + "\n")

@@ -1,0 +1,307 @@
+"""Two posteriors side by side: any chains that anesthetic reads."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lstmfit.analysis.chains import _anesthetic_seed
+from lstmfit.analysis.divergence import gaussian_divergence, nearest_neighbour_divergence, with_error
+from lstmfit.analysis.reweight import choose_points, effective_size
+from lstmfit.errors import InputError, did_you_mean
+
+MOST_NEIGHBOURS = 4000
+"""Equal-weight samples that the nearest-neighbour estimate uses: more cost time and gain little."""
+LEAST = 25
+"""Effective samples below which nothing can be said about a chain."""
+BOOKKEEPING = ("logL", "logL_birth", "nlive", "insertion", "chain", "minuslogpost", "chi2", "rank")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain and where it came from.
+
+    Parameters
+    ----------
+    label : str
+        For messages and pictures.
+    samples : anesthetic.Samples
+        Weighted samples.
+    log10 : frozenset of str
+        Columns that are log10 already, since the run's own prior says so.
+    """
+
+    label: str
+    samples: object
+    log10: frozenset = frozenset()
+
+
+def find_root(path) -> Path:
+    """Root of the chain files that a path means: the root itself, or a folder with one chain in it.
+
+    Raises
+    ------
+    InputError
+        No chain there, or several.
+    """
+    path = Path(path).expanduser()
+    if not path.is_dir():
+        if path.suffix == ".csv" and path.is_file():
+            return path
+        for ending in ("_dead-birth.txt", "dead-birth.txt", ".txt", ".paramnames"):
+            if path.name.endswith(ending) and path.is_file():
+                return path.with_name(path.name[: -len(ending)].rstrip("_") if ending == ".txt" else
+                                      path.name[: -len(ending)])  # fmt: skip
+        if path.parent.is_dir() and any(p.name.startswith(path.name) for p in path.parent.iterdir()):
+            return path
+        raise InputError(f"no chain at {path}; give a folder, or the common beginning of the chain files' names")
+    roots = set()
+    for ending in ("_dead-birth.txt", "dead-birth.txt", ".1.txt", "_1.txt", ".csv"):
+        found = {p.with_name(p.name[: -len(ending)]) for p in path.glob(f"*{ending}") if p.name != "data.csv"}
+        roots |= {p.with_suffix(".csv") for p in found} if ending == ".csv" else found
+        if roots:
+            break
+    if (path / "chains" / "results.txt").is_file() or (path / "info" / "results.json").is_file():
+        return path
+    if not roots:
+        roots = {p.with_suffix("") for p in path.glob("*.paramnames")}
+    if not roots:
+        raise InputError(f"{path} holds no chain that is known; give the common beginning of the chain files' names")
+    if len(roots) > 1 and path / "chain" not in roots:
+        names = ", ".join(sorted(str(r) for r in roots))
+        raise InputError(f"{path} holds several chains; give one of {names}")
+    return path / "chain" if len(roots) > 1 else roots.pop()
+
+
+def read_chain(path) -> Chain:
+    """Read a run's folder, or any chain that anesthetic knows (PolyChord, MultiNest, UltraNest, GetDist, Cobaya, csv).
+
+    Raises
+    ------
+    InputError
+        No chain, one that is not finished or damaged, or one with fewer than 25 effective samples.
+    """
+    from anesthetic import read_chains
+
+    root = find_root(path)
+    with warnings.catch_warnings():
+        # Missing names are dealt with by `align`; the other warnings are about plotting labels.
+        warnings.simplefilter("ignore")
+        try:
+            samples = read_chains(str(root))
+        except (OSError, ValueError, IndexError, KeyError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"{root}: no chain that anesthetic can read ({reason}); a run that has not finished has none yet"
+            ) from None
+    log10 = _own_log10(root, samples)
+    samples = take_log10(samples, log10)
+    weights = samples.get_weights()
+    if not (np.isfinite(weights).all() and weights.sum() > 0):
+        raise InputError(f"{root}: the weights are not finite numbers above zero; the chain is damaged")
+    size = effective_size(weights)
+    if size < LEAST:
+        raise InputError(
+            f"{root} has {len(samples)} rows worth {size:.1f} samples; at least {LEAST} are needed, so let it finish"
+        )
+    return Chain(str(path), samples, frozenset(log10))
+
+
+def _own_log10(root, samples):
+    """For a run of ours, the columns whose prior lives in log10."""
+    file = root.parent / "run.yaml"
+    if not file.is_file() or root.name != "chain":
+        return []
+    from lstmfit import config as run_file
+    from lstmfit.priors import make_distribution
+
+    blocks = run_file.load(file).params.items()
+    return [n for n, b in blocks if n in samples and b.prior is not None and make_distribution(b.prior).log]
+
+
+def take_log10(samples, names):
+    """A copy with log10 of the named columns.
+
+    Raises
+    ------
+    InputError
+        No such column, or values that are not positive.
+    """
+    samples = samples.copy()
+    known = parameter_names(samples)
+    for name in names:
+        if name not in known:
+            raise InputError(f"--log10: no parameter {name!r} in the chain; {did_you_mean(name, known)}")
+        x = samples[name].to_numpy()
+        if not (x > 0).all():
+            raise InputError(f"--log10 {name}: values down to {x.min():g}; is the column in log10 already?")
+        label = str(samples.get_label(name)).strip("$")
+        samples[name] = np.log10(x)
+        samples.set_label(name, f"$\\log_{{10}}\\,{label}$")
+    return samples
+
+
+def parameter_names(samples) -> list[str]:
+    """Parameter columns of a chain: no bookkeeping, no numbers in place of names, nothing constant."""
+    names = [c[0] if isinstance(c, tuple) else c for c in samples.columns]
+    return [n for n in names if isinstance(n, str) and n not in BOOKKEEPING and not n.startswith("loglike_")]
+
+
+def align(a: Chain, b: Chain, log10=()) -> tuple[Chain, Chain, list[str]]:
+    """Bring two chains to the same parameters in the same space.
+
+    Parameters
+    ----------
+    a, b : Chain
+        The chains.
+    log10 : sequence of str
+        Columns to take log10 of, besides those of our own runs.
+
+    Returns
+    -------
+    a, b : Chain
+        With log10 taken and names settled: a chain without names (no .paramnames) takes the other's, in its order.
+    names : list of str
+        Parameters that both have and that vary, in the order of `b`.
+
+    Raises
+    ------
+    InputError
+        They have no parameter in common, or a name in `log10` is in neither.
+    """
+    a, b = _named_like(a, b), _named_like(b, a)
+    out = []
+    for chain in (a, b):
+        wanted = [name for name in log10 if name not in chain.log10 and name in chain.samples]
+        out.append(Chain(chain.label, take_log10(chain.samples, wanted), chain.log10 | set(wanted)))
+    known = parameter_names(a.samples), parameter_names(b.samples)
+    for name in log10:
+        if name not in known[0] and name not in known[1]:
+            raise InputError(f"--log10: no parameter {name!r} in either chain; {did_you_mean(name, known[1])}")
+    names = [n for n in known[1] if n in known[0] and all(c.samples[n].to_numpy().std() > 0 for c in out)]
+    if not names:
+        raise InputError(
+            f"{a.label} has parameters {', '.join(known[0])}; {b.label} has {', '.join(known[1])}; none in common"
+        )
+    different = [n for n in names if (n in out[0].log10) != (n in out[1].log10)]
+    if different:
+        raise InputError(f"{different[0]} is log10 in one chain only; add --log10 {','.join(different)}")
+    return out[0], out[1], names
+
+
+def _named_like(chain, other):
+    columns = [c[0] if isinstance(c, tuple) else c for c in chain.samples.columns]
+    numbers = [c for c in columns if isinstance(c, (int, np.integer))]
+    names = parameter_names(other.samples)
+    if not numbers or len(numbers) < len(names):
+        return chain
+    renamed = chain.samples.copy()
+    for number, name in zip(numbers, names):
+        renamed[name] = renamed[number].to_numpy()
+    return Chain(chain.label, renamed, chain.log10)
+
+
+def compare(a, b, names: list[str], seed: int = 0) -> dict:
+    """Figures of two weighted samples, A against B: with A emulated and B true, the emulation bias.
+
+    Parameters
+    ----------
+    a, b : anesthetic.Samples
+        In the same space.
+    names : list of str
+        Parameters to compare.
+    seed : int
+        Of equal-weight draws, halves and prior volumes.
+
+    Returns
+    -------
+    dict
+        ``parameters``: by name, ``bias`` = |mean_a - mean_b| / std_b with ``bias_err``, ``difference_sigma`` =
+        |mean_a - mean_b| / sqrt(std_a^2 + std_b^2), ``ks`` (Kolmogorov-Smirnov distance of the weighted marginals)
+        and ``ks_p`` with effective sizes, ``width_ratio`` = std_a / std_b, means and widths. ``D_KL_gaussian``,
+        ``D_KL`` and their errors are D_KL(B || A), by two Gaussians and by nearest neighbours; ``*_reverse`` are
+        D_KL(A || B). ``logZ_a``, ``logZ_b`` are None for chains without evidence. ``ess_a``, ``n_a``, ...
+    """
+    rng = np.random.default_rng(seed)
+    x = [s[list(names)].to_numpy() for s in (a, b)]
+    w = [s.get_weights() / s.get_weights().sum() for s in (a, b)]
+    sizes = [effective_size(v) for v in w]
+    means = [v @ p for v, p in zip(w, x)]
+    stds = [np.sqrt(v @ (p - m) ** 2) for v, p, m in zip(w, x, means)]
+    parameters = {}
+    for i, name in enumerate(names):
+        shift = (means[0][i] - means[1][i]) / stds[1][i]
+        width = stds[0][i] / stds[1][i]
+        distance = ks_distance(x[0][:, i], w[0], x[1][:, i], w[1])
+        parameters[name] = {
+            "bias": float(abs(shift)),
+            "bias_err": float(np.sqrt(width**2 / sizes[0] + (1.0 + 0.5 * shift**2) / sizes[1])),
+            "shift": float(shift),
+            "difference_sigma": float(abs(shift) / np.hypot(1.0, width)),
+            "ks": distance,
+            "ks_p": ks_probability(distance, *sizes),
+            "width_ratio": float(width),
+            "mean_a": float(means[0][i]),
+            "mean_b": float(means[1][i]),
+            "std_a": float(stds[0][i]),
+            "std_b": float(stds[1][i]),
+        }
+    equal = [p[choose_points(v, _equal_size(v), rng)[0]] for v, p in zip(w, x)]
+    figures = {"parameters": parameters}
+    figures |= _divergences("", *reversed(list(zip(x, w))), *reversed(equal), rng)
+    figures |= _divergences("_reverse", *zip(x, w), *equal, rng)
+    for label, samples, size, points in zip("ab", (a, b), sizes, x):
+        figures[f"logZ_{label}"], figures[f"logZ_{label}_err"] = _evidence(samples, seed)
+        figures[f"ess_{label}"], figures[f"n_{label}"] = size, len(points)
+    return figures
+
+
+def _equal_size(weights):
+    return int(min(1.0 / weights.max(), MOST_NEIGHBOURS, np.count_nonzero(weights)))
+
+
+def _divergences(ending, p, q, equal_p, equal_q, rng):
+    """D_KL(P || Q): Gaussian with all weights; by neighbours where the samples are many enough."""
+
+    def gaussian(a, b):
+        parts = [(s.mean(axis=0), np.atleast_2d(np.cov(s, rowvar=False))) for s in (a, b)]
+        return gaussian_divergence(*parts[0], *parts[1])
+
+    d = p[0].shape[1]
+    moments = [(v @ s, np.atleast_2d(np.cov(s, rowvar=False, aweights=v))) for s, v in (p, q)]
+    out = {f"D_KL_gaussian{ending}": gaussian_divergence(*moments[0], *moments[1])}
+    # Halves of both samples must still determine a covariance.
+    if min(len(equal_p), len(equal_q)) < 4 * (d + 2):
+        return out | {f"D_KL_gaussian{ending}_err": None, f"D_KL{ending}": None, f"D_KL{ending}_err": None}
+    out[f"D_KL_gaussian{ending}_err"] = with_error(gaussian, equal_p, equal_q, rng)[1]
+    value, error = with_error(nearest_neighbour_divergence, equal_p, equal_q, rng)
+    return out | {f"D_KL{ending}": value, f"D_KL{ending}_err": error}
+
+
+def ks_distance(x, weights_x, y, weights_y) -> float:
+    """Largest distance of two weighted cumulative distributions."""
+    points = np.sort(np.concatenate([x, y]))
+
+    def cumulative(values, weights):
+        order = np.argsort(values)
+        sums = np.concatenate([[0.0], np.cumsum(weights[order])])
+        return sums[np.searchsorted(values[order], points, side="right")] / sums[-1]
+
+    return float(np.abs(cumulative(x, weights_x) - cumulative(y, weights_y)).max())
+
+
+def ks_probability(distance: float, size_x: float, size_y: float) -> float:
+    """Chance of a larger Kolmogorov-Smirnov distance, with effective sizes (Stephens 1970's correction)."""
+    from scipy.special import kolmogorov
+
+    n = np.sqrt(size_x * size_y / (size_x + size_y))
+    return float(kolmogorov((n + 0.12 + 0.11 / n) * distance))
+
+
+def _evidence(samples, seed):
+    if not hasattr(samples, "logZ"):
+        return None, None
+    with _anesthetic_seed(seed):
+        draws = np.asarray(samples.logZ(500), dtype=float)
+    return float(draws.mean()), float(draws.std())

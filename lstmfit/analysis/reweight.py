@@ -1,0 +1,137 @@
+"""Importance weights that say whether they can be trusted: Pareto smoothing, effective sizes, choice of points."""
+
+import numpy as np
+from scipy.special import logsumexp
+
+K_HAT_LIMIT = 0.7
+"""Above it no finite sample is enough (Vehtari et al. 2024, JMLR 25, 72)."""
+
+NEGLIGIBLE = 1e-9
+
+
+def k_hat_limit(n: int) -> float:
+    """Largest k-hat that `n` draws can cope with: min(1 - 1 / log10 n, 0.7) (Vehtari et al. 2024, Eq. 13)."""
+    return min(1.0 - 1.0 / np.log10(n), K_HAT_LIMIT) if n > 10 else 0.0
+
+
+def fit_generalised_pareto(x: np.ndarray) -> tuple[float, float]:
+    """Fit a generalised Pareto distribution to exceedances.
+
+    The estimator of Zhang & Stephens (2009, Technometrics 51, 316), with the weak prior of Vehtari et al. (2024) that
+    pulls the shape to 0.5 with the weight of ten draws.
+
+    Parameters
+    ----------
+    x : numpy.ndarray
+        (n,) positive exceedances over the threshold, ascending.
+
+    Returns
+    -------
+    k, sigma : float
+        Shape (positive: heavy tail) and scale, in the unit of x.
+    """
+    n, prior = len(x), 3.0
+    m = 30 + int(np.sqrt(n))
+    quartile = x[int(n / 4 + 0.5) - 1]
+    b = 1.0 / x[-1] + (1.0 - np.sqrt(m / (np.arange(m) + 0.5))) / (prior * quartile)
+    shape = np.mean(np.log1p(-b[:, None] * x), axis=1)
+    likelihood = n * (np.log(-b / shape) - shape - 1.0)
+    weights = np.exp(likelihood - logsumexp(likelihood))
+    b_mean = float(np.sum(b * weights))
+    k = float(np.mean(np.log1p(-b_mean * x)))
+    sigma = -k / b_mean
+    return (n * k + 10.0 * 0.5) / (n + 10.0), sigma
+
+
+def pareto_smooth(log_ratios: np.ndarray) -> tuple[np.ndarray, float]:
+    """Pareto-smoothed importance sampling (Vehtari, Simpson, Gelman, Yao & Gabry 2024, JMLR 25, 72).
+
+    The largest min(n/5, 3 sqrt n) ratios are replaced by the expected order statistics of a generalised Pareto
+    distribution that is fitted to them, and cut off at the largest raw one.
+
+    Parameters
+    ----------
+    log_ratios : numpy.ndarray
+        (n,) logarithms of the ratios, up to a constant; not changed.
+
+    Returns
+    -------
+    log_weights : numpy.ndarray
+        (n,) smoothed, with the constant of `log_ratios`.
+    k_hat : float
+        Shape of the tail: the answer is reliable below `k_hat_limit`. 0 where the ratios do not differ; infinite
+        where there are too few of them to tell (fewer than 25).
+    """
+    out = np.array(log_ratios, dtype=float)
+    n = len(out)
+    top = out.max()
+    if np.ptp(out) < 1e-12:
+        return out, 0.0
+    n_tail = int(np.ceil(min(0.2 * n, 3.0 * np.sqrt(n))))
+    if n_tail < 5:
+        return out, np.inf
+    order = np.argsort(out, kind="stable")
+    tail = order[-n_tail:]
+    threshold = np.exp(out[order[-n_tail - 1]] - top)
+    excess = np.exp(out[tail] - top) - threshold
+    if excess[int(n_tail / 4 + 0.5) - 1] < 1e-13:
+        # A tail of ties, such as weights cut off at one value: nothing to fit.
+        return out, 0.0
+    excess = np.maximum(excess, 1e-300)
+    k, sigma = fit_generalised_pareto(excess)
+    p = (np.arange(n_tail) + 0.5) / n_tail
+    quantiles = sigma * np.expm1(-k * np.log1p(-p)) / k if abs(k) > 1e-12 else -sigma * np.log1p(-p)
+    out[tail] = np.minimum(np.log(quantiles + threshold), 0.0) + top
+    return out, k
+
+
+def effective_size(weights: np.ndarray) -> float:
+    """Kish's effective sample size, (sum w)^2 / sum w^2, of weights (n,)."""
+    weights = np.asarray(weights, dtype=float)
+    return float(weights.sum() ** 2 / np.sum(weights**2))
+
+
+def choose_points(weights: np.ndarray, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Choose `n` different points of a weighted chain so that they represent its posterior.
+
+    Sequential Poisson sampling (Ohlsson 1998, J. Off. Stat. 14, 149): each point has a random number u of its own and
+    the n smallest u / w are taken, so that with the same seed a larger choice contains the smaller one. Heavy points
+    are certain to be taken and keep a larger weight; the others come with probability proportional to w and weigh the
+    same. Up to about sum w / max w points all weigh the same.
+
+    Parameters
+    ----------
+    weights : numpy.ndarray
+        (n_all,) posterior weights, not negative.
+    n : int
+        Points wanted; all of weight above 1e-9 of the largest where there are no more.
+    rng : numpy.random.Generator
+        Where the random numbers come from.
+
+    Returns
+    -------
+    rows : numpy.ndarray
+        (n,) ascending.
+    base : numpy.ndarray
+        (n,) weights that sum to one.
+    """
+    weights = np.asarray(weights, dtype=float)
+    u = rng.uniform(size=len(weights))
+    # What a nested-sampling run met on its way up carries nothing of the posterior.
+    positive = np.flatnonzero(weights > NEGLIGIBLE * weights.max())
+    if n >= len(positive):
+        return positive, weights[positive] / weights[positive].sum()
+    w = weights[positive]
+    order = np.argsort(u[positive] / w)
+    rows = order[:n]
+    # c with sum min(1, c w) = n: heavy points are certain.
+    certain = np.zeros(len(w), dtype=bool)
+    while True:
+        c = (n - certain.sum()) / w[~certain].sum()
+        more = ~certain & (c * w >= 1.0)
+        if not more.any():
+            break
+        certain |= more
+    base = w[rows] / np.where(certain, 1.0, c * w)[rows]
+    ascending = np.argsort(rows)
+    return positive[rows[ascending]], base[ascending] / base.sum()

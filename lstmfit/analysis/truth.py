@@ -1,0 +1,211 @@
+"""The truth at points of a chain: simulated once, kept beside the chain, reused by every later run."""
+
+import json
+import logging
+import multiprocessing
+import os
+import re
+import threading
+import time
+import zipfile
+from concurrent import futures
+from pathlib import Path
+
+import numpy as np
+
+from lstmfit.errors import InputError
+from lstmfit.files import replacing
+from lstmfit.simulators.protocol import SimulationError
+
+log = logging.getLogger(__name__)
+
+FLUSH_S = 20.0
+WORTH_IT_S = 15.0
+"""Seconds of work left above which it pays to start processes, which import and compile for some seconds each."""
+
+
+class TruthCache:
+    """Outputs of a simulator at points, in one file that is written whole.
+
+    Parameters
+    ----------
+    path : path
+        The file; made when the first points are simulated.
+    simulator : str
+        A name for `lstmfit.simulators.load`.
+
+    Raises
+    ------
+    InputError
+        As `lstmfit.simulators.load`.
+    """
+
+    def __init__(self, path, simulator: str):
+        self.path, self.simulator = Path(path), simulator
+        self._model = _load(simulator)
+        self._meta = {
+            "simulator": simulator,
+            "version": str(self._model.version),
+            "parameters": [p.name for p in self._model.parameters],
+            "channels": len(self._model.redshifts),
+        }
+        self._outcomes: dict[bytes, np.ndarray | str] = {}
+        self._theta: dict[bytes, np.ndarray] = {}
+        self._read()
+
+    def __len__(self):
+        return len(self._outcomes)
+
+    def _read(self):
+        if not self.path.is_file():
+            return
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                meta, theta = json.loads(str(file["meta"])), file["theta"]
+                outputs, messages = file["outputs"], file["message"]
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            log.warning("%s is damaged and its points are simulated again (%s)", self.path, error)
+            return
+        if meta != self._meta:
+            log.warning("%s is of another version of %s and its points are simulated again", self.path, self.simulator)
+            return
+        for point, output, message in zip(theta, outputs, messages):
+            self._put(point, str(message) or output)
+
+    def _put(self, theta, outcome):
+        key = np.asarray(theta, dtype=float).tobytes()
+        self._theta[key], self._outcomes[key] = np.array(theta, dtype=float), outcome
+
+    def _write(self):
+        blank = np.zeros(2 * self._meta["channels"] + 1, dtype=np.float32)
+        failed = [isinstance(o, str) for o in self._outcomes.values()]
+        with replacing(self.path) as temporary, temporary.open("wb") as file:
+            np.savez(
+                file,
+                meta=json.dumps(self._meta),
+                theta=np.array(list(self._theta.values())),
+                outputs=np.array([blank if bad else o for bad, o in zip(failed, self._outcomes.values())]),
+                message=np.array([o if bad else "" for bad, o in zip(failed, self._outcomes.values())]),
+            )
+
+    def simulate(self, theta: np.ndarray, jobs: int | None = None, progress=None):
+        """Outputs at points, those that are missing simulated; an interruption loses at most 20 seconds of work.
+
+        Parameters
+        ----------
+        theta : numpy.ndarray
+            (n, n_params) physical.
+        jobs : int, optional
+            Processes; all cores by default. Few or fast points are simulated in this process.
+        progress : callable, optional
+            Called with (finished, n).
+
+        Returns
+        -------
+        outputs : numpy.ndarray
+            (n, 2 n_channels + 1): signal in mK, neutral fraction, tau; NaN where the simulator failed.
+        messages : list of str
+            Why, for those that failed; empty for the others.
+        """
+        keys = [np.asarray(t, dtype=float).tobytes() for t in theta]
+        todo = list({key: t for key, t in zip(keys, theta) if key not in self._outcomes}.values())
+        done = len(theta) - len(todo)
+        last, dirty = time.monotonic(), False
+        try:
+            for point, outcome in _outcomes(self.simulator, todo, jobs):
+                self._put(point, outcome)
+                done, dirty = done + 1, True
+                if progress is not None:
+                    progress(done, len(theta))
+                if time.monotonic() - last > FLUSH_S:
+                    self._write()
+                    last, dirty = time.monotonic(), False
+        finally:
+            if dirty:
+                self._write()
+        outputs = np.full((len(theta), 2 * self._meta["channels"] + 1), np.nan)
+        messages = []
+        for i, key in enumerate(keys):
+            outcome = self._outcomes[key]
+            messages.append(outcome if isinstance(outcome, str) else "")
+            if not isinstance(outcome, str):
+                outputs[i] = outcome
+        return outputs, messages
+
+
+def cache_path(folder, simulator: str) -> Path:
+    """Where a run's simulated points lie: named like the chain, so that they go when the chain goes."""
+    return Path(folder) / f"chain_truth_{re.sub(r'[^A-Za-z0-9.]+', '_', simulator)}.npz"
+
+
+_loaded = {}
+
+
+def _load(simulator):
+    """Load a simulator once a process."""
+    if simulator not in _loaded:
+        from lstmfit.simulators import load
+
+        try:
+            _loaded[simulator] = load(simulator)
+        except ImportError as error:
+            raise InputError(
+                f"the simulator {simulator} is not installed ({error}); type: pip install 'lstmfit[simulate]'"
+            ) from error
+    return _loaded[simulator]
+
+
+def _run(simulator, points):
+    """Simulate points in whatever process; a failure is an outcome too, as in `lstmfit.simulators.campaign`."""
+    model, results = _load(simulator), []
+    for theta in points:
+        try:
+            history = model(np.array(theta))
+            output = np.concatenate([history.signal, history.x_HI, [history.tau]]).astype(np.float32)
+            results.append(output if np.isfinite(output).all() else "the result is not finite")
+        except Exception as error:
+            results.append(f"{type(error).__name__}: {error}")
+    return results
+
+
+def _outcomes(simulator, todo, jobs):
+    """Yield (point, outcome): in this process while that is fast, in several where it is not."""
+    jobs = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    begun, i = time.monotonic(), 0
+    # The first call may compile; what it costs says nothing about the others.
+    while i < len(todo):
+        yield todo[i], _run(simulator, [todo[i]])[0]
+        i += 1
+        if i == 1:
+            begun = time.monotonic()
+        elif jobs > 1 and (time.monotonic() - begun) / (i - 1) * (len(todo) - i) > WORTH_IT_S and i >= 3:
+            break
+    if i == len(todo):
+        return
+    per_point = (time.monotonic() - begun) / (i - 1)
+    size = int(np.clip(2.0 / per_point, 1, 64))
+    tasks = [todo[j : j + size] for j in range(i, len(todo), size)]
+    context = multiprocessing.get_context("spawn")
+    with futures.ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
+        running = {pool.submit(_run, simulator, task): task for task in tasks}
+        try:
+            for future in futures.as_completed(running):
+                yield from zip(running[future], future.result())
+        except futures.process.BrokenProcessPool as error:
+            raise SimulationError(
+                "a simulating process died (out of memory, killed, or a script of yours without "
+                'if __name__ == "__main__":); what was finished is kept: run the same again'
+            ) from error
+        finally:
+            for future in running:
+                future.cancel()
+
+
+def _end_with_parent() -> None:
+    """Watch for the parent's end: after kill -9 a worker would otherwise wait for tasks for ever."""
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -1,0 +1,271 @@
+"""Emulation bias: reweighting against closed forms; a biased and a perfect emulator through the whole chain."""
+
+import json
+import shutil
+import time
+
+import numpy as np
+import pytest
+from scipy.stats import genpareto
+from test_driver import small_run
+
+from lstmfit import Emulator
+from lstmfit.analysis import bias as bias_module
+from lstmfit.analysis.bias import bias_between, measure_bias, reweighted
+from lstmfit.analysis.chains import read_run
+from lstmfit.analysis.divergence import linear_gaussian
+from lstmfit.analysis.reweight import choose_points, effective_size, fit_generalised_pareto, k_hat_limit, pareto_smooth
+from lstmfit.analysis.truth import TruthCache, cache_path
+from lstmfit.driver import fit, load_problem
+from lstmfit.errors import InputError
+from lstmfit.parameters import Parameter
+from lstmfit.simulators import History
+
+NAMES = ["a", "b", "c"]
+
+
+class LinearCase:
+    """Linear model, white noise, flat prior, a constant error of the emulator: everything in closed form."""
+
+    def __init__(self, rng, strength, n=80, sigma=2.0):
+        self.matrix = rng.standard_normal((n, 3))
+        self.error = strength * rng.standard_normal(n)
+        self.sigma = sigma
+        self.data = self.matrix @ [1.0, -1.0, 0.5] + sigma * rng.standard_normal(n)
+        self.covariance = sigma**2 * np.linalg.inv(self.matrix.T @ self.matrix)
+        self.means = [self.covariance @ self.matrix.T @ (self.data - e) / sigma**2 for e in (0.0, self.error)]
+        fisher, pull = np.linalg.inv(self.covariance), self.matrix.T @ self.error / sigma**2
+        self.D_KL, self.shift = linear_gaussian(fisher, pull)
+        best = [self.log_likelihood(m, e) for m, e in zip(self.means, (0.0, self.error))]
+        # Same widths: the evidences differ as the best likelihoods do.
+        self.dlogZ = best[0] - best[1]
+
+    def log_likelihood(self, x, error):
+        residual = self.data - x @ self.matrix.T - error
+        return -0.5 * np.sum(residual**2, axis=-1) / self.sigma**2
+
+    def measure(self, rng, n):
+        x = rng.multivariate_normal(self.means[1], self.covariance, n)
+        ratio = self.log_likelihood(x, 0.0) - self.log_likelihood(x, self.error)
+        return reweighted(x, np.full(n, 1.0 / n), ratio, NAMES)
+
+
+@pytest.mark.parametrize("strength", [0.05, 0.4])
+def test_reweighting_finds_the_closed_forms_within_its_errors(rng, strength):
+    case = LinearCase(rng, strength)
+    pulls = []
+    for _ in range(30):
+        got = case.measure(rng, 500)
+        assert got["khat"] < got["khat_limit"]
+        for i, name in enumerate(NAMES):
+            pulls.append((got["parameters"][name]["shift"] - case.shift[i]) / got["parameters"][name]["bias_err"])
+        pulls.append((got["D_KL"] - case.D_KL) / got["D_KL_err"])
+        pulls.append((got["dlogZ"] - case.dlogZ) / got["dlogZ_err"])
+        assert got["D_KL_half_variance"] == pytest.approx(case.D_KL, rel=0.6)
+    pulls = np.reshape(pulls, (30, 5))
+    assert np.abs(pulls.mean(axis=0)).max() < 0.8
+    assert 0.6 < pulls.std(axis=0).min()
+    assert pulls.std(axis=0).max() < 1.5
+
+
+def test_a_perfect_emulator_gives_zero(rng):
+    x = rng.standard_normal((500, 3))
+    got = reweighted(x, np.full(500, 1 / 500), np.zeros(500), NAMES, dict.fromkeys(NAMES, 0.0))
+    assert got["khat"] < 0.5
+    assert got["D_KL"] == pytest.approx(0.0, abs=1e-12)
+    assert got["dlogZ"] == pytest.approx(0.0, abs=1e-9)
+    assert got["ess"] == pytest.approx(500)
+    for p in got["parameters"].values():
+        assert p["bias"] == pytest.approx(0.0, abs=1e-12)
+        assert p["true_bias"] < 0.2
+    rounding = reweighted(x, np.full(500, 1 / 500), 1e-4 * rng.standard_normal(500), NAMES)
+    assert rounding["khat"] < 0.5
+    assert rounding["mean_bias"] < 1e-4
+
+
+def test_a_posterior_elsewhere_is_not_trusted(rng):
+    case = LinearCase(rng, 4.0)
+    got = case.measure(rng, 500)
+    assert got["khat"] > got["khat_limit"]
+    got["failures"] = {"n": 0, "first": None}
+    verdict = bias_module._verdict(got)
+    assert not verdict["trusted"]
+    assert "direct fit" in verdict["text"]
+
+
+def test_a_vanishing_likelihood_is_an_error(rng):
+    with pytest.raises(InputError, match="vanishes at every point"):
+        reweighted(rng.standard_normal((50, 3)), np.full(50, 0.02), np.full(50, -np.inf), NAMES)
+
+
+@pytest.mark.parametrize("k", [-0.3, 0.2, 0.6])
+def test_the_pareto_fit_finds_the_shape(rng, k):
+    fitted = [fit_generalised_pareto(np.sort(genpareto.rvs(k, scale=2.0, size=3000, random_state=rng))) for _ in "123"]
+    assert np.mean([f[0] for f in fitted]) == pytest.approx(k, abs=0.06)
+    assert np.mean([f[1] for f in fitted]) == pytest.approx(2.0, rel=0.08)
+
+
+def test_smoothing_keeps_the_body_and_knows_heavy_tails(rng):
+    light, heavy = 0.5 * rng.standard_normal(1000), rng.standard_exponential(1000) * 1.2
+    for ratios, low, high in ((light, -0.5, 0.6), (heavy, 0.8, 1.5)):
+        before = ratios.copy()
+        smooth, k = pareto_smooth(ratios)
+        np.testing.assert_array_equal(ratios, before)
+        assert low < k < high
+        assert np.sum(smooth != ratios) <= 95
+        assert smooth.max() <= ratios.max() + 1e-12
+    assert pareto_smooth(light)[1] == pytest.approx(pareto_smooth(light + 1000.0)[1], abs=1e-6)
+    assert k_hat_limit(500) == pytest.approx(0.6295, abs=1e-3)
+    assert k_hat_limit(10**6) == 0.7
+    assert pareto_smooth(np.arange(10.0))[1] == np.inf
+
+
+def test_chosen_points_represent_the_chain_and_grow(rng):
+    weights = np.exp(3.0 * rng.standard_normal(3000))
+    values = np.log(weights) + rng.standard_normal(3000)
+    exact = np.average(values, weights=weights)
+    small, _ = choose_points(weights, 100, np.random.default_rng(0))
+    large, _ = choose_points(weights, 300, np.random.default_rng(0))
+    assert set(small) <= set(large)
+    means, errors = [], []
+    for seed in range(200):
+        rows, base = choose_points(weights, 200, np.random.default_rng(seed))
+        assert len(set(rows)) == 200
+        assert base.sum() == pytest.approx(1.0)
+        means.append(base @ values[rows])
+        errors.append(np.sqrt(np.sum((base * (values[rows] - means[-1])) ** 2)))
+    assert np.mean(means) == pytest.approx(exact, abs=0.1 * np.std(values))
+    assert np.std(means) < 1.5 * np.mean(errors)
+    rows, base = choose_points(np.ones(1000), 200, rng)
+    np.testing.assert_allclose(base, 1 / 200)
+    rows, base = choose_points(weights, 5000, rng)
+    assert base @ values[rows] == pytest.approx(exact)
+    assert effective_size(np.ones(7)) == 7.0
+
+
+# ---------------------------------------------------------------- through the whole chain
+
+
+def run_of(folder):
+    return read_run(folder, load_problem(folder))
+
+
+@pytest.fixture(scope="module")
+def biased(tmp_path_factory):
+    """An emulator whose signal is 3 per cent too shallow, and a fit with it."""
+    folder = tmp_path_factory.mktemp("biased")
+    emulator = Emulator.load("echo21")
+    emulator.scaling.scale[0] *= 0.97
+    emulator.scaling.offset[0] *= 0.97
+    emulator.save(folder / "shallow.h5")
+    return fit(small_run(emulator=str(folder / "shallow.h5")), folder / "run", jobs=2)
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory):
+    return fit(small_run(), tmp_path_factory.mktemp("honest") / "run", jobs=2)
+
+
+def test_a_good_emulator_is_called_good(honest):
+    got = measure_bias(run_of(honest), n=200)
+    assert {"parameters", "D_KL", "D_KL_err", "dlogZ", "khat", "ess", "n"} <= set(got)
+    assert list(got["parameters"]) == ["fX", "Tmin_vir"]
+    assert got["n"] == 200
+    assert got["khat"] < 0.5
+    assert got["ess"] > 190
+    assert got["D_KL"] < 0.005
+    for p in got["parameters"].values():
+        assert p["bias"] < 0.1
+        assert 0.0 < p["bias_err"] < 0.02
+        assert p["true_bias"] < 4.0
+    assert got["verdict"]["trusted"]
+    rms = got["signal_rms_mK"]
+    assert 0.3 < rms["emulated_68"] / rms["true_68"] < 3.0
+    assert rms["true_68"] < 10.0
+    assert rms["noise"] == pytest.approx(25.0, rel=0.1)
+    json.dumps(got)
+
+
+def test_a_biased_emulator_is_caught_and_undone(biased, honest):
+    """Both runs have the same data, so reweighting must lead from the biased posterior to the honest one."""
+    got = measure_bias(run_of(biased), "echo21", n=1000)
+    assert max(p["bias"] for p in got["parameters"].values()) > 0.3
+    assert got["D_KL"] > 0.03
+    assert "good" not in got["verdict"]["text"]
+    pair = bias_between(run_of(biased), run_of(honest))
+    assert pair["khat"] is None
+    for name, p in got["parameters"].items():
+        other = pair["parameters"][name]
+        assert abs(p["shift"] - other["shift"]) < 3.5 * np.hypot(p["bias_err"], other["bias_err"]) + 0.05
+    assert abs(got["dlogZ"] - pair["dlogZ"]) < 3.5 * pair["dlogZ_err"]
+
+
+def test_points_are_simulated_once(honest, tmp_path):
+    run, folder = run_of(honest), tmp_path / "run"
+    shutil.copytree(honest, folder)
+    cache_path(folder, "echo21").unlink(missing_ok=True)
+    copy = read_run(folder, run.problem)
+    calls = []
+    first = measure_bias(copy, "echo21", n=50, progress=lambda done, n: calls.append(done))
+    assert len(calls) == 50
+    calls.clear()
+    assert measure_bias(copy, "echo21", n=50, progress=lambda done, n: calls.append(done)) == first
+    assert not calls
+    measure_bias(copy, "echo21", n=80, progress=lambda done, n: calls.append(done))
+    assert len(calls) == 30
+    # A damaged cache is no reason to stop.
+    cache_path(folder, "echo21").write_bytes(b"PK nonsense")
+    assert measure_bias(copy, "echo21", n=50) == first
+
+
+def test_bad_input(honest, biased):
+    run = run_of(honest)
+    with pytest.raises(InputError, match="n is 5; at least 25"):
+        measure_bias(run, "echo21", n=5)
+    with pytest.raises(InputError, match="did you mean echo21"):
+        measure_bias(run, "eco21")
+    with pytest.raises(InputError, match="no module 'nowhere'"):
+        measure_bias(run, "nowhere:Thing")
+
+
+class Toy:
+    """A simulator that is quick, slow or broken, as a test wants it."""
+
+    redshifts = np.linspace(6.0, 20.0, 5)
+    parameters = (Parameter("x", 0.0, 1.0),)
+    name, version = "toy", "1"
+
+    def __call__(self, theta):
+        if theta[0] > 0.9:
+            raise RuntimeError("x is too large")
+        if theta[0] > 0.8:
+            return History(self.redshifts, np.full(5, np.nan), np.ones(5), 0.05)
+        return History(self.redshifts, theta[0] * np.ones(5), np.ones(5), 0.05)
+
+
+class SlowToy(Toy):
+    def __call__(self, theta):
+        time.sleep(0.05)
+        return Toy()(theta)
+
+
+def test_failures_are_kept_with_their_reason(tmp_path):
+    cache = TruthCache(tmp_path / "c.npz", "test_bias:Toy")
+    theta = np.array([[0.1], [0.95], [0.85], [0.1]])
+    for _ in range(2):
+        outputs, messages = cache.simulate(theta)
+        assert messages == ["", "RuntimeError: x is too large", "the result is not finite", ""]
+        np.testing.assert_allclose(outputs[0, :5], 0.1, rtol=1e-6)
+        np.testing.assert_array_equal(outputs[0], outputs[3])
+        assert np.isnan(outputs[1:3]).all()
+        cache = TruthCache(tmp_path / "c.npz", "test_bias:Toy")
+        assert len(cache) == 3
+
+
+def test_slow_simulators_use_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr("lstmfit.analysis.truth.WORTH_IT_S", 0.2)
+    theta = np.linspace(0.0, 1.0, 50)[:, None]
+    outputs, messages = TruthCache(tmp_path / "c.npz", "test_bias:SlowToy").simulate(theta, jobs=2)
+    assert sum(bool(m) for m in messages) == 10
+    np.testing.assert_allclose(outputs[:40, 0], theta[:40, 0], rtol=1e-6)
+    assert len(TruthCache(tmp_path / "c.npz", "test_bias:SlowToy")) == 50
