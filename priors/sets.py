@@ -22,7 +22,7 @@ def load_set(source) -> dict[str, dict]:
     Parameters
     ----------
     source : str or path
-        The name of one that ships, or a ``.yaml`` file.
+        The name of one that ships, in small or capital letters, or a ``.yaml`` file.
 
     Returns
     -------
@@ -35,9 +35,9 @@ def load_set(source) -> dict[str, dict]:
         No such set, or not a mapping of parameters.
     """
     sets = shipped_sets()
-    path = sets.get(str(source), Path(source))
+    path = sets.get(str(source).lower(), Path(source))
     if not path.is_file():
-        close = difflib.get_close_matches(str(source), sets, 1)
+        close = difflib.get_close_matches(str(source).lower(), sets, 1)
         hint = f"did you mean {close[0]!r}?" if close else f"shipped are {', '.join(sets)}"
         raise InputError(f"priors: no parameter set {str(source)!r}, neither shipped nor a file; {hint}")
     try:

@@ -107,7 +107,7 @@ def test_marginalised_and_sampled_foregrounds_agree(tmp_path):
                 }
             },
             "params": {"tau": 7.0},
-            "sampler": {"polychord": {"nlive": 1000, "seed": 1}},
+            "sampler": {"polychord": {"nlive": 500, "seed": 1}},
         }
         folder = fit(run, tmp_path / str(marginalise))
         results.append(json.loads((folder / "summary.json").read_text()))
