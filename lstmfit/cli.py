@@ -290,8 +290,12 @@ def check(
     from lstmfit.checks import check_run
 
     report = check_run(run)
-    rows = [(key.replace("_", " "), f"{v:.4g}" if isinstance(v, float) else v) for key, v in report.items()]
-    _table(("check", ""), rows)
+    verdict, shifts = report.get("verdict"), report.get("shifts", {})
+    shown = {k: v for k, v in report.items() if k not in ("verdict", "shifts") and v is not None}
+    shown |= {f"mean shift of {name} (sigma)": v for name, v in shifts.items()}
+    _table(("check", ""), [(k.replace("_", " "), f"{v:.4g}" if isinstance(v, float) else v) for k, v in shown.items()])
+    if verdict is not None:
+        typer.echo(f"emulator: {verdict}")
     _write_json(report, json_file)
 
 
@@ -327,6 +331,8 @@ def train(
     learning_rate: Annotated[Optional[float], typer.Option(help="Peak learning rate.")] = None,  # noqa: UP045
     units: Annotated[Optional[int], typer.Option(help="LSTM units a layer.")] = None,  # noqa: UP045
     steps: Annotated[Optional[int], typer.Option(help="Steps of the recurrence.")] = None,  # noqa: UP045
+    architecture: Annotated[str, typer.Option(help="patched, or published: the 21cmLSTM of 2024.")] = "patched",
+    epochs: Annotated[float, typer.Option(help="Published: fraction of its authors' 175 epochs.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of weights and order.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
@@ -342,14 +348,19 @@ def train(
     checkpoint = output.with_name(output.name + ".checkpoint")
     if checkpoint.exists() and not (resume or force):
         raise InputError(f"{checkpoint} is of an unfinished training; use --resume to go on or --force to start anew")
+    if architecture not in ("patched", "published"):
+        raise InputError(f"architecture is {architecture!r}; expected patched or published")
     given = {"updates": updates, "batch": batch, "learning_rate": learning_rate}
     recipe = Recipe(seed=seed, **{key: value for key, value in given.items() if value is not None})
     sizes = {key: value for key, value in {"units": units, "steps": steps}.items() if value is not None}
     data = load_signals(signals)
-    with _training_bar(recipe.updates) as progress:
-        emulator = train_emulator(
-            data, recipe, sizes, name=output.stem, checkpoint=checkpoint, resume=resume, progress=progress
-        )
+    if architecture == "published":
+        emulator = _train_published(data, epochs, units, seed)
+    else:
+        with _training_bar(recipe.updates) as progress:
+            emulator = train_emulator(
+                data, recipe, sizes, name=output.stem, checkpoint=checkpoint, resume=resume, progress=progress
+            )
     if len(data.test):
         write_test_set(test_set_path(output), data)
     emulator.save(output)
@@ -357,6 +368,23 @@ def train(
     typer.echo(f"{output}: {emulator!r}")
     if "test" in emulator.record:
         _show_errors(emulator.record["test"])
+
+
+def _train_published(data, epochs, units, seed):
+    from tqdm import tqdm
+
+    from lstmfit.emulator.fitting import add_test_errors
+    from lstmfit.emulator.published import train_published
+
+    with tqdm(unit="epoch", dynamic_ncols=True) as bar:
+
+        def progress(epoch, total, loss):
+            bar.total = total
+            bar.update(epoch - bar.n)
+            bar.set_postfix_str(f"validation loss {loss:.3g}")
+
+        emulator = train_published(data, epochs=epochs, units=units, seed=seed, progress=progress)
+    return add_test_errors(emulator, data)
 
 
 @contextlib.contextmanager

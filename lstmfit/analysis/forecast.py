@@ -1,0 +1,180 @@
+"""What the emulator's known errors can do to a fit, before it is run: bounds, and the exact linear answer."""
+
+import numpy as np
+
+from lstmfit.analysis.divergence import bound, linear_gaussian
+from lstmfit.emulator.emulator import Emulator
+from lstmfit.problem import Problem
+
+N_NEAREST = 100
+"""Test signals nearest to the fiducial ones that the linear answer is worked out at."""
+STEP = 1e-4
+"""Step of the derivatives as a fraction of the emulator's range; the engine is float64."""
+SEEN = 0.1
+"""Bias in sigma below which an emulator counts as good for the data."""
+
+
+def noise_metric(problem: Problem, theta: np.ndarray):
+    """The inner product a^T C^-1 b of two errors of the signal, seen through the likelihood itself.
+
+    The Gaussian likelihood is a quadratic in the signal, so its second difference is exact whatever C is made of:
+    correlated noise, an emulator error, a marginalised foreground. For Student-t noise it is the local curvature.
+
+    Parameters
+    ----------
+    problem : Problem
+        The run.
+    theta : numpy.ndarray
+        (n,) sampled parameters at which the likelihood's own are held.
+
+    Returns
+    -------
+    callable
+        (a, b) -> float for errors (n_channels,) in mK on the signal's grid.
+    """
+    likelihood, own = problem.likelihood, np.array(problem.values(theta))
+    base = np.array(problem.signal(problem.signal_parameters(theta)), dtype=float)
+    middle = likelihood(base, own)
+
+    def square(a):
+        return 2.0 * middle - likelihood(base + a, own) - likelihood(base - a, own)
+
+    def product(a, b):
+        return square(a) if a is b else 0.25 * (square(a + b) - square(a - b))
+
+    return product
+
+
+def jacobians(emulator: Emulator, theta: np.ndarray, names) -> np.ndarray:
+    """Derivatives of the emulated signal by central differences of the float64 engine.
+
+    Parameters
+    ----------
+    emulator : Emulator
+        Any engine; the numpy one is used.
+    theta : numpy.ndarray
+        (n, n_params) physical.
+    names : sequence of str
+        Parameters to derive by, each in its natural space (log10 where it is a log parameter).
+
+    Returns
+    -------
+    numpy.ndarray
+        (n, len(names), n_channels) mK per unit of the natural space.
+    """
+    e = emulator
+    precise = Emulator(e.architecture, e.scaling, e.weights, e.redshifts, e.parameters, engine="numpy")
+    out = []
+    for name in names:
+        i = e.names.index(name)
+        p = e.parameters[i]
+        width = np.log10(p.max / p.min) if p.log else p.max - p.min
+        sides = []
+        for sign in (1.0, -1.0):
+            moved = np.array(theta, dtype=float)
+            step = sign * STEP * width
+            moved[:, i] = moved[:, i] * 10.0**step if p.log else moved[:, i] + step
+            sides.append(precise(moved))
+        out.append((sides[0] - sides[1]) / (2.0 * STEP * width))
+    return np.stack(out, axis=1)
+
+
+def forecast(problem: Problem, test, sigma: float | None, seed: int = 0) -> dict:
+    """Bounds on D_KL, and the linear-Gaussian D_KL and bias at test signals near the fiducial one.
+
+    Parameters
+    ----------
+    problem : Problem
+        A run with an emulator.
+    test : lstmfit.datasets.signals.Split
+        Signals that training never saw.
+    sigma : float or None
+        White noise of the run in mK where it is white and known: the bound is then that of Bevins et al. (2025,
+        arXiv:2503.13263), N/2 (rms / sigma)^2 with the mean and the 95 % rms error of the whole test set. Otherwise
+        1/2 eps^T C^-1 eps, mean and 95 % over the errors eps of the nearest test signals.
+    seed : int
+        Seed of the prior draws that give the prior's widths.
+
+    Returns
+    -------
+    dict
+        ``D_KL_bound_mean``, ``D_KL_bound_p95``; ``D_KL_linear_mean``, ``D_KL_linear_p95``: `linear_gaussian` with each
+        test signal's own error and Jacobian and a Gaussian of the prior's variance; ``shift_mean``, ``shift_p95``:
+        mean and 95 % of the largest shift of a parameter in sigma; ``shifts``: mean absolute shift by parameter;
+        ``good_down_to_mK``: white noise at which ``shift_p95`` is 0.1 sigma, None where the noise is not white;
+        ``verdict``.
+    """
+    emulator, prior = problem.signal.emulator, problem.prior
+    residual = emulator(test.theta) - test.signal
+    theta = _fiducial(problem)
+    rows = _nearest(emulator, test.theta, problem.signal_parameters(theta) if problem.truth else None)
+    product = noise_metric(problem, theta)
+    names = [p.name for p in emulator.parameters if p.name in problem.names]
+    draws = prior.sample(2000, np.random.default_rng(seed))
+    columns = [problem.names.index(name) for name in names]
+    natural = [np.log10(draws[:, c]) if emulator.parameters[emulator.names.index(n)].log else draws[:, c]
+               for n, c in zip(names, columns)]  # fmt: skip
+    precision = np.diag([1.0 / np.var(x) for x in natural])
+    d_kl, shifts, bounds = [], [], []
+    for jacobian, error in zip(jacobians(emulator, test.theta[rows], names), residual[rows]):
+        fisher = np.array([[product(a, b) if j <= i else 0.0 for j, b in enumerate(jacobian)]
+                           for i, a in enumerate(jacobian)])  # fmt: skip
+        fisher = fisher + np.tril(fisher, -1).T
+        one, shift = linear_gaussian(fisher, np.array([product(a, error) for a in jacobian]), precision)
+        d_kl.append(one)
+        shifts.append(np.abs(shift))
+        bounds.append(0.5 * product(error, error))
+    if sigma is not None:
+        n, rms = len(problem.spectrum.frequency), np.sqrt(np.mean(residual**2, axis=1))
+        limits = bound(rms.mean(), sigma, n), bound(np.percentile(rms, 95), sigma, n)
+    else:
+        limits = np.mean(bounds), np.percentile(bounds, 95)
+    largest = np.max(shifts, axis=1)
+    p95 = float(np.percentile(largest, 95))
+    report = {
+        "D_KL_bound_mean": float(limits[0]),
+        "D_KL_bound_p95": float(limits[1]),
+        "D_KL_linear_mean": float(np.mean(d_kl)),
+        "D_KL_linear_p95": float(np.percentile(d_kl, 95)),
+        "shift_mean": float(largest.mean()),
+        "shift_p95": p95,
+        "shifts": dict(zip(names, np.mean(shifts, axis=0).tolist())),
+        # The shift in sigma goes as 1 / noise while the data, not the prior, set the widths.
+        "good_down_to_mK": None if sigma is None else sigma * p95 / SEEN,
+    }
+    return report | {"verdict": _verdict(report, sigma)}
+
+
+def _fiducial(problem):
+    """True sampled parameters of a mock, prior medians where something is not known."""
+    theta = np.array(problem.prior_transform(np.full(len(problem.names), 0.5)), dtype=float)
+    for i, name in enumerate(problem.names):
+        theta[i] = problem.truth.get(name, theta[i])
+    return theta
+
+
+def _nearest(emulator, theta, fiducial):
+    """Rows of test signals: nearest to the fiducial in units of the ranges, or simply the first."""
+    if fiducial is None:
+        return np.arange(min(N_NEAREST, len(theta)))
+    scaled = []
+    for i, p in enumerate(emulator.parameters):
+        x, x0, width = theta[:, i], fiducial[i], p.max - p.min
+        if p.log:
+            x, x0, width = np.log10(x), np.log10(x0), np.log10(p.max / p.min)
+        scaled.append((x - x0) / width)
+    return np.argsort(np.sum(np.square(scaled), axis=0))[:N_NEAREST]
+
+
+def _verdict(report, sigma):
+    mean, p95 = report["shift_mean"], report["shift_p95"]
+    figures = f"largest shift of a parameter {mean:.2g} sigma on average, {p95:.2g} at 95 %"
+    if p95 <= SEEN:
+        text = f"good for this noise: {figures}"
+    elif mean <= SEEN:
+        text = f"good for this noise on average, not everywhere: {figures}; run `lstmfit bias` after the fit"
+    else:
+        text = f"can be seen at this noise: {figures}; run `lstmfit bias` after the fit or set emulator_error: true"
+    if sigma is not None:
+        text += f"; good everywhere (0.1 sigma) for white noise down to {report['good_down_to_mK']:.2g} mK"
+    return text
