@@ -24,6 +24,8 @@ class Parameter:
         Unit, empty for a pure number.
     latex : str
         LaTeX label without dollar signs.
+    zero : float, optional
+        What stands for 0 where log10 is taken (21cmGEM: 1e-6 for fX).
     """
 
     name: str
@@ -32,6 +34,7 @@ class Parameter:
     log: bool = False
     unit: str = ""
     latex: str = ""
+    zero: float | None = None
 
     def __post_init__(self):
         if not self.min < self.max:

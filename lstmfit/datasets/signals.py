@@ -155,14 +155,15 @@ def _read_public(path, file) -> _Raw:
         keys = {s: [order.format(preset["keys"][what], s) for what in ("theta", "signal")] for s in SPLITS}
         if keys["train"][0] in file or keys["test"][0] in file:
             splits = {split: _keys(file, *pair, split) for split, pair in keys.items()}
-            return _Raw(_grid(preset), preset["parameters"], splits, {"set": name})
+            return _Raw(grid_of(preset), preset["parameters"], splits, {"set": name})
     raise InputError(
         f"{path} is not a set of signals: it has {', '.join(list(file)[:6]) or 'nothing'}; expected par_train and "
         "signal_train (21cmGEM layout) or train_data and train_labels (ARES layout)"
     )
 
 
-def _grid(preset):
+def grid_of(preset: dict) -> np.ndarray:
+    """Redshifts of a preset, ascending."""
     grid = preset["redshifts"]
     return np.linspace(grid["min"], grid["max"], grid["n"])
 
@@ -180,7 +181,7 @@ def _read_text(folder) -> _Raw:
     if not splits:
         raise InputError(f"{folder} holds no Par_train_21cmGEM.txt with T21_train_21cmGEM.txt; give their folder")
     preset = presets()["21cmGEM"]
-    return _Raw(_grid(preset), preset["parameters"], {s: splits.get(s) for s in SPLITS}, {"set": "21cmGEM"})
+    return _Raw(grid_of(preset), preset["parameters"], {s: splits.get(s) for s in SPLITS}, {"set": "21cmGEM"})
 
 
 SPLITS = ("train", "val", "test")
@@ -219,6 +220,7 @@ def _parameters(path, columns, split) -> tuple[Parameter, ...]:
                 column.get("log", False),
                 column.get("unit", ""),
                 column.get("latex", ""),
+                column.get("zero"),
             )
         )
     return tuple(parameters)

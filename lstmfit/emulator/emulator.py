@@ -130,9 +130,18 @@ class Emulator:
             (n_channels,) or (n, n_channels) float64 mK at `redshifts`, a new array. NaN where theta holds NaN or a
             log parameter that is not positive.
         """
-        theta = to_array(theta, self.parameters)
+        theta = self._physical(theta)
         out = self._engine.single(theta) if theta.ndim == 1 else self._engine.batch(theta)
         return out[..., : self.architecture.n_channels].astype(float)
+
+    def _physical(self, theta) -> np.ndarray:
+        theta = to_array(theta, self.parameters)
+        for i, parameter in enumerate(self.parameters):
+            if parameter.zero is not None:
+                column = theta[..., i]
+                theta = theta.copy()
+                theta[..., i] = np.where(column == 0, parameter.zero, column)
+        return theta
 
     def histories(self, theta) -> dict[str, np.ndarray]:
         """Every output of the network by name.
@@ -148,7 +157,7 @@ class Emulator:
             ``signal`` in mK and further histories such as ``x_HI``, (n_channels,) or (n, n_channels); scalars such as
             ``tau``, () or (n,).
         """
-        theta = to_array(theta, self.parameters)
+        theta = self._physical(theta)
         return self.split(self._engine.single(theta) if theta.ndim == 1 else self._engine.batch(theta))
 
     def split(self, out: np.ndarray) -> dict[str, np.ndarray]:

@@ -73,6 +73,11 @@ def train_emulator(data: SignalSet, recipe, sizes: dict | None = None, *, name="
         "trained": time.strftime("%Y-%m-%d", time.gmtime(started)),
     }
     emulator = Emulator(architecture, scaling, weights, data.redshifts, data.parameters, record=record, name=name)
+    return add_test_errors(emulator, data)
+
+
+def add_test_errors(emulator: Emulator, data: SignalSet) -> Emulator:
+    """Measure an emulator on a set's test split, where there is one, and let it carry the result."""
     if len(data.test):
         emulator.errors, summary = measure(emulator, data.test)
         emulator.record["test"] = vars(summary)

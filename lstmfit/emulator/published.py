@@ -1,0 +1,223 @@
+"""The published 21cmLSTM (Dorigo Jones et al. 2024, arXiv:2410.07619): its files, and its training.
+
+Two LSTM layers over the frequency channels, from high redshift to low, and a dense layer to one channel a step. Each
+step is given the parameters and the frequency, all scaled to 0..1 by the training set's minima and maxima. That is
+this package's network without an encoder: what the parameters add to the first layer's gates is the same at every
+step, what the frequency adds is a bias of the step, and the initial states are zero.
+"""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from lstmfit.constants import redshift_to_frequency
+from lstmfit.datasets.signals import SignalSet, grid_of, presets
+from lstmfit.emulator.architecture import Architecture
+from lstmfit.emulator.emulator import Emulator
+from lstmfit.emulator.scaling import Scaling
+from lstmfit.errors import InputError, did_you_mean
+from lstmfit.parameters import Parameter
+
+
+def load_published(path, minima, maxima, set_name: str = "21cmGEM") -> Emulator:
+    """Load a published emulator file without Keras.
+
+    Parameters
+    ----------
+    path : path
+        ``emulator_*.h5`` as Keras 2 saved it.
+    minima, maxima : path
+        Text files ``train_mins_*.txt`` and ``train_maxs_*.txt``: one number for each parameter (log10 where it is
+        taken), for the frequency over its maximum, and for the signal in mK.
+    set_name : {"21cmGEM", "ARES"}
+        Which public set it was trained on: that gives the grid and the parameters.
+
+    Returns
+    -------
+    Emulator
+        A value of 0 for 21cmGEM's fX counts as 1e-6.
+
+    Raises
+    ------
+    InputError
+        A file is missing or is not what it should be.
+    """
+    known = presets()
+    if set_name not in known:
+        raise InputError(f"no public set {set_name!r}; {did_you_mean(set_name, known)}")
+    preset = known[set_name]
+    low, high = (_read_numbers(file, len(preset["parameters"]) + 2) for file in (minima, maxima))
+    parameters = tuple(
+        Parameter(
+            column["name"],
+            *(float(10.0**v if column.get("log") else v) for v in (low[i], high[i])),
+            column.get("log", False),
+            column.get("unit", ""),
+            column.get("latex", ""),
+            column.get("zero"),
+        )
+        for i, column in enumerate(preset["parameters"])
+    )
+    layers = _read_keras(path)
+    return _assemble(layers, parameters, grid_of(preset), low, high, Path(path).stem)
+
+
+def _read_numbers(path, n):
+    if not Path(path).is_file():
+        raise InputError(f"no file {path}; the published minima and maxima lie beside the emulator, train_mins_*.txt")
+    try:
+        numbers = np.loadtxt(path).ravel()
+    except ValueError as error:
+        raise InputError(f"{path} is not a list of numbers ({error})") from None
+    if len(numbers) != n:
+        raise InputError(f"{path} holds {len(numbers)} numbers; expected {n}: parameters, frequency, signal")
+    return numbers
+
+
+def _read_keras(path) -> list[list[np.ndarray]]:
+    """Weight arrays of [LSTM, LSTM, Dense] in Keras' order: kernel, recurrent kernel, bias."""
+    if not Path(path).is_file():
+        raise InputError(f"no emulator file {path}")
+    try:
+        with h5py.File(path, "r") as file:
+            config = json.loads(file.attrs["model_config"])["config"]
+            config = config["layers"] if isinstance(config, dict) else config
+            layers = [layer for layer in config if layer["class_name"] != "InputLayer"]
+            kinds = [layer["class_name"] for layer in layers]
+            if kinds != ["LSTM", "LSTM", "Dense"]:
+                raise InputError(f"{path} is a network of {', '.join(kinds)}; 21cmLSTM is LSTM, LSTM, Dense")
+            weights = file["model_weights"] if "model_weights" in file else file
+            return [
+                [weights[layer["config"]["name"]][name][()] for name in _names(weights[layer["config"]["name"]])]
+                for layer in layers
+            ]
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(f"{path} is not a Keras file of 21cmLSTM ({error}); copy it again") from None
+
+
+def _names(group):
+    return [name.decode() if isinstance(name, bytes) else name for name in group.attrs["weight_names"]]
+
+
+def _assemble(layers, parameters, redshifts, low, high, name) -> Emulator:
+    """An emulator from the layers' arrays and the minima and maxima of the scaled columns."""
+    (kernel, recurrent, bias), (kernel_1, recurrent_1, bias_1), (dense, dense_bias) = layers
+    p, u, n = len(parameters), recurrent.shape[0], len(redshifts)
+    if kernel.shape[0] != p + 1:
+        names = ", ".join(q.name for q in parameters)
+        raise InputError(f"{name} takes {kernel.shape[0] - 1} parameters; the set has {p}: {names}")
+    if recurrent_1.shape[0] != u or dense.shape != (u, 1):
+        raise InputError(f"{name}: layers of {u} and {recurrent_1.shape[0]} units; 21cmLSTM has two of the same width")
+    architecture = Architecture(p, n, units=u, layers=2, steps=n, encoder=())
+    nu = redshift_to_frequency(redshifts)[::-1]
+    frequency = (nu / nu.max() - low[p]) / (high[p] - low[p])
+    # This package scales to -1..1, the published code to 0..1.
+    drive = np.zeros((p, architecture.drive_size))
+    drive[:, : 4 * u] = 0.5 * kernel[:p]
+    constant = np.zeros(architecture.drive_size)
+    constant[: 4 * u] = 0.5 * kernel[:p].sum(axis=0) + bias
+    weights = {
+        "drive_kernel": drive,
+        "drive_bias": constant,
+        "recurrent_0": recurrent,
+        "step_bias_0": frequency[:, None] * kernel[p],
+        "input_1": kernel_1,
+        "recurrent_1": recurrent_1,
+        "step_bias_1": np.tile(bias_1, (n, 1)),
+        "output_kernel": dense,
+        "output_bias": np.tile(dense_bias, (n, 1)),
+    }
+    scaling = Scaling(
+        np.array([q.log for q in parameters]),
+        np.array(low[:p], dtype=float),
+        np.array(high[:p], dtype=float),
+        np.full((1, n), low[-1]),
+        np.array([high[-1] - low[-1]]),
+        np.empty(0),
+        np.empty(0),
+    )
+    weights = {key: np.asarray(array, np.float32) for key, array in weights.items()}
+    record = {"architecture": "published"}
+    return Emulator(architecture, scaling, weights, redshifts, parameters, record=record, name=name)
+
+
+SCHEDULE = ((75, 10), (25, 1), (75, 10))
+"""Published training: epochs and batch size, one after the other; Adam at 1e-3 throughout."""
+
+
+def train_published(data: SignalSet, *, epochs: float = 1.0, units: int | None = None, seed: int = 0, progress=None):
+    """Train the published layout as its authors do: mean square error of the 0..1 signals, Adam, `SCHEDULE`.
+
+    Parameters
+    ----------
+    data : SignalSet
+        Its validation split is watched and keeps the best weights, which the authors do not do.
+    epochs : float
+        Fraction of the schedule, for a shorter training.
+    units : int, optional
+        Units of each layer; the number of channels by default.
+    seed : int
+        Seed of weights and order.
+    progress : callable, optional
+        Called as ``progress(epoch, n_epochs, validation_loss)``.
+
+    Returns
+    -------
+    Emulator
+    """
+    from lstmfit.emulator.network import import_keras
+
+    _, keras = import_keras()
+    keras.utils.set_random_seed(seed)
+    n, units = len(data.redshifts), units or len(data.redshifts)
+    low, high, nu = _extremes(data)
+    model = keras.Sequential(
+        [
+            keras.layers.Input((n, len(data.parameters) + 1)),
+            keras.layers.LSTM(units, return_sequences=True),
+            keras.layers.LSTM(units, return_sequences=True),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.compile(keras.optimizers.Adam(1e-3), "mse", jit_compile=False)
+    sets = [_sequences(data, split, low, high, nu) for split in (data.train, data.val)]
+    best, best_loss, done = model.get_weights(), np.inf, 0
+    stages = [(max(1, round(e * epochs)), min(b, len(data.train))) for e, b in SCHEDULE]
+    total = sum(e for e, _ in stages)
+    for count, batch in stages:
+        for _ in range(count):
+            history = model.fit(*sets[0], batch_size=batch, epochs=1, validation_data=sets[1], verbose=0)
+            loss, done = history.history["val_loss"][0], done + 1
+            if loss < best_loss:
+                best, best_loss = model.get_weights(), loss
+            if progress is not None:
+                progress(done, total, loss)
+    layers = [best[:3], best[3:6], best[6:]]
+    return _assemble(layers, data.parameters, data.redshifts, low, high, "published")
+
+
+def _scaled(data, split):
+    log = np.array([p.log for p in data.parameters])
+    theta = split.theta.copy()
+    theta[:, log] = np.log10(theta[:, log])
+    return theta
+
+
+def _extremes(data):
+    theta, nu = _scaled(data, data.train), redshift_to_frequency(data.redshifts)
+    nu = nu / nu.max()
+    signal = data.train.signal
+    low, high = (np.array([*f(theta, axis=0), f(nu), f(signal)]) for f in (np.min, np.max))
+    return low, high, nu
+
+
+def _sequences(data, split, low, high, nu):
+    p = len(data.parameters)
+    theta = (_scaled(data, split) - low[:p]) / (high[:p] - low[:p])
+    frequency = (nu[::-1] - low[p]) / (high[p] - low[p])
+    x = np.empty((len(split), len(nu), p + 1), np.float32)
+    x[:, :, :p], x[:, :, p] = theta[:, None, :], frequency
+    y = (split.signal[:, ::-1] - low[-1]) / (high[-1] - low[-1])
+    return x, y[:, :, None].astype(np.float32)

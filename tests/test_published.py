@@ -1,0 +1,147 @@
+"""The published 21cmLSTM: a Keras-2 file gives its numbers without Keras; its training goes the same way."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from lstmfit.datasets.signals import load_signals
+from lstmfit.emulator.published import load_published, train_published
+from lstmfit.errors import InputError
+
+MINIMA = [-3.99967, 0.623249, -6, 0.0400200, 1, 0.1, 10, 0.1176471, -294.11206]
+MAXIMA = [-0.301030, 1.999844, 3, 0.1737761, 1.5, 3, 50, 1, 35.489994]
+UNITS = 12
+
+
+def write_keras2(path, rng, units=UNITS, inputs=8):
+    """A file as Keras 2 writes it: config with time_major, weights under lstm_cell, random numbers."""
+    lstm = {"units": units, "activation": "tanh", "recurrent_activation": "sigmoid", "return_sequences": True,
+            "time_major": False, "unit_forget_bias": True, "implementation": 2}  # fmt: skip
+    layers = [
+        {"class_name": "InputLayer", "config": {"batch_input_shape": [None, 451, inputs], "name": "lstm_input"}},
+        {"class_name": "LSTM", "config": lstm | {"name": "lstm"}},
+        {"class_name": "LSTM", "config": lstm | {"name": "lstm_1"}},
+        {"class_name": "Dense", "config": {"name": "dense", "units": 1, "activation": "linear"}},
+    ]
+    shapes = {
+        "lstm": {"kernel": (inputs, 4 * units), "recurrent_kernel": (units, 4 * units), "bias": (4 * units,)},
+        "lstm_1": {"kernel": (units, 4 * units), "recurrent_kernel": (units, 4 * units), "bias": (4 * units,)},
+        "dense": {"kernel": (units, 1), "bias": (1,)},
+    }
+    weights = {}
+    with h5py.File(path, "w") as file:
+        file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": {"name": "s", "layers": layers}})
+        file.attrs["keras_version"], file.attrs["backend"] = "2.15.0", "tensorflow"
+        for layer, arrays in shapes.items():
+            cell = f"{layer}/lstm_cell" if layer.startswith("lstm") else layer
+            names = [f"{cell}/{name}:0" for name in arrays]
+            group = file.create_group(f"model_weights/{layer}")
+            group.attrs["weight_names"] = np.array(names, dtype="S")
+            for name, shape in zip(names, arrays.values()):
+                weights[name] = rng.normal(scale=0.3, size=shape).astype(np.float32)
+                group[name] = weights[name]
+    return list(weights.values())
+
+
+@pytest.fixture
+def files(tmp_path, rng):
+    arrays = write_keras2(tmp_path / "emulator_21cmGEM.h5", rng)
+    np.savetxt(tmp_path / "train_mins_21cmGEM.txt", MINIMA)
+    np.savetxt(tmp_path / "train_maxs_21cmGEM.txt", MAXIMA)
+    names = ("emulator_21cmGEM.h5", "train_mins_21cmGEM.txt", "train_maxs_21cmGEM.txt")
+    return (*(tmp_path / name for name in names), arrays)
+
+
+def by_keras(arrays, theta):
+    """What the authors' code does: preprocess by hand, call the Keras model, denormalise, flip back."""
+    import keras
+
+    model = keras.Sequential(
+        [
+            keras.layers.Input((451, 8)),
+            keras.layers.LSTM(UNITS, return_sequences=True),
+            keras.layers.LSTM(UNITS, return_sequences=True),
+            keras.layers.Dense(1),
+        ]
+    )
+    model.set_weights(arrays)
+    z = np.linspace(5, 50, 451)
+    nu = 1420.405751768 / (1 + z)
+    values = theta.copy()
+    values[values[:, 2] == 0, 2] = 1e-6
+    values[:, :3] = np.log10(values[:, :3])
+    x = np.empty((len(theta), 451, 8))
+    x[:, :, :7], x[:, :, 7] = values[:, None, :], nu / nu.max()
+    x = (x - np.array(MINIMA[:8])) / (np.array(MAXIMA[:8]) - np.array(MINIMA[:8]))
+    y = model(x[:, ::-1].astype(np.float32)).numpy()[:, :, 0]
+    return (y * (MAXIMA[-1] - MINIMA[-1]) + MINIMA[-1])[:, ::-1]
+
+
+def test_a_keras2_file_gives_its_numbers(files):
+    *paths, arrays = files
+    emulator = load_published(*paths)
+    theta = np.array(
+        [[0.158, 16.5, 0.1, 0.0626, 1.0, 0.2, 40.0], [0.05, 76.5, 0.0, 0.0692, 1.3, 0.3, 40.0]]
+    )
+    expected = by_keras(arrays, theta)
+    np.testing.assert_allclose(emulator(theta), expected, atol=2e-3)
+    np.testing.assert_allclose(emulator(theta[1]), expected[1], atol=2e-3)
+    assert theta[1, 2] == 0.0
+    assert emulator.names == ("fstar", "Vc", "fX", "tau", "alpha", "nu_min", "Rmfp")
+    assert emulator.parameters[0].max == pytest.approx(0.5)
+
+
+def test_it_saves_and_loads_like_any_other(files, tmp_path):
+    from lstmfit import Emulator
+
+    emulator = load_published(*files[:3])
+    emulator.save(tmp_path / "mine.h5")
+    theta = [0.158, 16.5, 0.0, 0.0626, 1.0, 0.2, 40.0]
+    np.testing.assert_array_equal(Emulator.load(tmp_path / "mine.h5")(theta), emulator(theta))
+
+
+def test_bad_files_are_refused(files, tmp_path, rng):
+    path, minima, maxima, _ = files
+    with pytest.raises(InputError, match="no emulator file"):
+        load_published(tmp_path / "none.h5", minima, maxima)
+    with pytest.raises(InputError, match="no file"):
+        load_published(path, tmp_path / "none.txt", maxima)
+    with pytest.raises(InputError, match="holds 9 numbers; expected 10"):
+        load_published(path, minima, maxima, "ARES")
+    with pytest.raises(InputError, match="did you mean '21cmGEM'"):
+        load_published(path, minima, maxima, "21cmgem")
+    write_keras2(tmp_path / "wide.h5", rng, inputs=9)
+    with pytest.raises(InputError, match="takes 8 parameters; the set has 7"):
+        load_published(tmp_path / "wide.h5", minima, maxima)
+    path.write_bytes(path.read_bytes()[:3000])
+    with pytest.raises(InputError, match="not a Keras file of 21cmLSTM"):
+        load_published(path, minima, maxima)
+
+
+def write_gem(path, rng, n=(40, 8, 8)):
+    """The public 21cmGEM file's layout, with an fX of zero as it has them."""
+    with h5py.File(path, "w") as file:
+        for split, m in zip(("train", "val", "test"), n):
+            u = rng.uniform(size=(m, 7))
+            low = np.array([1e-4, 4.2, 1e-6, 0.04, 1.0, 0.1, 10.0])
+            high = np.array([0.5, 100.0, 1e3, 0.17, 1.5, 3.0, 50.0])
+            theta = np.where([True] * 3 + [False] * 4, low * (high / low) ** u, low + u * (high - low))
+            theta[0, 2] = 0.0
+            z = np.linspace(5, 50, 451)
+            file[f"par_{split}"] = theta
+            file[f"signal_{split}"] = -100 * np.exp(-0.5 * ((z - 10 - 10 * u[:, :1]) / 3) ** 2)
+
+
+def test_training_the_published_layout(tmp_path, rng):
+    write_gem(tmp_path / "gem.h5", rng)
+    data = load_signals(tmp_path / "gem.h5")
+    losses = []
+    emulator = train_published(data, epochs=0.04, units=6, progress=lambda *a: losses.append(a))
+    assert [a[0] for a in losses] == list(range(1, losses[0][1] + 1))
+    assert losses[-1][2] < losses[0][2]
+    assert emulator.architecture.steps == 451
+    residual = emulator(data.val.theta) - data.val.signal
+    scale = data.train.signal.max() - data.train.signal.min()
+    assert np.mean(residual**2) / scale**2 == pytest.approx(min(a[2] for a in losses), rel=1e-3)
