@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from lstmfit import config
 from lstmfit.config import shipped_runs
@@ -116,3 +117,24 @@ def test_marginalised_and_sampled_foregrounds_agree(tmp_path):
     assert abs(one["logZ"] - other["logZ"]) < 2 * sigma
     for name, p in one["parameters"].items():
         assert abs(p["mean"] - other["parameters"][name]["mean"]) < 0.1 * p["std"]
+
+
+def test_the_examples_of_the_documentation_build(rng):
+    """docs/likelihoods.md shows two blocks of a run file: the likelihoods and the parameters."""
+    pytest.importorskip("echo21")
+    text = (Path(__file__).parents[1] / "docs" / "likelihoods.md").read_text(encoding="utf-8")
+    first, second = (yaml.safe_load(part.split("```")[0]) for part in text.split("```yaml")[1:])
+    likelihoods = {name: block for name, block in first["likelihood"].items() if not name.startswith("my_package")}
+    assert len(likelihoods) == len(first["likelihood"]) - 1
+    likelihoods["global_signal"]["noise"]["sigma"] = "free"
+    # YAML 1.1 takes 1e-3 for a text, which lstmfit's own loader does not.
+    second["params"]["fX"]["prior"]["min"] = 1e-3
+    theta = dict(zip(NAMES, (0.1, 1.0, 0.05, 1e4, 0.5, 2.64, 1.5)))
+    mock = {"theta": theta, "from": "emulator", "noise": 25, "seed": 2}
+    problem = build(config.load({"emulator": "echo21", "data": {"mock": mock}, "likelihood": likelihoods} | second))
+    assert "log10_fLy" in problem.names
+    assert problem.derived_names[-2:] == ("fLy", "ratio")
+    assert np.isfinite(problem.loglikelihood(problem.prior.sample(1, rng)[0])[0])
+
+
+NAMES = ("fX", "fLy", "fesc", "Tmin_vir", "tstar", "sLy", "wX")

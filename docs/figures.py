@@ -1,0 +1,67 @@
+"""Pictures of the documentation, from the output folders of the run files: python docs/figures.py CHAINS."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lstmfit.analysis.chains import read_run
+from lstmfit.driver import load_problem
+
+IMAGES = Path(__file__).parent / "img"
+BLUE, ORANGE, RED = "#1f5fa8", "#e08214", "#c8321e"
+
+
+def small(source: Path, target: Path, width: int = 900) -> None:
+    """Copy a picture, narrower and in 128 colours."""
+    image = Image.open(source).convert("RGB")
+    image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+    image.quantize(128).save(target, optimize=True)
+
+
+def joint(chains: Path, alone: str, together: str, target: Path) -> None:
+    """Posteriors of the spectrum alone and of all data, one above the other."""
+    from anesthetic import make_2d_axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    runs = [read_run(chains / name, load_problem(chains / name)) for name in (alone, together)]
+    names = ["fX", "fLy", "fesc", "Tmin_vir", "tstar"]
+    figure = Figure(figsize=(8.0, 8.0))
+    FigureCanvasAgg(figure)
+    samples = [run.natural() for run in runs]
+    labels = {name: samples[0].get_label(name) for name in names}
+    _, axes = make_2d_axes(names, labels=labels, fig=figure, upper=False, ticks="outer")
+    for sample, colour, label in zip(samples, (ORANGE, BLUE), ("spectrum", "spectrum, UVLF, tau, x_HI")):
+        sample.plot_2d(axes, kinds={"lower": "kde_2d", "diagonal": "kde_1d"}, color=colour, label=label, alpha=0.7)
+    truth = {name: value for name, value in runs[0].truth().items() if name in names}
+    axes.axlines(truth, color=RED, lw=1.0, ls="--")
+    handles, texts = axes.iloc[-1, 0].get_legend_handles_labels()
+    figure.legend(handles, texts, loc="upper right", bbox_to_anchor=(0.9, 0.88), frameon=False, fontsize=13)
+    figure.savefig(target, dpi=130, bbox_inches="tight")
+    small(target, target)
+
+
+def narrowing(chains: Path, alone: str, together: str) -> dict[str, float]:
+    """Standard deviation of each parameter with all data over that with the spectrum alone."""
+    widths = []
+    for name in (alone, together):
+        samples = read_run(chains / name, load_problem(chains / name)).natural()
+        widths.append(samples.std())
+    common = [n for n in widths[0].index.get_level_values(0) if n in widths[1].index.get_level_values(0)]
+    return {n: float(np.ravel(widths[1][n])[0] / np.ravel(widths[0][n])[0]) for n in common}
+
+
+def main(chains: Path) -> None:
+    """Every picture whose runs are there."""
+    IMAGES.mkdir(exist_ok=True)
+    for folder in sorted(p for p in chains.iterdir() if (p / "signal.png").is_file()):
+        small(folder / "signal.png", IMAGES / f"{folder.name}_signal.png", 700)
+    for together in ("joint_mock", "joint_real"):
+        if (chains / together / "summary.json").is_file():
+            joint(chains, "mock_25mK", together, IMAGES / f"{together}_corner.png")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
