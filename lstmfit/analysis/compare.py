@@ -15,7 +15,8 @@ MOST_NEIGHBOURS = 4000
 """Equal-weight samples that the nearest-neighbour estimate uses: more cost time and gain little."""
 LEAST = 25
 """Effective samples below which nothing can be said about a chain."""
-BOOKKEEPING = ("logL", "logL_birth", "nlive", "insertion", "chain", "minuslogpost", "chi2", "rank")
+BOOKKEEPING = ("logL", "logL_birth", "nlive", "insertion", "chain", "rank", "minuslogpost", "minuslogprior", "chi2")
+BEGINNINGS = ("loglike_", "minuslogprior_", "chi2_")
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def take_log10(samples, names):
 def parameter_names(samples) -> list[str]:
     """Parameter columns of a chain: no bookkeeping, no numbers in place of names, nothing constant."""
     names = [c[0] if isinstance(c, tuple) else c for c in samples.columns]
-    return [n for n in names if isinstance(n, str) and n not in BOOKKEEPING and not n.startswith("loglike_")]
+    return [n for n in names if isinstance(n, str) and n not in BOOKKEEPING and not n.startswith(BEGINNINGS)]
 
 
 def align(a: Chain, b: Chain, log10=()) -> tuple[Chain, Chain, list[str]]:
