@@ -3,7 +3,6 @@
 import sys
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
 from lstmfit.analysis.chains import read_run
@@ -33,7 +32,7 @@ def joint(chains: Path, alone: str, together: str, target: Path) -> None:
     samples = [run.natural() for run in runs]
     labels = {name: samples[0].get_label(name) for name in names}
     _, axes = make_2d_axes(names, labels=labels, fig=figure, upper=False, ticks="outer")
-    for sample, colour, label in zip(samples, (ORANGE, BLUE), ("spectrum", "spectrum, UVLF, tau, x_HI")):
+    for sample, colour, label in zip(samples, (ORANGE, BLUE), ("spectrum", r"spectrum, UVLF, $\tau$, $x_\mathrm{HI}$")):
         sample.plot_2d(axes, kinds={"lower": "kde_2d", "diagonal": "kde_1d"}, color=colour, label=label, alpha=0.7)
     truth = {name: value for name, value in runs[0].truth().items() if name in names}
     axes.axlines(truth, color=RED, lw=1.0, ls="--")
@@ -45,12 +44,9 @@ def joint(chains: Path, alone: str, together: str, target: Path) -> None:
 
 def narrowing(chains: Path, alone: str, together: str) -> dict[str, float]:
     """Standard deviation of each parameter with all data over that with the spectrum alone."""
-    widths = []
-    for name in (alone, together):
-        samples = read_run(chains / name, load_problem(chains / name)).natural()
-        widths.append(samples.std())
-    common = [n for n in widths[0].index.get_level_values(0) if n in widths[1].index.get_level_values(0)]
-    return {n: float(np.ravel(widths[1][n])[0] / np.ravel(widths[0][n])[0]) for n in common}
+    runs = [read_run(chains / name, load_problem(chains / name)) for name in (alone, together)]
+    before, after = ({n: run.natural()[n].std() for n in run.problem.names} for run in runs)
+    return {name: float(after[name] / before[name]) for name in before if name in after}
 
 
 def main(chains: Path) -> None:

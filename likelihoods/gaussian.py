@@ -98,7 +98,7 @@ class GaussianNoise:
         self._pull = inverse.T @ (offset / scale**2)
         self._constant = float(np.sum((offset / scale) ** 2))
         self._log_prior_volume = float(np.sum(np.log(scale)) + np.log(np.abs(np.diag(self._triangle))).sum())
-        self._centre = np.zeros(k) if centre is None else np.asarray(centre, dtype=float)
+        self.centre = np.zeros(k) if centre is None else np.asarray(centre, dtype=float)
 
     def whiten(self, x: np.ndarray) -> np.ndarray:
         """Bring (n,) or the columns of (n, m) into the basis of `logpdf_whitened`; a new array."""
@@ -159,7 +159,7 @@ class GaussianNoise:
         v = self._inverse_factor @ (self._weighted @ self.whiten(residual) + self._pull)
         if rng is not None:
             v = v + rng.standard_normal(len(v))
-        return solve_triangular(self._triangle, self._inverse_factor.T @ v) + self._centre
+        return solve_triangular(self._triangle, self._inverse_factor.T @ v) + self.centre
 
 
 class StudentNoise:

@@ -223,7 +223,7 @@ class GlobalSignal:
 
     def coefficients(self, signal, values, rng: np.random.Generator | None = None) -> np.ndarray:
         """Marginalised coefficients (k,) given the rest: their conditional mean, or a draw where `rng` is given."""
-        centre = self._noise._centre
+        centre = self._noise.centre
         data = self.temperature - self._marginalised.basis @ centre
         sigma = self._sigma if self._sigma is not None else float(values[0])
         return self._noise.coefficients(data - self.model(signal, values), sigma, rng)
