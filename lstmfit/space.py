@@ -170,7 +170,7 @@ def _settle(config, own, defaults, blocks, names, derived):
         latex[name] = block.latex or default.get("latex") or name
         if isinstance(block.value, str):
             expressions[name] = block.value
-            if name in own and not config.extrapolate:
+            if name in own and not config.extrapolate and config.signal is None:
                 limits[name] = own[name].min, own[name].max
             continue
         if block.value is not None:
