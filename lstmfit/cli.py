@@ -282,6 +282,47 @@ def _with_error(value, error, digits=3):
 
 
 @app.command()
+def calibrate(
+    run: Annotated[str, typer.Argument(help="Run file, or the name of a shipped one.")],
+    n: Annotated[int, typer.Option("-n", help="Mocks drawn from the prior.")] = 100,
+    output: Annotated[Optional[Path], typer.Option("-o", "--output", help="Folder of the campaign.")] = None,  # noqa: UP045
+    points: Annotated[int, typer.Option(help="Posterior points to simulate in each fit; 0 for none.")] = 200,
+    seed: Annotated[int, typer.Option(help="Seed of the mocks.")] = 0,
+    jobs: Jobs = None,
+    json_file: Json = None,
+):
+    """Fit many mocks drawn from the prior: ranks, coverage, emulation bias; repeat the command to go on."""
+    from lstmfit.calibration import calibrate as run_campaign
+
+    output = Path("chains") / f"calibration_{Path(run).stem}" if output is None else output
+    with _bar("mock") as progress:
+        result = run_campaign(run, output, n, points=points, jobs=jobs, seed=seed, progress=progress)
+    if result is None:
+        return
+    rows = [
+        (
+            name,
+            f"{p['coverage_68']:.2f} ({p['coverage_68_low']:.2f}..{p['coverage_68_high']:.2f})",
+            f"{p['coverage_95']:.2f} ({p['coverage_95_low']:.2f}..{p['coverage_95_high']:.2f})",
+            f"{p['rank_ks_p']:.2g}",
+            f"{p['z_mean']:+.2f} ± {p['z_mean_err']:.2f}",
+            f"{p['z_std']:.2f}",
+        )
+        for name, p in result["parameters"].items()
+    ]
+    _table(("parameter", "68 % covers (band)", "95 % covers (band)", "ranks p", "mean z", "std z"), rows)
+    if "emulation" in result:
+        e = result["emulation"]
+        typer.echo(
+            f"emulation bias over {e['n']} mocks: largest shift {e['largest_shift_mean']:.3f} sigma on average, "
+            f"{e['largest_shift_p95']:.3f} at 95 %; D_KL {e['D_KL_mean']:.4f} nat, {e['D_KL_p95']:.4f} at 95 %; "
+            f"trusted {100 * e['trusted']:.0f} %"
+        )
+    typer.echo(f"{result['n']} mocks fitted, {result['n_failed']} failed   {output}")
+    _write_json(result, json_file)
+
+
+@app.command()
 def check(
     run: Annotated[str, typer.Argument(help="Run file, or the name of a shipped one.")],
     json_file: Json = None,
