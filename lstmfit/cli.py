@@ -323,6 +323,19 @@ def calibrate(
 
 
 @app.command()
+def report(
+    folder: Annotated[Path, typer.Argument(help="Output folder of a fit.")],
+    output: Annotated[Optional[Path], typer.Option("-o", "--output", help="HTML file.")] = None,  # noqa: UP045
+):
+    """Write one self-contained HTML file about a finished fit: answer, pictures, emulation bias, references."""
+    from lstmfit.analysis.chains import read_run
+    from lstmfit.analysis.report import write_report
+    from lstmfit.driver import load_problem
+
+    typer.echo(write_report(read_run(folder, load_problem(folder)), output))
+
+
+@app.command()
 def check(
     run: Annotated[str, typer.Argument(help="Run file, or the name of a shipped one.")],
     json_file: Json = None,
@@ -453,6 +466,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     low: Annotated[Optional[float], typer.Option(help="Lower band edge in MHz.")] = None,  # noqa: UP045
     high: Annotated[Optional[float], typer.Option(help="Upper band edge in MHz.")] = None,  # noqa: UP045
+    picture: Annotated[Optional[Path], typer.Option("--plot", help="Draw the errors into this PNG.")] = None,  # noqa: UP045
     json_file: Json = None,
 ):
     """Errors of an emulator on a set of signals."""
@@ -460,9 +474,16 @@ def evaluate(
 
     from lstmfit.emulator.emulator import Emulator
     from lstmfit.emulator.fitting import evaluate as evaluate_emulator
+    from lstmfit.emulator.fitting import evaluation_split
 
-    errors = asdict(evaluate_emulator(Emulator.load(emulator), emulator, signals, split, low, high))
+    loaded = Emulator.load(emulator)
+    data = evaluation_split(loaded, emulator, signals, split)
+    errors = asdict(evaluate_emulator(loaded, data, low, high))
     _show_errors(errors)
+    if picture is not None:
+        from lstmfit.analysis.evaluation import errors_picture
+
+        errors_picture(loaded, data, picture)
     _write_json(errors, json_file)
 
 

@@ -6,9 +6,10 @@ import pytest
 from conftest import PARAMETERS, draw_theta, random_network
 
 from lstmfit import Emulator
+from lstmfit.analysis.evaluation import edge_distance, errors_picture, learning_curve
 from lstmfit.emulator import store
 from lstmfit.emulator.emulator import shipped, shipped_test_set
-from lstmfit.emulator.fitting import evaluate, measure
+from lstmfit.emulator.fitting import evaluate, evaluation_split, measure
 from lstmfit.errors import InputError
 
 
@@ -96,7 +97,7 @@ def test_damaged_files_are_refused(emulator, tmp_path):
         Emulator.load(tmp_path / "none.h5")
     with pytest.raises(InputError, match="did you mean 'echo21'"):
         Emulator.load("eco21")
-    with pytest.raises(InputError, match="engine is 'cuda'"):
+    with pytest.raises(InputError, match="engine is 'cuda'; expected numba, xla or numpy"):
         Emulator.load("echo21", engine="cuda")
 
 
@@ -120,18 +121,31 @@ def test_every_shipped_emulator_is_as_good_as_it_says():
         assert summary.mean_percent <= 1.02 * emulator.record["test"]["mean_percent"]
         assert summary.mean_percent < 0.3
         assert errors["rms"].shape == emulator.redshifts.shape
-        assert evaluate(emulator, name) == summary
+        assert evaluate(emulator, evaluation_split(emulator, name)) == summary
 
 
 def test_evaluate_in_a_band_and_its_errors(tmp_path):
     emulator = Emulator.load("echo21")
-    whole = evaluate(emulator, "echo21")
-    band = evaluate(emulator, "echo21", low=50.0, high=100.0)
+    split = evaluation_split(emulator, "echo21")
+    whole, band = evaluate(emulator, split), evaluate(emulator, split, low=50.0, high=100.0)
     assert band.n == whole.n
     assert band.mean_mK != whole.mean_mK
     with pytest.raises(InputError, match="no channel between"):
-        evaluate(emulator, "echo21", low=500.0)
+        evaluate(emulator, split, low=500.0)
     with pytest.raises(InputError, match="split is 'tset'"):
-        evaluate(emulator, "echo21", split="tset")
+        evaluation_split(emulator, "echo21", split="tset")
     with pytest.raises(InputError, match="no set of signals"):
-        evaluate(emulator, "echo21", tmp_path / "none.h5")
+        evaluation_split(emulator, "echo21", tmp_path / "none.h5")
+
+
+def test_the_pictures_are_drawn(tmp_path):
+    emulator = Emulator.load("echo21")
+    split = evaluation_split(emulator, "echo21")
+    errors_picture(emulator, split, tmp_path / "e.png")
+    history = {"update": [1, 10], "training_percent": [3, 2], "validation_percent": [4, 3]}
+    learning_curve({"history": history}, tmp_path / "l.png")
+    for name in ("e.png", "l.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    middle = [np.sqrt(p.min * p.max) if p.log else 0.5 * (p.min + p.max) for p in emulator.parameters]
+    edge = [middle[0], *[p.max for p in emulator.parameters[1:]]]
+    np.testing.assert_allclose(edge_distance(emulator, np.array([middle, edge])), [1.0, 0.0], atol=1e-9)

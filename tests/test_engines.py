@@ -142,3 +142,26 @@ def _parameters():
     from conftest import PARAMETERS
 
     return PARAMETERS
+
+
+def test_derivatives_agree_with_finite_differences_and_between_engines(rng):
+    network = random_network(rng)
+    z = np.linspace(5, 50, 45)
+    exact = Emulator(*network, z, _parameters(), engine="numpy")
+    theta = draw_theta(rng, 3)
+    jacobian = exact.jacobian(theta)
+    assert jacobian.shape == (3, 45, 3)
+    for i in range(3):
+        step = 1e-5 * theta[0, i]
+        up, down = theta[0].copy(), theta[0].copy()
+        up[i] += step
+        down[i] -= step
+        finite = (exact(up) - exact(down)) / (2 * step)
+        np.testing.assert_allclose(jacobian[0, :, i], finite, atol=1e-5 * np.abs(finite).max() + 1e-9)
+    np.testing.assert_array_equal(Emulator(*network, z, _parameters()).jacobian(theta[0]), jacobian[0])
+    xla = Emulator(*network, z, _parameters(), engine="xla")
+    assert xla.engine == "xla"
+    np.testing.assert_allclose(xla.jacobian(theta[:1]), jacobian[:1], atol=1e-4 * np.abs(jacobian).max())
+    np.testing.assert_allclose(xla(theta), exact(theta), atol=1e-3)
+    np.testing.assert_allclose(xla(theta[1]), exact(theta[1]), atol=1e-3)
+    np.testing.assert_allclose(xla.histories(theta)["tau"], exact.histories(theta)["tau"], atol=1e-4)

@@ -12,7 +12,7 @@ N_CURVES = 1000
 """Posterior draws behind the bands of the signal picture."""
 
 
-def _figure(*args, **kwargs):
+def new_figure(*args, **kwargs):
     """A figure without pyplot: no window system, no global state."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -22,7 +22,8 @@ def _figure(*args, **kwargs):
     return figure
 
 
-def _save(figure, path):
+def save(figure, path):
+    """Write a figure as PNG, whole or not at all."""
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png", bbox_inches="tight")
 
@@ -43,7 +44,7 @@ def corner(run: Run, path) -> None:
 
     samples, truth, names = run.natural(), run.truth(), list(run.problem.names)
     size = max(4.0, 1.45 * len(names))
-    figure = _figure(figsize=(size, size))
+    figure = new_figure(figsize=(size, size))
     labels = {name: samples.get_label(name) for name in names}
     _, axes = make_2d_axes(names, labels=labels, fig=figure, upper=False, ticks="outer")
     samples.plot_2d(axes, kinds={"lower": "kde_2d", "diagonal": "kde_1d"}, color=BLUE)
@@ -55,7 +56,7 @@ def corner(run: Run, path) -> None:
         handles.append(Line2D([], [], color=RED, lw=1.0, ls="--", label="truth"))
     figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(0.9, 0.88), frameon=False, fontsize=14)
     figure.align_labels()
-    _save(figure, path)
+    save(figure, path)
 
 
 def corner_of_two(a, b, names, path) -> None:
@@ -74,7 +75,7 @@ def corner_of_two(a, b, names, path) -> None:
     from matplotlib.patches import Patch
 
     size = max(4.0, 1.45 * len(names))
-    figure = _figure(figsize=(size, size))
+    figure = new_figure(figsize=(size, size))
     labels = {name: b.samples.get_label(name) for name in names}
     _, axes = make_2d_axes(names, labels=labels, fig=figure, upper=False, ticks="outer")
     for chain, color in ((b, GREY), (a, BLUE)):
@@ -82,7 +83,7 @@ def corner_of_two(a, b, names, path) -> None:
     handles = [Patch(color=color, label=chain.label) for chain, color in ((a, BLUE), (b, GREY))]
     figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(0.9, 0.88), frameon=False, fontsize=12)
     figure.align_labels()
-    _save(figure, path)
+    save(figure, path)
 
 
 def _draw_prior(axis, distribution):
@@ -118,7 +119,7 @@ def signal(run: Run, path, seed: int = 0) -> None:
     )
     cleaned = spectrum.temperature - foregrounds.mean(axis=0)
     order = np.argsort(nu)
-    figure = _figure(figsize=(8.0, 6.0), layout="constrained")
+    figure = new_figure(figsize=(8.0, 6.0), layout="constrained")
     top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1.0))
     what = "data" if not foregrounds.any() else "data $-$ mean foreground"
     top.plot(spectrum.frequency, cleaned, ".", color="0.6", ms=3, zorder=1, label=what)
@@ -142,7 +143,7 @@ def signal(run: Run, path, seed: int = 0) -> None:
     bottom.set_xlabel(r"frequency $\nu$ [MHz]")
     top.legend(frameon=False, loc="lower right")
     _redshift_axis(top)
-    _save(figure, path)
+    save(figure, path)
 
 
 def _redshift_axis(axis):

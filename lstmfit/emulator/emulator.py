@@ -7,6 +7,7 @@ import numpy as np
 
 from lstmfit.emulator import store
 from lstmfit.emulator.architecture import Architecture
+from lstmfit.emulator.numpy_engine import forward, signal_jacobian
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError, did_you_mean
 from lstmfit.parameters import Parameter, to_array
@@ -34,8 +35,9 @@ class Emulator:
         How it was trained.
     name : str
         What to call it in messages and run files.
-    engine : {"numba", "numpy"}
-        ``numba`` is the compiled float32 engine; ``numpy`` the float64 reference, hundreds of times slower.
+    engine : {"numba", "xla", "numpy"}
+        ``numba`` is the compiled float32 engine for the CPU, and the fastest one there; ``xla`` is TensorFlow's
+        compiled network, on a GPU where TensorFlow finds one; ``numpy`` is the float64 reference, slow.
 
     Examples
     --------
@@ -74,7 +76,7 @@ class Emulator:
         ----------
         source : str or path
             A name that `shipped` lists, or the path of an emulator file.
-        engine : {"numba", "numpy"}
+        engine : {"numba", "xla", "numpy"}
             See the class.
 
         Raises
@@ -160,6 +162,29 @@ class Emulator:
         theta = self._physical(theta)
         return self.split(self._engine.single(theta) if theta.ndim == 1 else self._engine.batch(theta))
 
+    def jacobian(self, theta) -> np.ndarray:
+        """Derivatives of the signal by the physical parameters, exact for the network.
+
+        Parameters
+        ----------
+        theta : array_like or mapping
+            (n_params,) or (n, n_params) physical, positive where a parameter is log.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n_channels, n_params) or (n, n_channels, n_params), mK per unit of each parameter. In float64 by forward
+            differentiation, except by the ``xla`` engine, which differentiates its own float32 pass.
+        """
+        theta = self._physical(theta)
+        slopes = self.scaling.input_slopes(theta)
+        if hasattr(self._engine, "jacobian"):
+            return self._engine.jacobian(theta) * slopes[..., None, :]
+        rows = np.atleast_2d(self.scaling.inputs(theta))
+        jacobians = np.array([signal_jacobian(self.architecture, self.weights, x) for x in rows])
+        jacobians = jacobians.reshape(*theta.shape[:-1], *jacobians.shape[1:])
+        return self.scaling.scale[0] * jacobians * slopes[..., None, :]
+
     def split(self, out: np.ndarray) -> dict[str, np.ndarray]:
         """Name the parts of an engine's output (..., n_out); copies in float64."""
         a, n = self.architecture, self.architecture.n_channels
@@ -196,8 +221,6 @@ class _NumpyEngine:
         self.parts = architecture, scaling, weights
 
     def batch(self, theta):
-        from lstmfit.emulator.numpy_engine import forward
-
         architecture, scaling, weights = self.parts
         histories, scalars = forward(architecture, weights, scaling.inputs(theta))
         histories = histories * scaling.scale[:, None] + scaling.offset
@@ -215,7 +238,11 @@ def _make_engine(name, architecture, scaling, weights):
         return NumbaEngine(architecture, scaling, weights)
     if name == "numpy":
         return _NumpyEngine(architecture, scaling, weights)
-    raise InputError(f"engine is {name!r}; 'numba' and 'numpy' are known")
+    if name == "xla":
+        from lstmfit.emulator.xla_engine import XlaEngine
+
+        return XlaEngine(architecture, scaling, weights)
+    raise InputError(f"engine is {name!r}; expected numba, xla or numpy")
 
 
 def shipped() -> dict[str, Path]:

@@ -116,21 +116,19 @@ def measure(emulator: Emulator, split: Split) -> tuple[dict[str, np.ndarray], Er
     return errors, summarise(absolute, relative)
 
 
-def evaluate(emulator: Emulator, source, signals=None, split="test", low=None, high=None) -> ErrorSummary:
-    """Errors of an emulator on a set of signals, in a band if wanted.
+def evaluation_split(emulator: Emulator, source, signals=None, split="test") -> Split:
+    """Signals to measure an emulator on.
 
     Parameters
     ----------
     emulator : Emulator
-        What to measure.
+        What will be measured.
     source : str
         What it was loaded from: its own test set lies beside it.
     signals : path, optional
         A set of signals; the emulator's own test set by default.
     split : {"train", "val", "test"}
         Which part of the set.
-    low, high : float, optional
-        Band edges in MHz.
 
     Raises
     ------
@@ -143,15 +141,19 @@ def evaluate(emulator: Emulator, source, signals=None, split="test", low=None, h
         data = shipped_test_set(source)
         if data is None:
             raise InputError(f"{source} has no test set beside it; give a set of signals")
-    else:
-        found = load_signals(signals, (split,))
-        if len(found.redshifts) != len(emulator.redshifts) or not np.allclose(found.redshifts, emulator.redshifts):
-            raise InputError(f"{signals} and {source} are on different redshift grids")
-        names = [p.name for p in found.parameters]
-        if names != list(emulator.names):
-            raise InputError(f"{signals} has parameters {', '.join(names)}; {source} has {', '.join(emulator.names)}")
-        data = getattr(found, split)
+        return data
+    found = load_signals(signals, (split,))
+    if len(found.redshifts) != len(emulator.redshifts) or not np.allclose(found.redshifts, emulator.redshifts):
+        raise InputError(f"{signals} and {source} are on different redshift grids")
+    names = [p.name for p in found.parameters]
+    if names != list(emulator.names):
+        raise InputError(f"{signals} has parameters {', '.join(names)}; {source} has {', '.join(emulator.names)}")
+    data = getattr(found, split)
     if not len(data):
         raise InputError(f"{signals} has no {split} signals")
-    predicted = emulator(data.theta)
-    return summarise(*rms_error(predicted, data.signal, emulator.redshifts, low, high))
+    return data
+
+
+def evaluate(emulator: Emulator, split: Split, low=None, high=None) -> ErrorSummary:
+    """Errors of an emulator on a split, in a band (MHz) where an edge is given; see `rms_error`."""
+    return summarise(*rms_error(emulator(split.theta), split.signal, emulator.redshifts, low, high))

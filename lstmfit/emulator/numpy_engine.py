@@ -53,3 +53,60 @@ def forward(architecture: Architecture, weights: dict[str, np.ndarray], inputs: 
 
 def _sigmoid(x):
     return 0.5 * np.tanh(0.5 * x) + 0.5
+
+
+def signal_jacobian(architecture: Architecture, weights: dict[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:
+    """Derivatives of the signal by the scaled inputs, carried along the forward pass.
+
+    Parameters
+    ----------
+    architecture, weights
+        As for `forward`.
+    inputs : numpy.ndarray
+        (n_params,) scaled parameters.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n_channels, n_params) network units, redshift ascending.
+    """
+    a, u = architecture, architecture.units
+    w = {k: np.asarray(v, dtype=float) for k, v in weights.items()}
+    # Row 0 is the value, the others are its derivatives: a linear map acts on all rows alike.
+    x = np.vstack([inputs, np.eye(len(inputs))])
+
+    def affine(rows, kernel, bias):
+        out = rows @ kernel
+        out[0] += bias
+        return out
+
+    def apply(rows, value, slope):
+        return np.vstack([value, slope * rows[1:]])
+
+    def tanh(rows):
+        t = np.tanh(rows[0])
+        return apply(rows, t, 1.0 - t * t)
+
+    def sigmoid(rows):
+        s = _sigmoid(rows[0])
+        return apply(rows, s, s * (1.0 - s))
+
+    def product(p, q):
+        return np.vstack([p[0] * q[0], p[0] * q[1:] + q[0] * p[1:]])
+
+    for i in range(len(a.encoder)):
+        x = tanh(affine(x, w[f"encoder_{i}_kernel"], w[f"encoder_{i}_bias"]))
+    drive = affine(x, w["drive_kernel"], w["drive_bias"]).reshape(len(x), a.layers, 6 * u)
+    h = [drive[:, layer, 4 * u : 5 * u] for layer in range(a.layers)]
+    c = [drive[:, layer, 5 * u :] for layer in range(a.layers)]
+    patches = []
+    for step in range(a.steps):
+        for layer in range(a.layers):
+            gates = affine(h[layer], w[f"recurrent_{layer}"], w[f"step_bias_{layer}"][step]) + drive[:, layer, : 4 * u]
+            if layer:
+                gates += h[layer - 1] @ w[f"input_{layer}"]
+            i, f, g, o = np.split(gates, 4, axis=1)
+            c[layer] = product(sigmoid(f), c[layer]) + product(sigmoid(i), tanh(g))
+            h[layer] = product(sigmoid(o), tanh(c[layer]))
+        patches.append(h[-1][1:] @ w["output_kernel"][:, : a.patch])
+    return np.concatenate(patches, axis=1)[:, : a.n_channels][:, ::-1].T

@@ -78,3 +78,9 @@ class Scaling:
         with np.errstate(invalid="ignore", divide="ignore"):
             x[..., self.log] = np.log10(x[..., self.log])
         return 2.0 * (x - self.low) / (self.high - self.low) - 1.0
+
+    def input_slopes(self, theta: np.ndarray) -> np.ndarray:
+        """Derivative of each scaled input by its own physical parameter, same shape as theta."""
+        slope = np.broadcast_to(2.0 / (self.high - self.low), np.shape(theta)).copy()
+        slope[..., self.log] /= np.log(10.0) * np.asarray(theta, dtype=float)[..., self.log]
+        return slope

@@ -1,0 +1,89 @@
+"""Pictures of an emulator's life: its errors on signals it never saw, and its training."""
+
+import numpy as np
+
+from lstmfit.analysis.plots import BLUE, RED, new_figure, save
+from lstmfit.emulator.metrics import rms_error
+
+
+def edge_distance(emulator, theta) -> np.ndarray:
+    """Distance of parameter sets from the nearest face of the training range.
+
+    Parameters
+    ----------
+    emulator : Emulator
+        Its scaling defines the range.
+    theta : numpy.ndarray
+        (n, n_params) physical.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,): 0 on a face, 1 in the middle, in half-widths of the scaled range.
+    """
+    return 1.0 - np.abs(emulator.scaling.inputs(theta)).max(axis=1)
+
+
+def errors_picture(emulator, split, path) -> None:
+    """Four panels: histogram of the errors, bias and rms by channel, worst cases, error against edge distance.
+
+    Parameters
+    ----------
+    emulator : Emulator
+        What is measured.
+    split : lstmfit.datasets.signals.Split
+        Signals that training never saw.
+    path : path
+        PNG to write.
+    """
+    predicted = emulator(split.theta)
+    residual = predicted - split.signal
+    _, relative = rms_error(predicted, split.signal)
+    percent, z = 100 * relative, emulator.redshifts
+    figure = new_figure(figsize=(10.0, 7.0), layout="constrained")
+    (top_left, top_right), (low_left, low_right) = figure.subplots(2, 2)
+    top_left.hist(percent, np.geomspace(percent.min(), percent.max(), 40), color=BLUE)
+    top_left.set_xscale("log")
+    for value, style, name in ((percent.mean(), "-", "mean"), (np.percentile(percent, 95), "--", "95 %")):
+        top_left.axvline(value, color=RED, ls=style, lw=1.2, label=f"{name} {value:.3f} %")
+    top_left.legend(frameon=False)
+    top_left.set(xlabel="relative rms error [%]", ylabel=f"signals (of {len(percent)})")
+    top_right.plot(z, np.sqrt(np.mean(residual**2, axis=0)), color=BLUE, label="rms")
+    top_right.plot(z, residual.mean(axis=0), color=RED, label="bias")
+    top_right.legend(frameon=False)
+    top_right.set(xlabel="redshift $z$", ylabel="error [mK]")
+    for i in np.argsort(percent)[-3:][::-1]:
+        (line,) = low_left.plot(z, split.signal[i], lw=1.2, label=f"{percent[i]:.2f} %")
+        low_left.plot(z, predicted[i], ls=":", color="k", lw=1.0)
+    low_left.legend(frameon=False, title="worst three; dotted: emulator", fontsize=9)
+    low_left.set(xlabel="redshift $z$", ylabel="$T_{21}$ [mK]")
+    distance = edge_distance(emulator, split.theta)
+    low_right.semilogy(distance, percent, ".", ms=3, color=BLUE, alpha=0.5)
+    edges = np.quantile(distance, np.linspace(0, 1, 9))
+    which = np.clip(np.searchsorted(edges, distance, side="right") - 1, 0, 7)
+    means = [percent[which == k].mean() for k in range(8) if (which == k).any()]
+    centres = [distance[which == k].mean() for k in range(8) if (which == k).any()]
+    low_right.plot(centres, means, "o-", color=RED, ms=4, label="mean")
+    low_right.legend(frameon=False)
+    low_right.set(xlabel="distance from the edge of the training range", ylabel="relative rms error [%]")
+    save(figure, path)
+
+
+def learning_curve(record: dict, path) -> None:
+    """Training and validation error against updates.
+
+    Parameters
+    ----------
+    record : dict
+        An emulator's training record.
+    path : path
+        PNG to write.
+    """
+    history = record["history"]
+    figure = new_figure(figsize=(6.0, 4.0), layout="constrained")
+    axis = figure.subplots()
+    axis.loglog(history["update"], history["training_percent"], color="0.6", label="training, root mean square")
+    axis.loglog(history["update"], history["validation_percent"], color=BLUE, label="validation, mean")
+    axis.set(xlabel="update", ylabel="relative rms error [%]")
+    axis.legend(frameon=False)
+    save(figure, path)
