@@ -360,10 +360,10 @@ def _picture(path, good, emulated):
     """Rank histograms and coverage of each parameter with binomial bands; the bias distribution over mocks."""
     from scipy.stats import binom
 
-    from lstmfit.analysis.plots import BLUE, GREY, RED, _figure
+    from lstmfit.analysis.plots import BLUE, GREY, RED, new_figure
 
     names, n = list(good[0]["rank"]), len(good)
-    figure = _figure(figsize=(2.2 * len(names), 6.6 if emulated else 4.4), layout="constrained")
+    figure = new_figure(figsize=(2.2 * len(names), 6.6 if emulated else 4.4), layout="constrained")
     axes = figure.subplots(3 if emulated else 2, len(names), squeeze=False)
     low, high = binom.ppf((0.025, 0.975), n, 1.0 / BINS)
     grid = np.linspace(0.0, 1.0, 101)
