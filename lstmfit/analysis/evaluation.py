@@ -53,7 +53,7 @@ def errors_picture(emulator, split, path) -> None:
     top_right.legend(frameon=False)
     top_right.set(xlabel="redshift $z$", ylabel="error [mK]")
     for i in np.argsort(percent)[-3:][::-1]:
-        (line,) = low_left.plot(z, split.signal[i], lw=1.2, label=f"{percent[i]:.2f} %")
+        low_left.plot(z, split.signal[i], lw=1.2, label=f"{percent[i]:.2f} %")
         low_left.plot(z, predicted[i], ls=":", color="k", lw=1.0)
     low_left.legend(frameon=False, title="worst three; dotted: emulator", fontsize=9)
     low_left.set(xlabel="redshift $z$", ylabel="$T_{21}$ [mK]")
