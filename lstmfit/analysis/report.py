@@ -22,7 +22,7 @@ from lstmfit.likelihoods.foregrounds import LINEAR
 STYLE = """
 body { font: 15px/1.5 Georgia, serif; color: #222; max-width: 860px; margin: 2em auto; padding: 0 1em }
 h1 { font-size: 1.6em; margin-bottom: 0 } h2 { font-size: 1.2em; margin-top: 1.8em; border-bottom: 1px solid #bbb }
-p.sub { color: #666; margin-top: 0 } img { max-width: 100% }
+p.sub { color: #666; margin-top: 0 } img { max-width: 100%; max-height: 24cm }
 table { border-collapse: collapse; margin: 0.6em 0 }
 th, td { padding: 0.15em 0.9em 0.15em 0; text-align: right; border-bottom: 1px solid #e4e4e4 }
 th { border-bottom: 1px solid #888 } th:first-child, td:first-child { text-align: left }
@@ -61,11 +61,11 @@ def write_report(run: Run, path=None) -> Path:
     sections = [
         ("Evidence", _evidence(summary)),
         ("Parameters", _parameters(summary, run)),
+        ("Emulation bias", _bias(measured, run)),
         ("Posterior", _image(run, "corner")),
         ("Signal", _image(run, "signal")),
         ("Data and residuals", _residuals(run)),
         ("Noise and foreground", _noise(config, run)),
-        ("Emulation bias", _bias(measured, run)),
         ("How it was made", _provenance(config, summary)),
         ("References", f"<pre>{html.escape(bibliography(config, run, measured))}</pre>"),
         ("Run file", f"<pre>{html.escape(_run_text(run))}</pre>"),
@@ -196,7 +196,7 @@ def _bias(measured, run):
         for name, p in measured["parameters"].items()
     ]
     table = _table(("parameter", "emulated − true [sigma]", "width ratio", "true bias [sigma]"), rows)
-    *lines, verdict = (html.escape(line) for line in bias_lines(measured))
+    *lines, verdict = (html.escape(line.replace("   ", "; ")) for line in bias_lines(measured))
     kind = "verdict" if measured["verdict"]["trusted"] else "verdict bad"
     intro = f"<p>Against {html.escape(measured['truth'])}, by importance weights, in the space of the prior.</p>"
     return f'<p class="{kind}">{verdict}</p>{intro}{table}<p>{"<br>".join(lines)}</p>'
