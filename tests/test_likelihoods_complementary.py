@@ -178,7 +178,7 @@ def test_a_call_is_fast():
             start = time.perf_counter()
             likelihood(values)
             times.append(time.perf_counter() - start)
-        assert np.median(times) < 50e-6
+        assert min(times) < 50e-6
 
 
 @pytest.mark.parametrize(

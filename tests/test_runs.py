@@ -52,11 +52,11 @@ def test_it_evaluates_on_prior_draws(name, request):
     for theta in problem.prior.sample(20, np.random.default_rng(1)):
         total, parts = problem.loglikelihood(theta)
         assert np.isfinite([total, *parts]).all()
-    if problem.truth:
-        truth = np.array([problem.truth[n] for n in problem.names])
-        n = len(problem.spectrum.frequency)
-        residual = -2 * (problem.loglikelihood(truth)[1][0] + 0.5 * n * np.log(2 * np.pi * 25**2))
-        assert name.startswith("mock_25mK_foreground") or "25mK" not in name or abs(residual - n) < 5 * np.sqrt(2 * n)
+    if name.startswith("mock_") and "foreground" not in name:
+        sigma, n = float(name[5:-2]), len(problem.spectrum.frequency)
+        at_truth = problem.loglikelihood(np.array([problem.truth[n] for n in problem.names]))[0]
+        chi2 = -2.0 * at_truth - n * np.log(2.0 * np.pi * sigma**2)
+        assert chi2 == pytest.approx(n, abs=5.0 * np.sqrt(2.0 * n))
 
 
 def test_the_flattened_gaussian_has_bowmans_best_fit(edges):
