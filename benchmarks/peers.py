@@ -160,7 +160,7 @@ def lstm(data, budget):
 
 
 def globalemu(data, budget):
-    """Package globalemu, by its own code: 3 x 16 tanh, batch 451, Adam 1e-3; without its AFB, which it would download."""
+    """Package globalemu, by its own code: 3 x 16 tanh, batch 451, Adam 1e-3; no AFB (it would download)."""
     import tempfile
 
     from globalemu.eval import evaluate as evaluate_globalemu

@@ -3,6 +3,8 @@
 import contextlib
 import json
 import logging
+import re
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -126,6 +128,41 @@ def _duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
+RESUME_STATUS = 75
+"""Exit status of a fit that stopped before its end and wants --resume: EX_TEMPFAIL of sysexits.h."""
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9]+\.?[0-9]*)([smh])", text)
+    if found is None or float(found[1]) <= 0:
+        raise InputError(f"time limit is {text!r}; expected a positive number and s, m or h, like 90s, 30m or 11.5h")
+    return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
+
+
+@contextlib.contextmanager
+def _stopping_to_resume(seconds: float | None):
+    """End the run after so many seconds, or at SIGUSR1 (a batch system's warning), so that it can be resumed."""
+    from lstmfit.sampling import mpi
+
+    def stop(_signal, _frame):
+        if mpi.promised_rank() == 0:
+            sys.stderr.write("lstmfit: stopped before the end; go on with --resume\n")
+        raise SystemExit(RESUME_STATUS)
+
+    signals = (signal.SIGALRM, signal.SIGUSR1)
+    before = [signal.signal(s, stop) for s in signals]
+    if seconds is not None:
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for s, handler in zip(signals, before):
+            signal.signal(s, handler)
+
+
 @app.command()
 def fit(
     run: Annotated[str, typer.Argument(help="Run file, or the name of a shipped one.")],
@@ -133,6 +170,10 @@ def fit(
     jobs: Jobs = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the run that is in the folder.")] = False,
+    time_limit: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Stop after 90s, 30m or 12h with exit status 75, to be resumed; so does SIGUSR1."),
+    ] = None,
 ):
     """Run a fit: PolyChord on all cores, or over MPI under mpirun."""
     from lstmfit.driver import fit as run_fit
@@ -141,7 +182,8 @@ def fit(
     first = mpi.rank() == 0
     line = _ProgressLine() if first else None
     try:
-        folder = run_fit(run, output, jobs=jobs, resume=resume, force=force, progress=line)
+        with _stopping_to_resume(_seconds(time_limit)):
+            folder = run_fit(run, output, jobs=jobs, resume=resume, force=force, progress=line)
     finally:
         if line is not None:
             line.close()

@@ -99,3 +99,9 @@ def test_doctor_and_emulators():
     assert "PolyChord" in done.stdout
     done = lstmfit("emulators", "--json", "-")
     assert "echo21" in done.stdout
+
+
+def test_a_wrong_time_limit_is_refused(tmp_path):
+    done = lstmfit("fit", "mock_25mK", "--time-limit", "soon", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "time limit is 'soon'" in done.stderr

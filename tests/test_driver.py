@@ -194,3 +194,27 @@ def test_a_mock_from_the_test_set_is_recovered(tmp_path):
         value = truth[name]
         below = float(weights[samples[name].to_numpy() < value].sum())
         assert 0.005 < below < 0.995, f"{name}: truth at the {100 * below:.2f} % quantile"
+
+
+def long_run():
+    content = small_run(params={k: THETA[k] for k in ("sLy", "wX", "tstar")})
+    content["sampler"] = {"polychord": {"nlive": 200, "num_repeats": 20, "seed": 3}}
+    return content
+
+
+MPIRUN = pytest.param(["mpirun", "--allow-run-as-root", "-n", "2"], marks=pytest.mark.mpi)
+
+
+@pytest.mark.parametrize("prefix", [[], MPIRUN])
+def test_a_time_limit_stops_to_be_resumed(tmp_path, prefix):
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(long_run()))
+    command = [*prefix, sys.executable, "-m", "lstmfit", "fit", "run.yaml", "-o", "out", "--time-limit"]
+    done = subprocess.run([*command, "6s"], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 75, done.stderr
+    assert done.stderr.count("go on with --resume") == 1
+    assert not (tmp_path / "out" / "summary.json").exists()
+    if not prefix:
+        folder = fit(tmp_path / "run.yaml", tmp_path / "out", resume=True)
+        summary = json.loads((folder / "summary.json").read_text())
+        for p in summary["parameters"].values():
+            assert abs(p["mean"] - p["truth"]) < 4 * p["std"]
