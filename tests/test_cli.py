@@ -30,7 +30,7 @@ def test_help_names_every_command():
         (("evaluate", "eco21"), "did you mean 'echo21'"),
         (("train", "none.h5", "-o", "e.h5"), "no set of signals none.h5"),
         (("simulate", "-o", "s.h5", "-n", "0"), "n is 0"),
-        (("simulate", "-o", "s.h5", "-n", "4", "--simulator", "eco21"), "did you mean echo21"),
+        (("simulate", "-o", "s.h5", "-n", "4", "--simulator", "eco21"), "did you mean 'echo21'"),
         (("plot", "."), "holds no run"),
         (("data", "fetch", "edges2019"), "did you mean 'edges2018'"),
         (("data", "fetch", "edges2018", "-o", "d", "--from", "none.csv"), "no file none.csv"),

@@ -1,9 +1,8 @@
 """Simulators of the global 21-cm signal: the truth that emulators are trained on and judged against."""
 
-import difflib
 import importlib
 
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, did_you_mean
 from lstmfit.simulators.protocol import History, SimulationError, Simulator
 
 __all__ = ["SIMULATORS", "History", "SimulationError", "Simulator", "load"]
@@ -34,9 +33,8 @@ def load(name: str) -> Simulator:
     target = SIMULATORS.get(name, name)
     module_name, colon, attribute = target.partition(":")
     if not (colon and module_name and attribute):
-        close = difflib.get_close_matches(name, SIMULATORS, n=1, cutoff=0.5)
-        hint = f"did you mean {close[0]}?" if close else f"known: {', '.join(sorted(SIMULATORS))}."
-        raise InputError(f'unknown simulator {name!r}; {hint} Your own is written "package.module:attribute"')
+        hint = did_you_mean(name, SIMULATORS)
+        raise InputError(f'unknown simulator {name!r}; {hint} (your own is written "package.module:attribute")')
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

@@ -6,7 +6,6 @@ A row's parameters depend on the seed and its number alone, so where and when it
 """
 
 import contextlib
-import difflib
 import fcntl
 import json
 import logging
@@ -24,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from lstmfit._version import __version__
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, did_you_mean
 from lstmfit.files import replacing, write_text
 from lstmfit.parameters import Parameter
 from lstmfit.simulators import _mpi, load
@@ -121,9 +120,7 @@ def simulate_set(
     """
     counts = _check_counts(n, n_val, n_test, jobs)
     if design not in DESIGNS:
-        close = difflib.get_close_matches(str(design), DESIGNS, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"expected one of {', '.join(DESIGNS)}"
-        raise InputError(f"unknown design {design!r}; {hint}")
+        raise InputError(f"unknown design {design!r}; {did_you_mean(design, DESIGNS)}")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise InputError(f"seed is {seed!r}; expected a whole number, 0 or above")
     path = Path(path)
