@@ -354,7 +354,7 @@ def test_dead_worker_is_an_error_that_keeps_what_was_finished(tmp_path, toy, mon
         ({"n": 4, "jobs": 0}, "jobs is 0"),
         ({"n": 4, "seed": -1}, "seed is -1; expected a whole number, 0 or above"),
         ({"n": 4, "design": "sobel"}, r"unknown design 'sobel'; did you mean 'sobol'\?"),
-        ({"n": 4, "design": "lhs"}, "unknown design 'lhs'; expected one of sobol, uniform"),
+        ({"n": 4, "design": "lhs"}, "unknown design 'lhs'; known are sobol, uniform"),
         ({"n": 4, "jobs": 1, "simulator": "echo12"}, "unknown simulator 'echo12'; did you mean 'echo21'"),
         ({"n": 4, "jobs": 1, "simulator": "toy_simulator:no_simulator"}, "lacks redshifts, parameters"),
     ],

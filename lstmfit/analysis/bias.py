@@ -129,7 +129,7 @@ def measure_bias(
     result = reweighted(to_natural(run, theta), base, true - emulated, list(problem.names), run.truth())
     result["truth"] = simulator
     result["failures"] = {"n": int(failed.sum()), "first": next((m for m in messages if m), None)}
-    result["signal_rms_mK"] = _signal_rms(problem, truth, theta, outputs, base, result.pop("_weights"))
+    result["signal_rms_mK"] = _signal_rms(problem, truth, theta, outputs, base, result.pop("weights"))
     result["verdict"] = _verdict(result)
     return result
 
@@ -143,21 +143,25 @@ def to_natural(run: Run, theta: np.ndarray) -> np.ndarray:
     return out
 
 
-def reweighted(x: np.ndarray, base: np.ndarray, log_ratio: np.ndarray, names: list[str], truth=None) -> dict:
-    """Bias, divergence and evidence shift from points of the emulated posterior and their log ratios.
+def reweighted(
+    x: np.ndarray, base: np.ndarray, log_ratio: np.ndarray, names: list[str], truth=None, from_truth: bool = False
+) -> dict:
+    """Bias, divergence and evidence shift from points of one posterior and their log ratios to the other.
 
     Parameters
     ----------
     x : numpy.ndarray
-        (n, d) points of the emulated posterior in the space of the prior.
+        (n, d) points of the emulated posterior in the space of the prior; of the true one with `from_truth`.
     base : numpy.ndarray
         (n,) their weights, summing to one.
     log_ratio : numpy.ndarray
-        (n,) lnL_true - lnL_emu; -inf where the true likelihood vanishes.
+        (n,) lnL_true - lnL_emu, with `from_truth` lnL_emu - lnL_true; -inf where the other likelihood vanishes.
     names : list of str
         d names.
     truth : mapping of str to float, optional
         True values.
+    from_truth : bool
+        Which posterior the points are of.
 
     Returns
     -------
@@ -168,13 +172,18 @@ def reweighted(x: np.ndarray, base: np.ndarray, log_ratio: np.ndarray, names: li
         ``D_KL`` of the true from the emulated posterior in nats and ``D_KL_err``; ``D_KL_half_variance``, half the
         variance of the log ratio under the true posterior (Bevins et al. 2025, arXiv:2503.13263), which agrees where
         the ratio is small; ``dlogZ`` = logZ_true - logZ_emu, what has to be added to the run's evidence, and
-        ``dlogZ_err``; ``khat``, ``khat_limit``; ``ess``; ``n``.
+        ``dlogZ_err``; ``khat``, ``khat_limit``; ``ess``; ``n``; ``weights`` (n,) of the other posterior.
+
+    Raises
+    ------
+    InputError
+        The other likelihood vanishes at every point, or its posterior is a single one of them.
 
     Notes
     -----
     The means under both posteriors come from the same points, so that their scatter cancels in the difference. Errors
-    are linear propagation (influence functions) over independent points. D_KL is that of the smoothed weights from
-    the base weights, which is never negative and of second order in the ratio.
+    are linear propagation (influence functions) over independent points. D_KL is that between the smoothed and the
+    base weights, which is never negative and of second order in the ratio.
     """
     if not np.isfinite(np.max(log_ratio)):
         raise InputError("the true likelihood vanishes at every point; the emulator or the truth is another model")
@@ -184,17 +193,20 @@ def reweighted(x: np.ndarray, base: np.ndarray, log_ratio: np.ndarray, names: li
     total = w.sum()
     w = w / total
     ratio = w / base
-    mean_emu, mean = base @ x, w @ x
-    std_emu, std = np.sqrt(base @ (x - mean_emu) ** 2), np.sqrt(w @ (x - mean) ** 2)
+    emu, true = (w, base) if from_truth else (base, w)
+    mean_emu, mean = emu @ x, true @ x
+    std_emu, std = np.sqrt(emu @ (x - mean_emu) ** 2), np.sqrt(true @ (x - mean) ** 2)
     if not (std > 0).all():
         raise InputError(f"the true posterior of {names[int(np.argmin(std))]} sits on a single point; use more points")
-    influence = base[:, None] * (ratio[:, None] * (x - mean) - (x - mean_emu))
-    shift, shift_err = (mean_emu - mean) / std, np.sqrt(np.sum(influence**2, axis=0)) / std
-    log_of_ratio = np.log(ratio, where=ratio > 0, out=np.zeros_like(ratio))
-    d_kl = float(w @ log_of_ratio)
-    d_kl_influence = base * (ratio * (log_of_ratio - d_kl) - (ratio - 1.0))
+    shift = (mean_emu - mean) / std
+    shift_err = np.sqrt(np.sum((true[:, None] * (x - mean) - emu[:, None] * (x - mean_emu)) ** 2, axis=0)) / std
+    # A vanishing ratio contributes nothing to the divergence from the base, and infinity to the one to it.
+    logs = np.log(np.maximum(ratio, np.finfo(float).tiny))
+    d_kl = float(-base @ logs if from_truth else w @ logs)
+    influence = -logs - d_kl + ratio - 1.0 if from_truth else ratio * (logs - d_kl) - (ratio - 1.0)
     finite = np.isfinite(log_ratio)
-    spread = np.average((log_ratio[finite] - np.average(log_ratio[finite], weights=w[finite])) ** 2, weights=w[finite])
+    weights = true[finite] / true[finite].sum()
+    spread = weights @ (log_ratio[finite] - weights @ log_ratio[finite]) ** 2
     parameters = {}
     for i, name in enumerate(names):
         known = None if truth is None else truth.get(name)
@@ -209,15 +221,15 @@ def reweighted(x: np.ndarray, base: np.ndarray, log_ratio: np.ndarray, names: li
         "parameters": parameters,
         "mean_bias": float(np.mean(np.abs(shift))),
         "D_KL": max(d_kl, 0.0),
-        "D_KL_err": float(np.sqrt(np.sum(d_kl_influence**2))),
+        "D_KL_err": float(np.sqrt(np.sum((base * influence) ** 2))),
         "D_KL_half_variance": float(0.5 * spread),
-        "dlogZ": float(top + np.log(total)),
+        "dlogZ": float(top + np.log(total)) * (-1.0 if from_truth else 1.0),
         "dlogZ_err": float(np.sqrt(np.sum((base * (ratio - 1.0)) ** 2))),
         "khat": float(khat) if np.isfinite(khat) else None,
         "khat_limit": k_hat_limit(len(x)),
         "ess": effective_size(w),
         "n": len(x),
-        "_weights": w,
+        "weights": w,
     }
 
 
@@ -285,23 +297,27 @@ def _verdict(result) -> dict:
 def bias_between(run: Run, true_run: Run, seed: int = 0) -> dict:
     """Emulation bias against a direct fit, in the shape that `measure_bias` has.
 
+    The direct fit's points are points of the true posterior, and its chain holds lnL_true; the emulated likelihood
+    there costs next to nothing. So the weights lead from the truth to the emulated posterior, with the small errors
+    of points that both share and without any trust in the emulated chain.
+
     Parameters
     ----------
     run, true_run : Run
         The same data fitted with the emulator and with the simulator.
     seed : int
-        Of the samples that the divergence is estimated from.
+        Of the comparison of the two chains.
 
     Returns
     -------
     dict
-        As `reweighted`; ``khat`` is None, ``ess`` and ``n`` are those of the poorer chain. The two chains are
-        independent, so the errors are those of two finite chains and much larger than by reweighting.
+        As `reweighted` and `measure_bias`; ``chains`` is `lstmfit.analysis.compare.compare` of the two chains as they
+        are, with the larger errors of two independent samplings.
 
     Raises
     ------
     InputError
-        The runs are of other data or of other parameters.
+        The runs are of other data or of other parameters, or the second one is no direct fit.
     """
     from lstmfit.analysis.compare import compare
 
@@ -314,37 +330,24 @@ def bias_between(run: Run, true_run: Run, seed: int = 0) -> dict:
         raise InputError(
             f"{run.folder} and {true_run.folder} are fits of different data; `lstmfit compare` takes any two chains"
         )
-    if set(run.problem.names) != set(true_run.problem.names):
+    names = list(run.problem.names)
+    if set(names) != set(true_run.problem.names):
         raise InputError(
-            f"{run.folder} sampled {', '.join(run.problem.names)}; {true_run.folder} sampled "
+            f"{run.folder} sampled {', '.join(names)}; {true_run.folder} sampled "
             f"{', '.join(true_run.problem.names)}; the direct fit needs the same run file"
         )
-    figures = compare(run.natural(), true_run.natural(), names=list(run.problem.names), seed=seed)
-    truth, parameters = run.truth(), {}
-    dlogZ = None if figures["logZ_a"] is None else figures["logZ_b"] - figures["logZ_a"]
-    for name, p in figures["parameters"].items():
-        known = truth.get(name)
-        parameters[name] = {
-            "bias": p["bias"],
-            "bias_err": p["bias_err"],
-            "shift": p["shift"],
-            "std_ratio": p["width_ratio"],
-            "true_bias": None if known is None else abs(p["mean_b"] - known) / p["std_b"],
-        }
-    return {
-        "parameters": parameters,
-        "mean_bias": float(np.mean([p["bias"] for p in parameters.values()])),
-        "D_KL": figures["D_KL"],
-        "D_KL_err": figures["D_KL_err"],
-        "D_KL_gaussian": figures["D_KL_gaussian"],
-        "dlogZ": dlogZ,
-        "dlogZ_err": None if dlogZ is None else float(np.hypot(figures["logZ_a_err"], figures["logZ_b_err"])),
-        "khat": None,
-        "ess": min(figures["ess_a"], figures["ess_b"]),
-        "n": min(figures["n_a"], figures["n_b"]),
-        "truth": str(true_run.folder),
-        "verdict": {"trusted": True, "text": "against a direct fit; errors are those of two independent chains"},
-    }
+    weights = true_run.samples.get_weights()
+    rows, base = choose_points(weights, len(weights), np.random.default_rng(seed))
+    if len(rows) < 25:
+        raise InputError(f"{true_run.folder}: the chain has {len(rows)} points with weight; at least 25 are needed")
+    theta = true_run.samples[names].to_numpy()[rows]
+    emulated = np.array([run.problem.loglikelihood(t)[0] for t in theta])
+    ratio = emulated - true_run.samples["logL"].to_numpy()[rows]
+    result = reweighted(to_natural(run, theta), base, ratio, names, run.truth(), from_truth=True)
+    result.pop("weights")
+    result |= {"truth": str(true_run.folder), "failures": {"n": 0, "first": None}, "signal_rms_mK": None}
+    result["chains"] = compare(run.natural(), true_run.natural(), names, seed)
+    return result | {"verdict": _verdict(result)}
 
 
 def bias_lines(result: dict) -> list[str]:
