@@ -9,6 +9,7 @@ from lstmfit.analysis.chains import read_run
 from lstmfit.driver import load_problem
 
 IMAGES = Path(__file__).parent / "img"
+SIGNALS = ("mock_5mK", "mock_25mK", "mock_25mK_foreground", "edges2018", "edges2018_flattened_gaussian")
 BLUE, ORANGE, RED = "#1f5fa8", "#e08214", "#c8321e"
 
 
@@ -52,8 +53,9 @@ def narrowing(chains: Path, alone: str, together: str) -> dict[str, float]:
 def main(chains: Path) -> None:
     """Every picture whose runs are there."""
     IMAGES.mkdir(exist_ok=True)
-    for folder in sorted(p for p in chains.iterdir() if (p / "signal.png").is_file()):
-        small(folder / "signal.png", IMAGES / f"{folder.name}_signal.png", 700)
+    for name in SIGNALS:
+        if (chains / name / "signal.png").is_file():
+            small(chains / name / "signal.png", IMAGES / f"{name}_signal.png", 700)
     for together in ("joint_mock", "joint_real"):
         if (chains / together / "summary.json").is_file():
             joint(chains, "mock_25mK", together, IMAGES / f"{together}_corner.png")
