@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import yaml
 from scipy import stats
 
+from lstmfit.emulator.emulator import Emulator
 from lstmfit.errors import InputError
 from lstmfit.priors import Prior, compile_expression, load_set, make_distribution
 from lstmfit.priors.sets import shipped_sets
@@ -198,3 +200,15 @@ def test_parameter_sets_are_valid_and_found(tmp_path):
     with pytest.raises(InputError, match="did you mean '21cmgem'"):
         load_set("21cmGEN")
     assert load_set("21cmGEM") == load_set("21cmgem")
+
+
+def test_parameter_sets_have_the_names_of_the_public_sets_of_signals():
+    from importlib import resources
+
+    presets = yaml.safe_load(resources.files("lstmfit.datasets").joinpath("presets.yaml").read_text(encoding="utf-8"))
+    for name in ("21cmGEM", "ARES"):
+        assert list(load_set(name)) == [p["name"] for p in presets[name]["parameters"]]
+    for parameter in Emulator.load("echo21").parameters:
+        prior = make_distribution(load_set("echo21")[parameter.name]["prior"])
+        assert prior.support == pytest.approx((parameter.min, parameter.max), rel=1e-12)
+        assert prior.log == parameter.log
