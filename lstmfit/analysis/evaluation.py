@@ -44,6 +44,7 @@ def errors_picture(emulator, split, path) -> None:
     (top_left, top_right), (low_left, low_right) = figure.subplots(2, 2)
     top_left.hist(percent, np.geomspace(percent.min(), percent.max(), 40), color=BLUE)
     top_left.set_xscale("log")
+    _plain_ticks(top_left.xaxis)
     for value, style, name in ((percent.mean(), "-", "mean"), (np.percentile(percent, 95), "--", "95 %")):
         top_left.axvline(value, color=RED, ls=style, lw=1.2, label=f"{name} {value:.3f} %")
     top_left.legend(frameon=False)
@@ -59,6 +60,7 @@ def errors_picture(emulator, split, path) -> None:
     low_left.set(xlabel="redshift $z$", ylabel="$T_{21}$ [mK]")
     distance = edge_distance(emulator, split.theta)
     low_right.semilogy(distance, percent, ".", ms=3, color=BLUE, alpha=0.5)
+    _plain_ticks(low_right.yaxis)
     edges = np.quantile(distance, np.linspace(0, 1, 9))
     which = np.clip(np.searchsorted(edges, distance, side="right") - 1, 0, 7)
     means = [percent[which == k].mean() for k in range(8) if (which == k).any()]
@@ -67,6 +69,15 @@ def errors_picture(emulator, split, path) -> None:
     low_right.legend(frameon=False)
     low_right.set(xlabel="distance from the edge of the training range", ylabel="relative rms error [%]")
     save(figure, path)
+
+
+def _plain_ticks(axis):
+    """0.02, 0.05, 0.1 on a log axis in place of powers of ten that run into one another."""
+    from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FormatStrFormatter("%g"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def learning_curve(record: dict, path) -> None:
