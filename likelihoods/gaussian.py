@@ -69,7 +69,8 @@ class GaussianNoise:
             self._extra = weight * covariance
             return
         values, vectors = eigh(self._whiten_matrix(covariance))
-        if values[0] < -1e-9 * max(values[-1], 0.0) - 1e-300:
+        # Emulator files hold single precision, which makes the vanishing eigenvalues of a covariance that negative.
+        if values[0] < -1e-6 * max(values[-1], 0.0) - 1e-300:
             raise InputError(
                 f"covariance is not positive definite: its smallest eigenvalue is {values[0]:.3g} (scaled by the "
                 "weights); check that it is symmetric and made from more samples than channels"

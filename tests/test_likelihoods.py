@@ -133,6 +133,15 @@ def test_on_the_signals_own_grid_no_interpolation(rng):
     assert likelihood(signal, np.empty(0)) == pytest.approx(expected, rel=1e-12)
 
 
+def test_a_covariance_in_single_precision_is_taken(rng):
+    modes = rng.normal(size=(200, 5))
+    single = (modes @ modes.T).astype(np.float32)
+    assert np.linalg.eigvalsh(single.astype(float))[0] < 0
+    residual = rng.normal(size=200)
+    expected = stats.multivariate_normal(cov=single.astype(float) + np.eye(200)).logpdf(residual)
+    assert GaussianNoise(np.ones(200), single).logpdf(residual, 1.0) == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize("free", [False, True])
 def test_student_t_agrees_with_scipy(free, spectrum, rng):
     temperature, weight, signal = spectrum
