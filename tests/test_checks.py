@@ -78,10 +78,10 @@ def test_the_forecast_is_the_linear_form_at_test_signals(errors):
     assert 0 < report["D_KL_linear_mean"] < report["D_KL_linear_p95"] < report["D_KL_bound_p95"]
     assert set(report["shifts"]) == {"fX", "Tmin_vir"}
     assert report["good_down_to_mK"] == pytest.approx(25.0 * report["shift_p95"] / 0.1)
-    # The noise halved: D_KL four times, shift twice (the prior hardly matters here).
-    half = forecast(problem_of(likelihood=noise(noise={"sigma": 12.5})), test, 12.5)
-    assert half["D_KL_linear_mean"] == pytest.approx(4 * report["D_KL_linear_mean"], rel=0.05)
-    assert half["shift_mean"] == pytest.approx(2 * report["shift_mean"], rel=0.05)
+    # The noise halved: D_KL four times, shift twice, where the noise is so low that the prior hardly matters.
+    whole, half = (forecast(problem_of(likelihood=noise(noise={"sigma": s})), test, s) for s in (2.0, 1.0))
+    assert half["D_KL_linear_mean"] == pytest.approx(4 * whole["D_KL_linear_mean"], rel=0.05)
+    assert half["shift_mean"] == pytest.approx(2 * whole["shift_mean"], rel=0.05)
     one = jacobians(problem.signal.emulator, test.theta[:1], ("fX", "Tmin_vir"))[0] / 25.0
     d_kl, _ = linear_gaussian(one @ one.T, one @ errors[0] / 25.0)
     assert 0 <= d_kl <= 0.5 * errors[0] @ errors[0] / 625.0

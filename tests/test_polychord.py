@@ -504,7 +504,13 @@ SCRIPT = """
 def start_jobs(folder):
     """A run in a process of its own, once both parts have gone some way."""
     script = textwrap.dedent(SCRIPT).format(tests=str(Path(__file__).parent), folder=str(folder))
-    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    # A shell that starts things in the background lets its children ignore Ctrl-C; these must not.
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     files = [folder / "parts" / str(i) / "chain.resume" for i in range(2)]
     deadline = time.monotonic() + 60
     while not all(file.is_file() and dead(file) > 50 for file in files):

@@ -107,7 +107,7 @@ def measure(emulator: Emulator, split: Split) -> tuple[dict[str, np.ndarray], Er
     errors = {
         "bias": residual.mean(axis=0),
         "rms": np.sqrt(np.mean(residual**2, axis=0)),
-        "covariance": (residual.T @ residual / len(residual)).astype(np.float32),
+        "covariance": residual.T @ residual / len(residual),
         "relative": relative.astype(np.float32),
     }
     for name in predicted:
