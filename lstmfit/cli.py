@@ -293,8 +293,8 @@ def compare(
     rows = [
         (
             name,
-            f"{p['mean_a']:.4g} ± {p['std_a']:.2g}",
-            f"{p['mean_b']:.4g} ± {p['std_b']:.2g}",
+            f"{p['mean_a']:.3g} ± {p['std_a']:.2g}",
+            f"{p['mean_b']:.3g} ± {p['std_b']:.2g}",
             f"{p['bias']:.2f} ± {p['bias_err']:.2f}",
             f"{p['difference_sigma']:.2f}",
             f"{p['ks']:.3f}",
@@ -303,7 +303,7 @@ def compare(
         )
         for name, p in result["parameters"].items()
     ]
-    _table(("parameter", "A", "B", "bias (sigma B)", "difference", "KS", "p", "widths A/B"), rows)
+    _table(("", "A", "B", "bias", "diff", "KS", "p", "width"), rows)
     for ending, what in (("", "D_KL(B || A)"), ("_reverse", "D_KL(A || B)")):
         parts = [
             f"{name} {_with_error(result[key + ending], result[key + ending + '_err'])}"
