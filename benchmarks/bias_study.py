@@ -73,6 +73,8 @@ def study(work: Path) -> dict:
         if committed.is_dir():
             with tempfile.TemporaryDirectory() as target:
                 entry["direct"] = bias_between(run, direct_run(committed, Path(target)))
+            # Where the reader finds it, not the temporary folder that it was unpacked into.
+            entry["direct"]["truth"] = committed.relative_to(TOP).as_posix()
         results[noise] = entry
     return {
         "emulator": {"checksum": emulator.checksum, **emulator.record["test"]},

@@ -1,6 +1,5 @@
 """What a likelihood is, and how one is found by name."""
 
-import difflib
 import importlib
 import inspect
 from importlib import resources
@@ -9,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import yaml
 
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, did_you_mean
 
 LIKELIHOODS = {
     "planck_tau": "lstmfit.likelihoods.planck_tau:PlanckTau",
@@ -67,8 +66,7 @@ def with_defaults(name: str, options: dict) -> dict:
     defaults = read_defaults(name)
     for key in options:
         if key not in defaults:
-            close = difflib.get_close_matches(str(key), defaults, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"its options are {', '.join(defaults)}"
+            hint = did_you_mean(key, defaults, "its options are")
             raise InputError(f"likelihood.{name}: unknown option {key!r}; {hint}")
     return defaults | options
 
@@ -89,8 +87,7 @@ def find_likelihood(name: str):
     target = LIKELIHOODS.get(name, name)
     module_name, _, attribute = target.partition(":") if ":" in target else target.rpartition(".")
     if not module_name or not attribute:
-        close = difflib.get_close_matches(name, ("global_signal", *LIKELIHOODS), 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are global_signal, {', '.join(LIKELIHOODS)}"
+        hint = did_you_mean(name, ("global_signal", *LIKELIHOODS))
         raise InputError(f'likelihood: unknown {name!r}; {hint}; your own is written "package.module.Class"')
     try:
         module = importlib.import_module(module_name)

@@ -4,13 +4,12 @@ A linear model is a basis: foreground = basis @ coefficients. It can be sampled,
 Every other model is a callable component with parameters by name.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, did_you_mean
 from lstmfit.likelihoods.base import read_defaults
 
 
@@ -211,9 +210,7 @@ NAMES = {
 
 def _known(model, models, what):
     if model not in models:
-        close = difflib.get_close_matches(model, models, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(models)}"
-        raise InputError(f"{what} model {model!r} is unknown; {hint}")
+        raise InputError(f"{what} model {model!r} is unknown; {did_you_mean(model, models)}")
 
 
 def middle(frequency) -> float:

@@ -1,13 +1,12 @@
 """Ultraviolet luminosity functions: galaxies per magnitude and volume, from the halo mass function directly."""
 
 import contextlib
-import difflib
 from typing import ClassVar
 
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, did_you_mean
 from lstmfit.likelihoods.base import with_defaults
 
 UNIT = 1e-6
@@ -188,8 +187,7 @@ class UVLF:
         given = with_defaults(name, options)
         where = f"likelihood.{name}"
         if given["efficiency"] not in MODELS:
-            close = difflib.get_close_matches(str(given["efficiency"]), MODELS, 1)
-            hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(MODELS)}"
+            hint = did_you_mean(given["efficiency"], MODELS, "there are")
             raise InputError(f"{where}: unknown efficiency {given['efficiency']!r}; {hint}")
         rows = _read_table(where, given["table"], given["redshifts"])
         self.names = EFFICIENCIES[given["efficiency"]]

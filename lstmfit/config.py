@@ -1,6 +1,5 @@
 """The run file: read, validated with one clear line for each mistake, resolved, written out again."""
 
-import difflib
 import re
 from importlib import resources
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, did_you_mean
 from lstmfit.files import write_text
 from lstmfit.likelihoods.base import LIKELIHOODS, find_likelihood
 from lstmfit.priors import compile_expression, make_distribution
@@ -300,9 +299,7 @@ def find_run(source) -> Path:
     runs = shipped_runs()
     if path.stem in runs and str(path.parent) in (".", "runs"):
         return runs[path.stem]
-    close = difflib.get_close_matches(path.stem, runs, 1)
-    hint = f"did you mean {close[0]!r}?" if close else f"shipped are {', '.join(sorted(runs))}"
-    raise InputError(f"no run file {source}; {hint}")
+    raise InputError(f"no run file {source}; {did_you_mean(path.stem, sorted(runs), 'shipped are')}")
 
 
 def load(source) -> RunConfig:
@@ -395,8 +392,7 @@ def _message(error: ValidationError) -> str:
     got = first["input"]
     if first["type"] == "extra_forbidden":
         known = _known_keys(first["loc"][:-1])
-        close = difflib.get_close_matches(str(first["loc"][-1]), known, 1)
-        text = f"unknown key {at}; " + (f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}")
+        text = f"unknown key {at}; {did_you_mean(first['loc'][-1], known)}"
     elif first["type"] == "missing":
         text = f"{at} is missing"
     elif first["type"] == "value_error":

@@ -10,7 +10,7 @@ class InputError(ValueError):
     """
 
 
-def did_you_mean(name, known) -> str:
+def did_you_mean(name, known, lead: str = "known are") -> str:
     """End of an error message about an unknown name: the nearest known one, or all of them.
 
     Parameters
@@ -19,8 +19,10 @@ def did_you_mean(name, known) -> str:
         What was got.
     known : iterable of str
         What was expected.
+    lead : str
+        Words before the list of all of them.
     """
     known = [str(k) for k in known]
     lower = {k.lower(): k for k in known}
     close = difflib.get_close_matches(str(name).lower(), lower, 1)
-    return f"did you mean {lower[close[0]]!r}?" if close else f"known are {', '.join(known) or 'none'}"
+    return f"did you mean {lower[close[0]]!r}?" if close else f"{lead} {', '.join(known) or 'none'}"

@@ -1,5 +1,7 @@
 """Signal functions of a fit: an emulator, the simulator itself, or a formula; all behind one interface."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from lstmfit.config import RunConfig
@@ -25,6 +27,8 @@ class Signal:
         (n_channels,) ascending.
     where : dict of str to slice or int
         Where each output lies in what `outputs` returns: ``signal``, and ``x_HI`` and ``tau`` where there are such.
+    outputs : callable
+        Every output (n_out,) for physical theta (n_params,); may be overwritten by the next call.
     """
 
     name: str
@@ -33,10 +37,7 @@ class Signal:
     parameters: tuple[Parameter, ...]
     redshifts: np.ndarray
     where: dict
-
-    def outputs(self, theta: np.ndarray) -> np.ndarray:
-        """Every output (n_out,) for physical theta (n_params,); may be overwritten by the next call."""
-        raise NotImplementedError
+    outputs: Callable[[np.ndarray], np.ndarray]
 
     def __call__(self, theta: np.ndarray) -> np.ndarray:
         """Signal (n_channels,) mK for physical theta (n_params,); may be overwritten by the next call."""

@@ -1,12 +1,11 @@
 """The parameters of a run: which are sampled, fixed, computed from others, or only written down."""
 
-import difflib
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from lstmfit.config import ParamBlock, RunConfig
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, did_you_mean
 from lstmfit.parameters import Parameter
 from lstmfit.priors import Distribution, Prior, compile_expression, load_set, make_distribution
 from lstmfit.priors.expressions import names_in
@@ -136,10 +135,7 @@ def make_space(config: RunConfig, signal, likelihoods: dict) -> ParameterSpace:
     helpers = [name for name in blocks if name not in used and name not in derived]
     for name in helpers:
         if name not in in_texts:
-            by_small_letters = {known.lower(): known for known in used}
-            close = difflib.get_close_matches(name.lower(), by_small_letters, 1)
-            hint = f"did you mean {by_small_letters[close[0]]!r}?" if close else f"the parameters are {', '.join(used)}"
-            raise InputError(f"params: nobody uses {name!r}; {hint}")
+            raise InputError(f"params: nobody uses {name!r}; {did_you_mean(name, used, 'the parameters are')}")
     for name in derived:
         if name in used:
             raise InputError(f"params: {name} is an input; write its expression as value: instead of derived:")

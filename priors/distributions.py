@@ -5,14 +5,13 @@ density. They are written out because they run at every likelihood call: scipy.s
 is one line here; the tests hold them to scipy.stats.
 """
 
-import difflib
 import math
 from dataclasses import dataclass, fields
 
 import numpy as np
 from scipy.special import betaincinv, betaln, ndtr, ndtri
 
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -309,9 +308,7 @@ def make_distribution(spec: dict) -> Distribution:
         shapes = _scipy_shapes(name)
         if shapes is not None:
             return _make_scipy(name, shapes, spec)
-        close = difflib.get_close_matches(str(name), DISTRIBUTIONS, 1)
-        known = f"known are {', '.join(DISTRIBUTIONS)} and the continuous ones of scipy.stats"
-        hint = f"did you mean {close[0]!r}?" if close else known
+        hint = did_you_mean(name, DISTRIBUTIONS, "besides the continuous ones of scipy.stats known are")
         raise InputError(f"prior distribution {name!r} is unknown; {hint}")
     kind = DISTRIBUTIONS[name]
     known = {f.name: f for f in fields(kind)}

@@ -1,12 +1,11 @@
 """Parameter sets: priors of a published parametrisation, one ``.yaml`` each, for a run file's ``priors:``."""
 
-import difflib
 from importlib import resources
 from pathlib import Path
 
 import yaml
 
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, did_you_mean
 
 
 def shipped_sets() -> dict[str, Path]:
@@ -37,8 +36,7 @@ def load_set(source) -> dict[str, dict]:
     sets = shipped_sets()
     path = sets.get(str(source).lower(), Path(source))
     if not path.is_file():
-        close = difflib.get_close_matches(str(source).lower(), sets, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"shipped are {', '.join(sets)}"
+        hint = did_you_mean(source, sets, "shipped are")
         raise InputError(f"priors: no parameter set {str(source)!r}, neither shipped nor a file; {hint}")
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))

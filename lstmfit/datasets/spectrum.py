@@ -1,13 +1,12 @@
 """Measured or mock spectra: frequency, temperature, weight."""
 
-import difflib
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, did_you_mean
 from lstmfit.files import replacing
 
 UNITS = {"K": 1000.0, "mK": 1.0}
@@ -137,9 +136,7 @@ def read_public_spectrum(name: str) -> Spectrum:
     from lstmfit.datasets.public import PUBLIC, cache, fetch
 
     if name not in PUBLIC_FORMATS:
-        close = difflib.get_close_matches(name, PUBLIC_FORMATS, 1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known are {', '.join(PUBLIC_FORMATS)}"
-        raise InputError(f"data: no public spectrum {name!r}; {hint}")
+        raise InputError(f"data: no public spectrum {name!r}; {did_you_mean(name, PUBLIC_FORMATS)}")
     if not (cache() / PUBLIC[name].file).is_file():
         raise InputError(
             f"data: {name} is not in {cache()} yet; type `lstmfit data fetch {name}` (with --from FILE for a copy)"
