@@ -1,7 +1,6 @@
 """Optical depth, neutral fraction and luminosity functions: against scipy, numerical integrals and ECHO21 itself."""
 
 import math
-import time
 
 import numpy as np
 import pytest
@@ -163,22 +162,6 @@ def test_mocks_lie_at_the_truth_and_scatter_by_the_errors(rng):
     truth = np.array([0.4])
     mock = make_likelihood("uvlf_bouwens2021", Z, {"redshifts": [7]} | counts.mocked([truth], None))
     np.testing.assert_allclose(mock.phi, mock.predict(truth), rtol=1e-12)
-
-
-def test_a_call_is_fast():
-    pytest.importorskip("echo21")
-    for options, values in (
-        ({"brightest": None}, np.array([0.5])),
-        ({"brightest": None, "efficiency": "double_power_law"}, np.array([0.05, 2.8e11, 0.49, -0.61])),
-    ):
-        likelihood = make_likelihood("uvlf_bouwens2015", Z, options)
-        likelihood(values)
-        times = []
-        for _ in range(200):
-            start = time.perf_counter()
-            likelihood(values)
-            times.append(time.perf_counter() - start)
-        assert min(times) < 50e-6
 
 
 @pytest.mark.parametrize(
