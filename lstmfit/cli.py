@@ -112,7 +112,7 @@ class _ProgressLine:
 
 
 def progress_text(p) -> str:
-    """One line of `lstmfit.sampling.polychord.Progress`."""
+    """One line of `lstmfit.sampling.result.Progress`."""
     rate = p.n_like / p.elapsed if p.elapsed > 0 else 0.0
     evidence = f"logZ {p.logZ:.2f} ± {p.logZ_err:.2f}" if p.logZ == p.logZ else "live points"
     left = "" if p.remaining is None else f"   about {_duration(p.remaining)} left"

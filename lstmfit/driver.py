@@ -20,7 +20,8 @@ from lstmfit.problem import Problem, build
 from lstmfit.sampling import mpi
 from lstmfit.sampling.jobs import run_jobs
 from lstmfit.sampling.mpi import run_mpi
-from lstmfit.sampling.polychord import PolyChordSettings, Result
+from lstmfit.sampling.polychord import PolyChordSettings
+from lstmfit.sampling.result import Result
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,7 @@ def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=N
     resume, force : bool
         Go on with an unfinished run of the same run file; or remove the run that is there.
     progress : callable, optional
-        Called with `lstmfit.sampling.polychord.Progress` on the first rank.
+        Called with `lstmfit.sampling.result.Progress` on the first rank.
 
     Returns
     -------

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from lstmfit.errors import InputError
+from lstmfit.mpi import RANK_VARIABLES, SIZE_VARIABLES
 from lstmfit.sampling import mpi
-from lstmfit.sampling.polychord import PolyChordSettings, read_resume_header, read_state
+from lstmfit.sampling.polychord import PolyChordSettings
+from lstmfit.sampling.state import read_resume_header, read_state
 
 MPIRUN = shutil.which("mpirun")
 pytestmark = pytest.mark.mpi
@@ -197,7 +199,7 @@ def test_nothing_of_mpi_without_mpirun():
         "import sys; from lstmfit.sampling import mpi; "
         "print(mpi.world(), mpi.rank(), mpi.size(), 'mpi4py' in sys.modules)"
     )
-    environment = {k: v for k, v in os.environ.items() if k not in mpi.SIZE_VARIABLES + mpi.RANK_VARIABLES}
+    environment = {k: v for k, v in os.environ.items() if k not in SIZE_VARIABLES + RANK_VARIABLES}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["None", "0", "1", "False"]
 
@@ -225,13 +227,13 @@ def test_missing_mpi4py(monkeypatch):
 
 
 def test_missing_mpi_library(tmp_path, monkeypatch):
-    from lstmfit.sampling import polychord
+    from lstmfit.sampling import libraries
 
     (tmp_path / "libchord.so").write_text("")
-    monkeypatch.setattr(polychord, "polychord_folder", lambda: tmp_path)
+    monkeypatch.setattr(libraries, "polychord_folder", lambda: tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"libchord_mpi.so is missing; to mend it: apt-get install libopenmpi-dev"):
-        polychord.load_library(mpi=True)
+        libraries.load_library(mpi=True)
 
 
 def test_two_mpi_libraries(monkeypatch):

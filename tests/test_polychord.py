@@ -18,7 +18,8 @@ import pytest
 from lstmfit.errors import InputError
 from lstmfit.sampling import jobs as jobs_module
 from lstmfit.sampling.jobs import run_jobs, share_live_points
-from lstmfit.sampling.polychord import PolyChordSettings, read_resume_header, read_state, run_polychord
+from lstmfit.sampling.polychord import PolyChordSettings, run_polychord
+from lstmfit.sampling.state import read_resume_header, read_state
 
 N = 4
 MEAN = np.array([0.4, 0.5, 0.55, 0.6])
@@ -324,9 +325,9 @@ def test_folder_that_cannot_be_made(tmp_path):
 
 
 def test_missing_library(tmp_path, monkeypatch):
-    monkeypatch.setattr("lstmfit.sampling.polychord.polychord_folder", lambda: tmp_path)
+    monkeypatch.setattr("lstmfit.sampling.libraries.polychord_folder", lambda: tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"PolyChord is not installed .* lstmfit doctor --install-polychord"):
+    with pytest.raises(InputError, match=r"PolyChord is not installed .* --install-polychord, or put sampler: {nautilus: {}} into"):
         run(gaussian, tmp_path)
 
 

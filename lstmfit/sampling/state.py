@@ -1,0 +1,120 @@
+"""Files beside a chain: what the run was asked for, how far it came, what its columns are called."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from lstmfit.errors import InputError
+from lstmfit.files import write_text
+
+STALE_SUFFIXES = (
+    ".resume",
+    ".state.json",
+    ".stats",
+    ".txt",
+    "_equal_weights.txt",
+    "_dead.txt",
+    "_dead-birth.txt",
+    "_phys_live.txt",
+    "_phys_live-birth.txt",
+    "_prior.txt",
+)
+
+
+def state_file(folder, root) -> Path:
+    """File that says what a run was asked for and how far it came."""
+    return Path(folder) / f"{root}.state.json"
+
+
+def read_state(folder, root) -> dict:
+    """Content of `state_file`, empty if there is none."""
+    try:
+        return json.loads(state_file(folder, root).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise InputError(f"{state_file(folder, root)} cannot be read ({error}); start anew with --force") from error
+
+
+def write_paramnames(folder, root, problem) -> None:
+    """Write ``ROOT.paramnames``: name and label of each column, derived ones marked by a star."""
+    names = (*problem.names, *(f"{name}*" for name in problem.derived_names))
+    lines = "".join(f"{name}\t{label}\n" for name, label in zip(names, problem.latex))
+    write_text(Path(folder) / f"{root}.paramnames", lines)
+
+
+def remove_stale(folder, root) -> None:
+    """Remove a chain of before, which must not pass for that of the run to come."""
+    for suffix in STALE_SUFFIXES:
+        (Path(folder) / f"{root}{suffix}").unlink(missing_ok=True)
+
+
+def make_request(problem, settings) -> dict:
+    """What must be the same for a run to be resumed."""
+    return {
+        "names": list(problem.names),
+        "derived_names": list(problem.derived_names),
+        "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
+    }
+
+
+def check_same_request(old: dict, new: dict, where) -> None:
+    """Refuse to resume a run that was asked for something else.
+
+    Raises
+    ------
+    InputError
+        Names or settings differ.
+    """
+    mend = "resume with what the run began with, or start anew with --force"
+    for key, what in (("names", "parameters"), ("derived_names", "derived parameters")):
+        if old[key] != new[key]:
+            raise InputError(
+                f"{where} was begun with {len(old[key])} {what} ({', '.join(old[key])}), "
+                f"now there are {len(new[key])} ({', '.join(new[key])}); {mend}"
+            )
+    before, now = old["settings"], new["settings"]
+    differing = [key for key in now if before.get(key) != now[key]]
+    if differing:
+        what = ", ".join(f"{key} {before.get(key)} (now {now[key]})" for key in differing)
+        raise InputError(f"{where} was begun with {what}; {mend}")
+
+
+def read_resume_header(path) -> dict:
+    """Counts at the head of a PolyChord resume file.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        A `.resume` file.
+
+    Returns
+    -------
+    dict
+        n_dims, n_derived, n_dead, n_like.
+
+    Raises
+    ------
+    InputError
+        It is not a resume file.
+    """
+    wanted = {
+        "=== Number of dimensions ===": "n_dims",
+        "=== Number of derived parameters ===": "n_derived",
+        "=== Number of dead points/iterations ===": "n_dead",
+        "=== Number of likelihood calls ===": "n_like",
+    }
+    found = {}
+    try:
+        with Path(path).open(encoding="ascii") as file:
+            key = None
+            for line in file:
+                if key:
+                    # One number per parameter speed for the calls.
+                    found[key] = sum(int(word) for word in line.split())
+                if len(found) == len(wanted):
+                    return found
+                key = wanted.get(line.strip())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); start anew with --force") from error
+    raise InputError(f"{path} is not a whole PolyChord resume file; start anew with --force")
