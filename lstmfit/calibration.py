@@ -11,8 +11,6 @@ import dataclasses
 import functools
 import json
 import logging
-import multiprocessing
-import os
 import shutil
 from concurrent import futures
 from pathlib import Path
@@ -22,7 +20,7 @@ import numpy as np
 from lstmfit import config as run_file
 from lstmfit.analysis.bias import measure_bias, to_natural
 from lstmfit.analysis.chains import read_run
-from lstmfit.analysis.truth import _end_with_parent, _load
+from lstmfit.analysis.truth import _load
 from lstmfit.datasets.spectrum import Spectrum
 from lstmfit.driver import ROOT, load_problem, polychord_settings, resolve
 from lstmfit.errors import InputError
@@ -31,9 +29,8 @@ from lstmfit.likelihoods import foregrounds
 from lstmfit.likelihoods.global_signal import interpolation_matrix
 from lstmfit.mock import make_noise
 from lstmfit.problem import build
-from lstmfit.simulators import _mpi
-from lstmfit.simulators.campaign import _single_threads
 from lstmfit.simulators.protocol import SimulationError
+from lstmfit.workers import cores, death_as, worker_pool
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +79,7 @@ def calibrate(
     if points and points < 25:
         raise InputError(f"points is {points}; at least 25 are needed to judge the weights, or 0 for no bias")
     folder = Path(output)
-    with _executor(jobs) as pool:
+    with death_as(SimulationError, "a worker process"), worker_pool(jobs or cores()) as (pool, _):
         if pool is None:
             return None
         _prepare(source, folder, seed, points)
@@ -95,38 +92,11 @@ def calibrate(
         return summarise(folder, n)
 
 
-@contextlib.contextmanager
-def _executor(jobs):
-    """A pool of processes or MPI ranks; an object that calls `map` here for one job; None on MPI's other ranks."""
-    if _mpi.launched():
-        from mpi4py import MPI
-
-        if MPI.COMM_WORLD.size > 1:
-            from mpi4py.futures import MPICommExecutor
-
-            with _single_threads(), MPICommExecutor(MPI.COMM_WORLD, root=0) as pool:
-                yield pool
-            return
-    jobs = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    context = multiprocessing.get_context("spawn")
-    # Also for one job: PolyChord keeps state in its process.
-    with (
-        _single_threads(),
-        futures.ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool,
-    ):
-        yield pool
-
-
 def _results(pool, function, todo):
     running = [pool.submit(function, i) for i in todo]
     try:
         for future in futures.as_completed(running):
             yield future.result()
-    except futures.process.BrokenProcessPool as error:
-        raise SimulationError(
-            "a worker process died (out of memory, killed, or a script of yours without "
-            'if __name__ == "__main__":); finished mocks are kept: run the same again'
-        ) from error
     finally:
         for future in running:
             future.cancel()

@@ -5,6 +5,8 @@ import hashlib
 import os
 from pathlib import Path
 
+from lstmfit.errors import InputError
+
 
 @contextlib.contextmanager
 def replacing(path):
@@ -42,3 +44,29 @@ def sha256(path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path, message: str):
+    """Hold a lock file, made if it is not there; the lock goes with the process, however that ends.
+
+    Parameters
+    ----------
+    path : path
+        The lock file, in a folder that exists.
+    message : str
+        What to say where another process holds it.
+
+    Raises
+    ------
+    InputError
+        Another process holds it.
+    """
+    import fcntl
+
+    with Path(path).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(message) from None
+        yield

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lstmfit.errors import InputError
-from lstmfit.simulators import SimulationError, campaign, load
+from lstmfit.simulators import SimulationError, campaign, load, tasks
 from lstmfit.simulators.campaign import collect, simulate_set
 from lstmfit.simulators.design import draw
 
@@ -60,7 +60,7 @@ def toy(tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_LOG", str(folder / "calls.log"))
     monkeypatch.setenv("PYTHONPATH", str(folder))
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.setattr(campaign, "_loaded", {})
+    monkeypatch.setattr(tasks, "_loaded", {})
     sys.modules.pop("toy_simulator", None)
     yield folder
     sys.modules.pop("toy_simulator", None)
@@ -153,9 +153,9 @@ def test_design(toy, design):
 
 SCRIPT = """
 import sys
-from lstmfit.simulators import campaign
+from lstmfit.simulators import campaign, tasks
 campaign._FLUSH_SECONDS = 0.2
-campaign._TASK_ROWS = 2
+tasks._TASK_ROWS = 2
 if __name__ == "__main__":
     campaign.simulate_set(sys.argv[1], 40, simulator="toy_simulator:Toy", n_val=20, n_test=10, jobs=int(sys.argv[2]),
                           progress=False)

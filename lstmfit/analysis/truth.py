@@ -2,10 +2,7 @@
 
 import json
 import logging
-import multiprocessing
-import os
 import re
-import threading
 import time
 import zipfile
 from concurrent import futures
@@ -16,6 +13,7 @@ import numpy as np
 from lstmfit.errors import InputError
 from lstmfit.files import replacing
 from lstmfit.simulators.protocol import SimulationError
+from lstmfit.workers import cores, death_as, process_pool
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +154,7 @@ def _load(simulator):
 
 
 def _run(simulator, points):
-    """Simulate points in whatever process; a failure is an outcome too, as in `lstmfit.simulators.campaign`."""
+    """Simulate points in whatever process; a failure is an outcome too, as in `lstmfit.simulators.tasks`."""
     model, results = _load(simulator), []
     for theta in points:
         try:
@@ -170,7 +168,7 @@ def _run(simulator, points):
 
 def _outcomes(simulator, todo, jobs):
     """Yield (point, outcome): in this process while that is fast, in several where it is not."""
-    jobs = jobs or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    jobs = jobs or cores()
     begun, i = time.monotonic(), 0
     # The first call may compile; what it costs says nothing about the others.
     while i < len(todo):
@@ -185,27 +183,11 @@ def _outcomes(simulator, todo, jobs):
     per_point = (time.monotonic() - begun) / (i - 1)
     size = int(np.clip(2.0 / per_point, 1, 64))
     tasks = [todo[j : j + size] for j in range(i, len(todo), size)]
-    context = multiprocessing.get_context("spawn")
-    with futures.ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool:
+    with death_as(SimulationError, "a simulating process"), process_pool(jobs) as pool:
         running = {pool.submit(_run, simulator, task): task for task in tasks}
         try:
             for future in futures.as_completed(running):
                 yield from zip(running[future], future.result())
-        except futures.process.BrokenProcessPool as error:
-            raise SimulationError(
-                "a simulating process died (out of memory, killed, or a script of yours without "
-                'if __name__ == "__main__":); what was finished is kept: run the same again'
-            ) from error
         finally:
             for future in running:
                 future.cancel()
-
-
-def _end_with_parent() -> None:
-    """Watch for the parent's end: after kill -9 a worker would otherwise wait for tasks for ever."""
-
-    def watch():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

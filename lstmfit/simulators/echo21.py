@@ -9,8 +9,8 @@ from importlib import metadata
 import numpy as np
 
 from lstmfit.errors import InputError
+from lstmfit.mpi import under_mpirun
 from lstmfit.parameters import Parameter, to_array
-from lstmfit.simulators import _mpi
 from lstmfit.simulators.protocol import History, SimulationError
 
 MODEL = {
@@ -55,7 +55,7 @@ def _import_echo21():
         import mpi4py
 
         before = mpi4py.rc.initialize
-        mpi4py.rc.initialize = before and _mpi.launched()
+        mpi4py.rc.initialize = before and under_mpirun()
         try:
             with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
                 import echo21

@@ -1,0 +1,147 @@
+"""The HDF5 file of a finished set, in the layout of the public 21cmVAE and 21cmLSTM sets."""
+
+import json
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lstmfit._version import __version__
+from lstmfit.errors import InputError
+from lstmfit.files import replacing
+from lstmfit.simulators.rows import SPLITS, Rows
+
+
+@dataclass(frozen=True)
+class SimulatedSet:
+    """What a campaign has made.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The HDF5 file.
+    n_train, n_val, n_test : int
+        Signals in each split.
+    n_failed : int
+        Simulations that failed; they are in the file's group `failed`.
+    complete : bool
+        Whether every row that was asked for has been tried.
+    """
+
+    path: Path
+    n_train: int
+    n_val: int
+    n_test: int
+    n_failed: int
+    complete: bool
+
+
+def read_plan_of(path: Path) -> dict | None:
+    """The plan that a finished set was made by; None where there is no file."""
+    import h5py
+
+    if not path.exists():
+        return None
+    try:
+        with h5py.File(path) as file:
+            return json.loads(file.attrs["plan"])
+    except (OSError, KeyError, ValueError) as error:
+        raise InputError(
+            f"{path} exists and is not a set made by lstmfit simulate; choose another name, or force to replace it"
+        ) from error
+
+
+def compare_plans(wanted: dict, found: dict, path: Path) -> None:
+    """Raise if a campaign was begun with other settings; the numbers of signals may have grown."""
+    differing = [k for k in wanted if k != "counts" and wanted[k] != found.get(k)]
+    if differing:
+        shown = "; ".join(
+            f"{k} {found.get(k)!r} there, {wanted[k]!r} asked for" if k not in ("parameters", "redshifts") else k
+            for k in differing
+        )
+        raise InputError(
+            f"{path} was begun with other settings ({shown}); use the same ones to go on, choose another name, "
+            "or force to start over"
+        )
+    fewer = [s for s in SPLITS if wanted["counts"][s] < found["counts"][s]]
+    if fewer:
+        shown = ", ".join(f"{wanted['counts'][s]} < {found['counts'][s]} for {s}" for s in fewer)
+        raise InputError(
+            f"{path} was begun with more signals ({shown}); a set can grow but not shrink: ask for as many or more, "
+            "choose another name, or force to start over"
+        )
+
+
+def read_finished(rows: Rows, path: Path, plan: dict) -> None:
+    """Take the rows of the finished set at `path`, if there is one, for a larger set."""
+    import h5py
+
+    if read_plan_of(path) is None:
+        return
+    with h5py.File(path) as file:
+        compare_plans(plan, json.loads(file.attrs["plan"]), path)
+        for split in SPLITS:
+            there = file[f"row_{split}"][:]
+            if there.size and not np.array_equal(file[f"par_{split}"][:], rows.theta[split][there]):
+                raise InputError(
+                    f"{path}: its parameters are not the ones that seed and design give here (another version "
+                    "of NumPy or SciPy?), so it cannot grow; choose another name"
+                )
+            rows.signal[split][there] = file[f"signal_{split}"][:]
+            rows.x_HI[split][there] = file[f"x_HI_{split}"][:]
+            rows.tau[split][there] = file[f"tau_{split}"][:]
+            rows.state[split][there] = 1
+        failed = file["failed"]
+        for split, row, message in zip(failed["split"].asstr(), failed["row"], failed["message"].asstr()):
+            rows.put(split, int(row), message)
+
+
+def write_set(path: Path, plan: dict, rows: Rows) -> SimulatedSet:
+    """Write what is finished as one HDF5 file in the layout of the public 21cmVAE and 21cmLSTM sets."""
+    import h5py
+
+    parameters = plan["parameters"]
+    text = h5py.string_dtype()
+    packed = {"compression": "gzip", "shuffle": True}
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["plan"] = json.dumps(plan)
+        file.attrs["parameters"] = np.array([p["name"] for p in parameters], dtype=text)
+        file.attrs["units"] = np.array([p["unit"] for p in parameters], dtype=text)
+        file.attrs["latex"] = np.array([p["latex"] for p in parameters], dtype=text)
+        file.attrs["log"] = np.array([p["log"] for p in parameters])
+        file.attrs["min"] = np.array([p["min"] for p in parameters])
+        file.attrs["max"] = np.array([p["max"] for p in parameters])
+        for name in ("seed", "design", "simulator", "simulator_name", "simulator_version"):
+            file.attrs[name] = plan[name]
+        file.attrs["lstmfit_version"] = __version__
+        file.attrs["numpy_version"] = np.__version__
+        file.attrs["python_version"] = platform.python_version()
+        file.attrs["complete"] = rows.n_missing == 0
+        file.attrs["signal_unit"] = "mK"
+        file["redshifts"] = np.array(plan["redshifts"])
+        for split in ("train", "val", "test"):
+            good = np.flatnonzero(rows.state[split] == 1)
+            file[f"par_{split}"] = rows.theta[split][good]
+            file.create_dataset(f"signal_{split}", data=rows.signal[split][good], **packed)
+            file.create_dataset(f"x_HI_{split}", data=rows.x_HI[split][good], **packed)
+            file[f"tau_{split}"] = rows.tau[split][good]
+            file[f"row_{split}"] = good
+        failed = [(split, row) for split in SPLITS for row in sorted(rows.messages[split])]
+        group = file.create_group("failed")
+        group.create_dataset("split", data=[split for split, _ in failed], shape=(len(failed),), dtype=text)
+        group["row"] = np.array([row for _, row in failed], dtype=np.int64)
+        theta = [rows.theta[split][row] for split, row in failed]
+        group["theta"] = np.reshape(np.array(theta, dtype=float), (len(failed), len(parameters)))
+        messages = [rows.messages[split][row] for split, row in failed]
+        group.create_dataset("message", data=messages, shape=(len(failed),), dtype=text)
+    return summary(path)
+
+
+def summary(path: Path) -> SimulatedSet:
+    """Say what the file of a set holds."""
+    import h5py
+
+    with h5py.File(path) as file:
+        counts = {f"n_{split}": len(file[f"par_{split}"]) for split in SPLITS}
+        return SimulatedSet(path, n_failed=len(file["failed/row"]), complete=bool(file.attrs["complete"]), **counts)

@@ -1,0 +1,81 @@
+"""Simulations in tasks of about half a second, here or in a pool."""
+
+import time
+from concurrent import futures
+
+import numpy as np
+
+from lstmfit.simulators import load
+from lstmfit.simulators.protocol import SimulationError
+from lstmfit.simulators.rows import Rows
+
+_TASK_SECONDS = 0.5
+_TASK_ROWS = 64
+
+
+def outcomes_of(todo, rows: Rows, simulator: str, pool, workers: int):
+    """Yield (rows of a task, their outcomes) as they are finished; tasks take about half a second each."""
+    start = 0
+    size = 1
+
+    def next_task():
+        nonlocal start
+        task = todo[start : start + size]
+        start += len(task)
+        return task, np.array([rows.theta[split][row] for split, row in task])
+
+    if pool is None:
+        while start < len(todo):
+            task, theta = next_task()
+            outcomes, seconds = _run(simulator, theta)
+            size = _better_size(size, seconds / len(task))
+            yield task, outcomes
+        return
+
+    running = {}
+    try:
+        while start < len(todo) or running:
+            while start < len(todo) and len(running) < 2 * workers:
+                task, theta = next_task()
+                running[pool.submit(_run, simulator, theta)] = task
+            done, _ = futures.wait(running, return_when=futures.FIRST_COMPLETED)
+            for future in done:
+                task = running.pop(future)
+                outcomes, seconds = future.result()
+                size = _better_size(size, seconds / len(task))
+                yield task, outcomes
+    finally:
+        for future in running:
+            future.cancel()
+
+
+def _better_size(size: int, seconds_per_row: float) -> int:
+    """Rows of the next task: no more than double, since the first rows of a process include compilation."""
+    return int(np.clip(_TASK_SECONDS / max(seconds_per_row, 1e-9), 1, min(2 * size, _TASK_ROWS)))
+
+
+_loaded = {}
+
+
+def _run(simulator: str, thetas: np.ndarray):
+    """Simulate a few rows, in whatever process; a failure is an outcome too."""
+    started = time.perf_counter()
+    if simulator not in _loaded:
+        _loaded[simulator] = load(simulator)
+    model = _loaded[simulator]
+    outcomes = []
+    for theta in thetas:
+        try:
+            history = model(theta.copy())
+            signal = np.asarray(history.signal, dtype=np.float32)
+            x_HI = np.asarray(history.x_HI, dtype=np.float32)
+            tau = float(history.tau)
+            shape = np.shape(model.redshifts)
+            if signal.shape != shape or x_HI.shape != shape:
+                raise SimulationError(f"shapes {signal.shape} and {x_HI.shape} where the redshifts have {shape}")
+            if not (np.isfinite(signal).all() and np.isfinite(x_HI).all() and np.isfinite(tau)):
+                raise SimulationError("the result is not finite")
+            outcomes.append((signal, x_HI, tau))
+        except Exception as error:
+            outcomes.append(f"{type(error).__name__}: {error}")
+    return outcomes, time.perf_counter() - started
