@@ -341,18 +341,23 @@ def calibrate(
         result = run_campaign(run, output, n, points=points, jobs=jobs, seed=seed, progress=progress)
     if result is None:
         return
+    levels = (50, 68, 90, 95)
     rows = [
         (
             name,
-            f"{p['coverage_68']:.2f} ({p['coverage_68_low']:.2f}..{p['coverage_68_high']:.2f})",
-            f"{p['coverage_95']:.2f} ({p['coverage_95_low']:.2f}..{p['coverage_95_high']:.2f})",
+            *(f"{p[f'coverage_{level}']:.2f}" for level in levels),
             f"{p['rank_ks_p']:.2g}",
             f"{p['z_mean']:+.2f} ± {p['z_mean_err']:.2f}",
             f"{p['z_std']:.2f}",
         )
         for name, p in result["parameters"].items()
     ]
-    _table(("parameter", "68 % covers (band)", "95 % covers (band)", "ranks p", "mean z", "std z"), rows)
+    _table(("coverage of", *(f"{level} %" for level in levels), "ranks p", "mean z", "std z"), rows)
+    p = next(iter(result["parameters"].values()))
+    bands = (f"{p[f'coverage_{level}_low']:.2f} to {p[f'coverage_{level}_high']:.2f}" for level in levels)
+    typer.echo(f"19 calibrated fits in 20 cover {', '.join(bands)}")
+    if "chi2" in result:
+        typer.echo(f"chi-square of the truth over its expectation: {_with_error(*result['chi2'].values(), 2)}")
     if "emulation" in result:
         e = result["emulation"]
         typer.echo(

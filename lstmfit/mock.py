@@ -1,5 +1,7 @@
 """The data of a run: read, or made as a mock from a seed of its own."""
 
+import dataclasses
+
 import numpy as np
 
 from lstmfit.config import RunConfig
@@ -8,6 +10,7 @@ from lstmfit.datasets.spectrum import Spectrum, read_public_spectrum, read_spect
 from lstmfit.emulator.emulator import shipped_test_set
 from lstmfit.errors import InputError
 from lstmfit.likelihoods import foregrounds, noise
+from lstmfit.likelihoods.global_signal import interpolation_matrix
 from lstmfit.parameters import to_array
 
 
@@ -114,3 +117,70 @@ def _test_signal(config, signal, index):
     if not 0 <= index < len(test.theta):
         raise InputError(f"test_signal is {index}; the test set has signals 0 to {len(test.theta) - 1}")
     return test.theta[index], test.signal[index].astype(float)
+
+
+def draw_mock(config: RunConfig, problem, simulate, theta: np.ndarray, rng: np.random.Generator):
+    """Data drawn from the model of a run file at sampled parameters, the simulator in place of the emulator.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+    problem : Problem
+        Built from it; its spectrum gives the channels and their weights, its other likelihoods what else is measured.
+    simulate : Simulator
+        The truth.
+    theta : numpy.ndarray
+        (n,) sampled parameters: those of the foreground and of the noise are used too.
+    rng : numpy.random.Generator
+        For the noise of all data and for a marginalised foreground, which is drawn from its prior.
+
+    Returns
+    -------
+    spectrum : Spectrum
+        The spectrum.
+    options : dict of str to dict
+        Options of the other likelihoods, the drawn values in place of the measured ones.
+
+    Raises
+    ------
+    SimulationError
+        The simulator fails there.
+    """
+    history = simulate(problem.signal_parameters(theta).copy())
+    spectrum = _draw_spectrum(config, problem, history, theta, rng)
+    outputs = np.empty(max(np.max(np.r_[where]) + 1 for where in problem.signal.where.values()))
+    for name, where in problem.signal.where.items():
+        value = getattr(history, name)
+        scalar = np.ndim(value) == 0
+        outputs[where] = value if scalar else np.interp(problem.signal.redshifts, history.redshifts, value)
+    options = {
+        name: given | problem.likelihoods[name].mocked(problem.arguments(outputs, theta, name), rng)
+        for name, given in problem.options.items()
+    }
+    return spectrum, options
+
+
+def _draw_spectrum(config, problem, history, theta, rng) -> Spectrum:
+    channels, signal = problem.spectrum, history.signal
+    matrix = interpolation_matrix(history.redshifts, channels.frequency)
+    true = np.array(signal if matrix is None else matrix @ signal, dtype=float)
+    own = np.array(problem.values(theta))
+    # What the likelihood adds to any signal, such as a sampled foreground: the same whichever signal it is.
+    sky = true + problem.likelihood.model(np.zeros(len(problem.signal.redshifts)), own)
+    block = config.likelihood.global_signal
+    wanted = block.foreground
+    if wanted is not None and wanted.marginalise is not False:
+        component = foregrounds.foreground(
+            wanted.model, channels.frequency, wanted.terms, wanted.reference, wanted.mean, wanted.scale
+        )
+        if component.basis is not None:
+            size = component.basis.shape[1]
+            sky = sky + component.basis @ (wanted.mean + np.multiply(wanted.scale, rng.standard_normal(size)))
+    model = make_noise(block.noise, channels.frequency, channels.temperature, channels.weight)
+    values = dict(zip(problem.likelihood.names, own))
+    if model.sigma is None:
+        model = dataclasses.replace(model, sigma=float(values[model.name]))
+    if model.student and model.dof is None:
+        model = dataclasses.replace(model, dof=float(values["dof"]))
+    return Spectrum(channels.frequency, sky + model.draw(channels.weight, rng), channels.weight, true)

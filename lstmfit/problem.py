@@ -99,6 +99,21 @@ class Problem:
         """A likelihood's own parameters, in its order, from the sampled ones (n,)."""
         return self._parts[name].values(self.space.fill(theta))
 
+    def arguments(self, outputs: np.ndarray, theta: np.ndarray, name: str) -> list:
+        """What a likelihood is called with: what it needs of given outputs, then its own parameters.
+
+        Parameters
+        ----------
+        outputs : numpy.ndarray
+            (n_out,) laid out as `Signal.where` says.
+        theta : numpy.ndarray
+            (n,) sampled parameters.
+        name : str
+            Of the likelihood.
+        """
+        part, full = self._parts[name], self.space.fill(theta)
+        return [*part.arguments(outputs, full), part.values(full)]
+
     def loglikelihood(self, theta: np.ndarray):
         """Ln L and the derived parameters for the sampled parameters (n,)."""
         full = self.space.fill(theta)

@@ -401,3 +401,38 @@ def test_ranks_make_the_same_set(tmp_path, toy):
     assert_same_sets(path, plain)
     done = subprocess.run([*command[:-1], tmp_path], capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
+
+
+@pytest.mark.mpi
+@pytest.mark.skipif(shutil.which("mpirun") is None, reason="there is no mpirun")
+def test_a_killed_rank_loses_nothing(tmp_path, toy):
+    path, plain = tmp_path / "ranks.h5", tmp_path / "plain.h5"
+    (toy / "script.py").write_text(SCRIPT)
+    command = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "3", sys.executable]
+    process = subprocess.Popen(
+        [*command, toy / "script.py", path, "2"],
+        env={**os.environ, "TOY_SLEEP": "0.05"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while len(shards(path)) < 3:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    # Of the ranks that the log names, which do the work, one.
+    os.kill(int((toy / "calls.log").read_text().split()[0]), signal.SIGKILL)
+    assert process.wait(timeout=30) != 0
+    kept = collect(path, partial=True)
+    kept = kept.n_train + kept.n_val + kept.n_test
+    assert 0 < kept < 70
+    (toy / "calls.log").unlink()
+    more = ["-m", "lstmfit", "simulate", "-o", path, "-n", "40", "--simulator", "toy_simulator:Toy"]
+    done = subprocess.run(
+        [*command, *more, "--n-val", "20", "--n-test", "10"], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("40 training, 20 validation, 10 test signals") == 1
+    assert len(calls(toy)) == 70 - kept
+    simulate_set(plain, 40, simulator="toy_simulator:Toy", jobs=1, **SIZES)
+    assert_same_sets(path, plain)
