@@ -1,8 +1,8 @@
 """The CPU engine: the whole call, physical parameters in and mK out, compiled by numba.
 
 Everything the kernel needs lies in one float32 array, so that a call passes five arrays and allocates nothing.
-The time goes into streaming the recurrent weights from the cache; a batch takes four signals at a time so that each
-weight that is read serves four.
+The time goes into streaming the recurrent weights from the cache; a batch takes eight signals at a time so that each
+weight that is read serves eight.
 """
 
 import math
@@ -13,12 +13,9 @@ from numba import njit, prange
 
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.scaling import Scaling
-from lstmfit.emulator.simd import multiply_four, multiply_one, padded, panels
+from lstmfit.emulator.simd import LANES, add, lstm_cell, multiply_many, multiply_one, padded, panels, tanh
 
-# No 'nnan' or 'ninf': a NaN that comes in must come out.
 FAST = {"contract", "reassoc", "nsz", "arcp"}
-LANES = 4
-"""Signals that the batched kernel runs side by side."""
 
 
 class NumbaEngine:
@@ -144,58 +141,12 @@ def _pad_units(array, groups, units, wanted):
     return split.reshape(*array.shape[:-1], groups * wanted)
 
 
-@njit(inline="always", fastmath=FAST, error_model="numpy")
-def _tanh(x):
-    """Rational approximation of tanh, within 3e-7 of it: odd degree 13 over even degree 6, as in Eigen."""
-    x = min(max(x, np.float32(-7.9)), np.float32(7.9))
-    y = x * x
-    p = np.float32(-2.76076847742355e-16)
-    p = p * y + np.float32(2.00018790482477e-13)
-    p = p * y + np.float32(-8.60467152213735e-11)
-    p = p * y + np.float32(5.12229709037114e-08)
-    p = p * y + np.float32(1.48572235717979e-05)
-    p = p * y + np.float32(6.37261928875436e-04)
-    p = p * y + np.float32(4.89352455891786e-03)
-    q = np.float32(1.19825839466702e-06)
-    q = q * y + np.float32(1.18534705686654e-04)
-    q = q * y + np.float32(2.26843463243900e-03)
-    q = q * y + np.float32(4.89352518554385e-03)
-    return x * p / q
-
-
-@njit(fastmath=FAST, error_model="numpy")
-def _activate(work, at, u):
-    """Tanh and sigmoid of the four gates from `at` on, then the cell's new state; everything in place.
-
-    Gates are in Keras' order i, f, g, o, followed by c, followed by h.
-    """
-    half = np.float32(0.5)
-    for j in range(at, at + 2 * u):
-        work[j] = half * _tanh(half * work[j]) + half
-    for j in range(at + 2 * u, at + 3 * u):
-        work[j] = _tanh(work[j])
-    for j in range(at + 3 * u, at + 4 * u):
-        work[j] = half * _tanh(half * work[j]) + half
-
-
-@njit(fastmath=FAST, error_model="numpy")
-def _update_cell(i, f, g, c):
-    for j in range(c.shape[0]):
-        c[j] = f[j] * c[j] + i[j] * g[j]
-
-
-@njit(fastmath=FAST, error_model="numpy")
-def _update_output(o, c, h):
-    for j in range(c.shape[0]):
-        h[j] = o[j] * _tanh(c[j])
-
-
 @njit(inline="always")
 def _multiply(work, acc_at, h_at, stride, w, w_at, n, m, lanes):
     if lanes == 1:
         multiply_one(work, acc_at, work, h_at, w, w_at, n, m)
     else:
-        multiply_four(work, acc_at, stride, work, h_at, stride, w, w_at, n, m)
+        multiply_many(work, acc_at, stride, work, h_at, stride, w, w_at, n, m)
 
 
 @njit(fastmath=FAST, error_model="numpy")
@@ -222,8 +173,7 @@ def _forward(out, work, stride, sizes, w, lanes):
         at += n * m
         if e < n_enc:
             for lane in range(lanes):
-                for j in range(lane * stride + there, lane * stride + there + m):
-                    work[j] = _tanh(work[j])
+                tanh(work, lane * stride + there, m)
         source, n = there, m
         here, there = there, here
     drive = source
@@ -246,9 +196,8 @@ def _forward(out, work, stride, sizes, w, lanes):
             bias = at + step * 4 * u
             at += steps * 4 * u
             for lane in range(lanes):
-                row, constant = lane * stride + gates, lane * stride + drive + layer * 6 * u
-                for j in range(4 * u):
-                    work[row + j] = work[constant + j] + w[bias + j]
+                o = lane * stride
+                add(work, o + gates, work, o + drive + layer * 6 * u, w, bias, 4 * u)
             if layer > 0:
                 _multiply(work, gates, hs + (layer - 1) * u, stride, w, at, u, 4 * u, lanes)
                 at += square
@@ -256,12 +205,7 @@ def _forward(out, work, stride, sizes, w, lanes):
             at += square
             for lane in range(lanes):
                 o = lane * stride
-                g = o + gates
-                _activate(work, g, u)
-                c = work[o + cs + layer * u : o + cs + (layer + 1) * u]
-                h = work[o + hs + layer * u : o + hs + (layer + 1) * u]
-                _update_cell(work[g : g + u], work[g + u : g + 2 * u], work[g + 2 * u : g + 3 * u], c)
-                _update_output(work[g + 3 * u : g + 4 * u], c, h)
+                lstm_cell(work, o + gates, work, o + cs + layer * u, work, o + hs + layer * u, u)
         for lane in range(lanes):
             for j in range(n_step):
                 work[lane * stride + patch_at + j] = w[bias_at + step * n_step + j]

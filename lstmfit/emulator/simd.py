@@ -1,9 +1,12 @@
-"""Matrix-vector products in explicit vector instructions, for numba.
+"""Matrix-vector products and LSTM cells in explicit vector instructions, for numba.
 
 LLVM does not keep the sums of such a product in registers by itself (numba's arrays may alias), which costs a factor
-of four here. So the inner loop is written in LLVM's own vector types; it compiles to whatever width the machine has.
+of four here, and it makes half-width code of the cell with five divisions. So the inner loops are written in LLVM's
+own vector types; they compile to whatever width the machine has.
 """
 
+import llvmlite.binding as llvm
+import numba
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
@@ -14,6 +17,13 @@ WIDTH = 16
 VECTORS = 4
 """Vectors in a full panel of columns."""
 PANEL = WIDTH * VECTORS
+def _has_wide_registers() -> bool:
+    features = numba.config.CPU_FEATURES
+    return "avx512f" in features if features else llvm.get_host_cpu_features().get("avx512f", False)
+
+
+LANES, ACROSS = (8, 2) if _has_wide_registers() else (4, 1)
+"""Signals that the batched product takes side by side, and vectors of each: half of the registers hold their sums."""
 
 
 def padded(n: int) -> int:
@@ -37,6 +47,42 @@ def panels(matrix: np.ndarray) -> np.ndarray:
     return np.concatenate([matrix[:, j : j + PANEL].ravel() for j in range(0, matrix.shape[1], PANEL)])
 
 
+F32, I64 = ir.FloatType(), ir.IntType(64)
+VECTOR = ir.VectorType(F32, WIDTH)
+FAST = ("contract", "nsz", "arcp")
+
+
+def _data(context, builder, signature, args, i):
+    """Pointer to the numbers of the array that is argument `i`."""
+    return context.make_array(signature.args[i])(context, builder, args[i]).data
+
+
+def _at(builder, pointer, index):
+    """Pointer to the vector that starts at element `index`."""
+    return builder.bitcast(builder.gep(pointer, [index]), VECTOR.as_pointer())
+
+
+def _load(builder, pointer, index):
+    value = builder.load(_at(builder, pointer, index))
+    value.align = 4
+    return value
+
+
+def _store(builder, value, pointer, index):
+    builder.store(value, _at(builder, pointer, index)).align = 4
+
+
+def _spread(builder, number):
+    """The same number in all lanes of a vector."""
+    one = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), number, ir.IntType(32)(0))
+    zeros = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
+    return builder.shuffle_vector(one, ir.Constant(VECTOR, ir.Undefined), zeros)
+
+
+def _constant(number):
+    return ir.Constant(VECTOR, [float(np.float32(number))] * WIDTH)
+
+
 def _product(vectors, lanes):
     """Intrinsic: acc[lane, 16 * vectors] += h[lane, n] @ panel for `lanes` signals side by side."""
 
@@ -46,51 +92,31 @@ def _product(vectors, lanes):
         signature = types.void(acc, *at, h, *at, w, *at, types.intp)
 
         def codegen(context, builder, sig, args):
-            f32, i64 = ir.FloatType(), ir.IntType(64)
-            vec = ir.VectorType(f32, WIDTH)
-            fast = ("contract",)
-            acc_p, h_p, w_p = (
-                context.make_array(sig.args[i])(context, builder, args[i]).data for i in (0, 3, 6)
-            )
+            acc_p, h_p, w_p = (_data(context, builder, sig, args, i) for i in (0, 3, 6))
             acc_at, acc_stride, h_at, h_stride, w_at, w_stride, n = (args[i] for i in (1, 2, 4, 5, 7, 8, 9))
-
-            def vector_at(pointer, index):
-                return builder.bitcast(builder.gep(pointer, [index]), vec.as_pointer())
-
-            def load(pointer):
-                value = builder.load(pointer)
-                value.align = 4
-                return value
-
-            lane_at = [builder.add(acc_at, builder.mul(acc_stride, i64(lane))) for lane in range(lanes)]
-            targets = [
-                [vector_at(acc_p, builder.add(lane_at[lane], i64(WIDTH * v))) for v in range(vectors)]
+            acc_index = [
+                [
+                    builder.add(builder.add(acc_at, builder.mul(acc_stride, I64(lane))), I64(WIDTH * v))
+                    for v in range(vectors)
+                ]
                 for lane in range(lanes)
             ]
-            start = [[load(t) for t in row] for row in targets]
-            h_lane = [builder.add(h_at, builder.mul(h_stride, i64(lane))) for lane in range(lanes)]
+            start = [[_load(builder, acc_p, i) for i in row] for row in acc_index]
+            h_lane = [builder.add(h_at, builder.mul(h_stride, I64(lane))) for lane in range(lanes)]
             before = builder.block
             loop, after = builder.append_basic_block("k"), builder.append_basic_block("done")
-            builder.cbranch(builder.icmp_signed(">", n, i64(0)), loop, after)
+            builder.cbranch(builder.icmp_signed(">", n, I64(0)), loop, after)
             builder.position_at_end(loop)
-            k = builder.phi(i64)
-            sums = [[builder.phi(vec) for _ in range(vectors)] for _ in range(lanes)]
+            k = builder.phi(I64)
+            sums = [[builder.phi(VECTOR) for _ in range(vectors)] for _ in range(lanes)]
             row = builder.add(w_at, builder.mul(k, w_stride))
-            weights = [load(vector_at(w_p, builder.add(row, i64(WIDTH * v)))) for v in range(vectors)]
+            weights = [_load(builder, w_p, builder.add(row, I64(WIDTH * v))) for v in range(vectors)]
             new = []
             for lane in range(lanes):
-                value = builder.load(builder.gep(h_p, [builder.add(h_lane[lane], k)]))
-                one = builder.insert_element(ir.Constant(vec, ir.Undefined), value, ir.IntType(32)(0))
-                zeros = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
-                spread = builder.shuffle_vector(one, ir.Constant(vec, ir.Undefined), zeros)
-                new.append(
-                    [
-                        builder.fadd(sums[lane][v], builder.fmul(spread, weights[v], flags=fast), flags=fast)
-                        for v in range(vectors)
-                    ]
-                )
-            following = builder.add(k, i64(1))
-            k.add_incoming(i64(0), before)
+                value = _spread(builder, builder.load(builder.gep(h_p, [builder.add(h_lane[lane], k)])))
+                new.append([_multiply_add(builder, value, weights[v], sums[lane][v]) for v in range(vectors)])
+            following = builder.add(k, I64(1))
+            k.add_incoming(I64(0), before)
             k.add_incoming(following, loop)
             builder.cbranch(builder.icmp_signed("<", following, n), loop, after)
             for lane in range(lanes):
@@ -100,13 +126,13 @@ def _product(vectors, lanes):
             builder.position_at_end(after)
             for lane in range(lanes):
                 for v in range(vectors):
-                    final = builder.phi(vec)
+                    final = builder.phi(VECTOR)
                     final.add_incoming(start[lane][v], before)
                     final.add_incoming(new[lane][v], loop)
                     new[lane][v] = final
             for lane in range(lanes):
                 for v in range(vectors):
-                    builder.store(new[lane][v], targets[lane][v]).align = 4
+                    _store(builder, new[lane][v], acc_p, acc_index[lane][v])
             return context.get_dummy_value()
 
         return signature, codegen
@@ -114,8 +140,123 @@ def _product(vectors, lanes):
     return product
 
 
+def _multiply_add(builder, a, b, c):
+    return builder.fadd(builder.fmul(a, b, flags=FAST), c, flags=FAST)
+
+
+# Rational approximation of tanh, within 3e-7 of it: odd degree 13 over even degree 6, as in Eigen. Highest power first.
+TANH_P = (
+    -2.76076847742355e-16,
+    2.00018790482477e-13,
+    -8.60467152213735e-11,
+    5.12229709037114e-08,
+    1.48572235717979e-05,
+    6.37261928875436e-04,
+    4.89352455891786e-03,
+)
+TANH_Q = (1.19825839466702e-06, 1.18534705686654e-04, 2.26843463243900e-03, 4.89352518554385e-03)
+TANH_LIMIT = 7.9
+
+
+def _tanh(builder, x, factor=1.0):
+    """Numerator and denominator of tanh(factor * x): the caller divides, once for several of them."""
+    limit, low = _constant(TANH_LIMIT / factor), _constant(-TANH_LIMIT / factor)
+    x = builder.select(builder.fcmp_ordered("<", x, limit), x, limit)
+    x = builder.select(builder.fcmp_ordered(">", x, low), x, low)
+    y = builder.fmul(x, x, flags=FAST)
+
+    def polynomial(coefficients, power):
+        # The factor goes into the coefficients.
+        scaled = [c * factor ** (2 * i + power) for i, c in enumerate(reversed(coefficients))][::-1]
+        value = _constant(scaled[0])
+        for c in scaled[1:]:
+            value = _multiply_add(builder, value, y, _constant(c))
+        return value
+
+    return builder.fmul(x, polynomial(TANH_P, 1), flags=FAST), polynomial(TANH_Q, 0)
+
+
+def _sigmoid(builder, x):
+    """Numerator and denominator of 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2."""
+    p, q = _tanh(builder, x, 0.5)
+    return builder.fadd(p, q, flags=FAST), builder.fadd(q, q, flags=FAST)
+
+
+def _elementwise(body, n_arrays):
+    """Intrinsic f(array, at, array, at, ..., n) that runs `body(builder, pointers, indices)` on every vector of n."""
+
+    def codegen(context, builder, sig, args):
+        pointers = [_data(context, builder, sig, args, 2 * i) for i in range(n_arrays)]
+        starts, n = [args[2 * i + 1] for i in range(n_arrays)], args[2 * n_arrays]
+        before = builder.block
+        loop, after = builder.append_basic_block("vector"), builder.append_basic_block("done")
+        builder.cbranch(builder.icmp_signed(">", n, I64(0)), loop, after)
+        builder.position_at_end(loop)
+        k = builder.phi(I64)
+        body(builder, pointers, [builder.add(start, k) for start in starts], n)
+        following = builder.add(k, I64(WIDTH))
+        k.add_incoming(I64(0), before)
+        k.add_incoming(following, loop)
+        builder.cbranch(builder.icmp_signed("<", following, n), loop, after)
+        builder.position_at_end(after)
+        return context.get_dummy_value()
+
+    return codegen
+
+
+def _add_body(builder, pointers, index, n):
+    (out, a, b), (out_i, a_i, b_i) = pointers, index
+    _store(builder, builder.fadd(_load(builder, a, a_i), _load(builder, b, b_i)), out, out_i)
+
+
+def _tanh_body(builder, pointers, index, n):
+    p, q = _tanh(builder, _load(builder, pointers[0], index[0]))
+    _store(builder, builder.fdiv(p, q, flags=FAST), pointers[0], index[0])
+
+
+def _cell_body(builder, pointers, index, n):
+    (gates, c_p, h_p), (at, c_at, h_at) = pointers, index
+    i, f, g, o = (_load(builder, gates, builder.add(at, builder.mul(n, I64(gate)))) for gate in range(4))
+
+    def times(*values):
+        result = values[0]
+        for value in values[1:]:
+            result = builder.fmul(result, value, flags=FAST)
+        return result
+
+    # c = sigmoid(f) c + sigmoid(i) tanh(g) over one denominator, h = sigmoid(o) tanh(c) over another: two divisions
+    # in place of five, which cost more than all the rest.
+    (ip, iq), (fp, fq), (gp, gq) = _sigmoid(builder, i), _sigmoid(builder, f), _tanh(builder, g)
+    ig = times(iq, gq)
+    top = _multiply_add(builder, times(fp, _load(builder, c_p, c_at)), ig, times(ip, gp, fq))
+    c = builder.fdiv(top, times(ig, fq), flags=FAST)
+    _store(builder, c, c_p, c_at)
+    (op, oq), (cp, cq) = _sigmoid(builder, o), _tanh(builder, c)
+    _store(builder, builder.fdiv(times(op, cp), times(oq, cq), flags=FAST), h_p, h_at)
+
+
+@intrinsic
+def add(typingctx, out, out_at, a, a_at, b, b_at, n):
+    """out[out_at + k] = a[a_at + k] + b[b_at + k] for k < n, in whole vectors."""
+    i = types.intp
+    return types.void(out, i, a, i, b, i, i), _elementwise(_add_body, 3)
+
+
+@intrinsic
+def tanh(typingctx, x, at, n):
+    """x[at : at + n] = tanh of it, in whole vectors."""
+    return types.void(x, types.intp, types.intp), _elementwise(_tanh_body, 1)
+
+
+@intrinsic
+def lstm_cell(typingctx, gates, at, c, c_at, h, h_at, n):
+    """One LSTM update of n units: gates i, f, g, o one after the other from `at` on; c and h change in place."""
+    i = types.intp
+    return types.void(gates, i, c, i, h, i, i), _elementwise(_cell_body, 3)
+
+
 _one_4, _one_1 = _product(4, 1), _product(1, 1)
-_four_2, _four_1 = _product(2, 4), _product(1, 4)
+_many_across, _many_1 = _product(ACROSS, LANES), _product(1, LANES)
 
 
 @njit(inline="always")
@@ -132,14 +273,15 @@ def multiply_one(acc, acc_at, h, h_at, w, w_at, n, m):
 
 
 @njit(inline="always")
-def multiply_four(acc, acc_at, acc_stride, h, h_at, h_stride, w, w_at, n, m):
-    """The same for four signals at once, `acc_stride` and `h_stride` apart: each weight is read once for the four."""
+def multiply_many(acc, acc_at, acc_stride, h, h_at, h_stride, w, w_at, n, m):
+    """The same for `LANES` signals, `acc_stride` and `h_stride` apart: a weight that is read serves them all."""
     j = 0
     while j + PANEL <= m:
-        _four_2(acc, acc_at + j, acc_stride, h, h_at, h_stride, w, w_at, PANEL, n)
-        _four_2(acc, acc_at + j + 2 * WIDTH, acc_stride, h, h_at, h_stride, w, w_at + 2 * WIDTH, PANEL, n)
+        for v in range(0, VECTORS, ACROSS):
+            at = v * WIDTH
+            _many_across(acc, acc_at + j + at, acc_stride, h, h_at, h_stride, w, w_at + at, PANEL, n)
         w_at += n * PANEL
         j += PANEL
     rest = m - j
     for v in range(rest // WIDTH):
-        _four_1(acc, acc_at + j + v * WIDTH, acc_stride, h, h_at, h_stride, w, w_at + v * WIDTH, rest, n)
+        _many_1(acc, acc_at + j + v * WIDTH, acc_stride, h, h_at, h_stride, w, w_at + v * WIDTH, rest, n)
