@@ -7,12 +7,10 @@ import numpy as np
 from lstmfit import config as run_file
 from lstmfit.analysis.divergence import bound
 from lstmfit.analysis.forecast import forecast
-from lstmfit.driver import polychord_settings, resolve
+from lstmfit.driver import resolve
 from lstmfit.emulator.emulator import shipped_test_set
 from lstmfit.problem import build
-
-CALLS_PER_LIVE_REPEAT = 55.0
-"""Likelihood calls of a PolyChord run over n_live * num_repeats: 42 at 50 mK to 92 at 5 mK in 7 parameters."""
+from lstmfit.sampling.samplers import make_sampler
 
 
 def check_run(source, n_draws: int = 1000, seed: int = 0) -> dict:
@@ -53,18 +51,19 @@ def check_run(source, n_draws: int = 1000, seed: int = 0) -> dict:
         "likelihood_us": _time(lambda s: problem.likelihood(s, own), signals),
         "total_us": _time(problem.loglikelihood, theta),
     }
-    settings = polychord_settings(resolve(config, problem, "."))
-    calls = CALLS_PER_LIVE_REPEAT * settings.n_live * settings.num_repeats
+    sampler = make_sampler(resolve(config, problem, "."))
+    calls = sampler.calls(len(problem.names))
     report = {
         "parameters": len(problem.names),
         "channels": len(problem.spectrum.frequency),
-        "n_live": settings.n_live,
-        "num_repeats": settings.num_repeats,
+        "sampler": sampler.label,
+        "n_live": sampler.settings.n_live,
+        "num_repeats": getattr(sampler.settings, "num_repeats", None),
         "finite_fraction": float(np.mean(np.isfinite(values))),
         "best_loglike_of_draws": float(np.nanmax(values)),
         **times,
         "calls_expected": calls,
-        "seconds_expected_on_one_core": calls * (times["total_us"] + times["prior_us"] + 8.0) * 1e-6,
+        "seconds_expected_on_one_core": calls and calls * (times["total_us"] + times["prior_us"] + 8.0) * 1e-6,
     }
     if problem.signal.emulator is not None:
         report |= _emulator_report(config, problem)

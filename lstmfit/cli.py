@@ -87,7 +87,7 @@ def _table(columns, rows, title=None):
 
 
 class _ProgressLine:
-    """PolyChord's progress on one live line of the terminal, or now and then in a log."""
+    """A sampler's progress on one live line of the terminal, or now and then in a log."""
 
     def __init__(self, every_s: float = 15.0):
         from rich.console import Console
@@ -116,7 +116,8 @@ def progress_text(p) -> str:
     rate = p.n_like / p.elapsed if p.elapsed > 0 else 0.0
     evidence = f"logZ {p.logZ:.2f} ± {p.logZ_err:.2f}" if p.logZ == p.logZ else "live points"
     left = "" if p.remaining is None else f"   about {_duration(p.remaining)} left"
-    return f"dead {p.n_dead:,}   {evidence}   calls {p.n_like:,} ({rate:,.0f}/s)   {_duration(p.elapsed)}{left}"
+    stage = p.stage or f"dead {p.n_dead:,}"
+    return f"{stage}   {evidence}   calls {p.n_like:,} ({rate:,.0f}/s)   {_duration(p.elapsed)}{left}"
 
 
 def _duration(seconds: float) -> str:
@@ -175,7 +176,7 @@ def fit(
         typer.Option(help="Stop after 90s, 30m or 12h with exit status 75, to be resumed; so does SIGUSR1."),
     ] = None,
 ):
-    """Run a fit: PolyChord on all cores, or over MPI under mpirun."""
+    """Run a fit: the run file's sampler on all cores, or over MPI under mpirun."""
     from lstmfit.driver import fit as run_fit
     from lstmfit.sampling import mpi
 

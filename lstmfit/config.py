@@ -226,10 +226,42 @@ class PolyChordBlock(Block):
     do_clustering: bool = False
 
 
-class Sampler(Block):
-    """The sampler, by name."""
+class NautilusBlock(Block):
+    """Settings of nautilus, see `lstmfit.sampling.nautilus.NautilusSettings`."""
 
-    polychord: PolyChordBlock = PolyChordBlock()
+    n_live: Integer = 2000
+    n_eff: Integer = 10_000
+    f_live: Positive = 0.01
+    discard_exploration: bool = False
+    seed: Integer = 0
+
+
+class Sampler(Block):
+    """The sampler, by name: one of them; PolyChord where none is named."""
+
+    polychord: PolyChordBlock | None = None
+    nautilus: NautilusBlock | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_sampler(cls, data):
+        if not isinstance(data, dict):
+            return data
+        named = [name for name in data if name in cls.model_fields]
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)} are both named; a run has one sampler, take the others out")
+        # `nautilus:` with nothing behind it means its defaults.
+        return {name: options or {} for name, options in data.items()} or {"polychord": {}}
+
+    @property
+    def name(self) -> str:
+        """Name of the sampler."""
+        return next(name for name in type(self).model_fields if getattr(self, name) is not None)
+
+    @property
+    def block(self) -> Block:
+        """Its settings."""
+        return getattr(self, self.name)
 
 
 class ParamBlock(Block):
@@ -268,7 +300,7 @@ class RunConfig(Block):
     likelihood: Likelihoods
     priors: str | list[str] | None = None
     params: dict[str, ParamBlock] = {}
-    sampler: Sampler = Sampler()
+    sampler: Sampler = Sampler(polychord=PolyChordBlock())
     output: str | None = None
     resolved: dict[str, Any] | None = None
 

@@ -4,6 +4,15 @@ import importlib.util
 import os
 import shutil
 
+EXTRAS = (
+    ("nautilus", "nautilus"),
+    ("blackjax", "blackjax"),
+    ("mpi4py", "mpi"),
+    ("echo21", "simulate"),
+    ("tensorflow", "train"),
+)
+"""Modules that are used where they are there, and the extra of this package that brings each."""
+
 
 def examine() -> list[tuple[str, str, str]]:
     """Look at everything that lstmfit can use.
@@ -26,7 +35,7 @@ def examine() -> list[tuple[str, str, str]]:
     for tool, package in tools.items():
         where = shutil.which(tool)
         rows.append((tool, where or "missing", "" if where else f"apt-get install {package}"))
-    for module, extra in (("mpi4py", "mpi"), ("echo21", "simulate"), ("tensorflow", "train")):
+    for module, extra in EXTRAS:
         there = importlib.util.find_spec(module) is not None
         remedy = "" if there else f'pip install "lstmfit[{extra}]"'
         rows.append((module, _version(module) if there else "missing", remedy))

@@ -18,18 +18,14 @@ from lstmfit.datasets.spectrum import read_written_spectrum
 from lstmfit.errors import InputError
 from lstmfit.problem import Problem, build
 from lstmfit.sampling import mpi
-from lstmfit.sampling.jobs import run_jobs
-from lstmfit.sampling.mpi import run_mpi
-from lstmfit.sampling.polychord import PolyChordSettings
 from lstmfit.sampling.result import Result
+from lstmfit.sampling.samplers import ROOT, Sampler, make_sampler
 
 log = logging.getLogger(__name__)
 
-ROOT = "chain"
-"""First part of the chain files' names."""
 MADE = ("run.yaml", "data.csv", "summary.json", "corner.png", "signal.png", "report.html", "parts", "clusters")
 """What a fit puts into its folder besides the chain files; --force removes these and nothing else."""
-PACKAGES = ("numpy", "scipy", "numba", "anesthetic", "h5py", "echo21", "mpi4py")
+PACKAGES = ("numpy", "scipy", "numba", "anesthetic", "h5py", "echo21", "mpi4py", "nautilus-sampler", "blackjax", "jax")
 
 
 def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=None) -> Path:
@@ -44,7 +40,8 @@ def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=N
     output : path, optional
         Output folder; the run file's ``output`` by default, else ``chains/NAME``.
     jobs : int, optional
-        Serial PolyChord runs side by side that are merged afterwards; all cores by default. Not under mpirun.
+        Processes: serial PolyChord runs side by side that are merged afterwards, or nautilus' workers; all cores by
+        default. Without meaning under mpirun.
     resume, force : bool
         Go on with an unfinished run of the same run file; or remove the run that is there.
     progress : callable, optional
@@ -64,18 +61,14 @@ def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=N
     config = run_file.load(source)
     folder = _output(config, source, output)
     with _locked(folder) if comm is None or comm.Get_rank() == 0 else contextlib.nullcontext():
-        finished = mpi.on_root(comm, functools.partial(_prepare, config, folder, resume, force))
+        finished = mpi.on_root(comm, functools.partial(_prepare, config, folder, comm, resume, force))
         if finished:
             log.info("%s is finished already", folder)
             return folder
         make_problem = functools.partial(load_problem, str(folder))
-        settings = polychord_settings(run_file.load(folder / "run.yaml"))
-        options = {"resume": resume, "progress": progress}
-        if comm is None:
-            result = run_jobs(make_problem, settings, folder, ROOT, jobs, **options)
-        else:
-            result = run_mpi(make_problem, settings, folder, ROOT, **options)
-        mpi.on_root(comm, functools.partial(_finish, folder, result))
+        sampler = make_sampler(run_file.load(folder / "run.yaml"))
+        result = sampler.run(make_problem, folder, comm=comm, jobs=jobs, resume=resume, progress=progress)
+        mpi.on_root(comm, functools.partial(_finish, folder, sampler, result))
     return folder
 
 
@@ -141,7 +134,7 @@ def _locked(folder):
                 path.rmdir()
 
 
-def _prepare(config: RunConfig, folder: Path, resume: bool, force: bool) -> bool:
+def _prepare(config: RunConfig, folder: Path, comm, resume: bool, force: bool) -> bool:
     """Check everything, then write the resolved run file and the data. True where there is nothing left to do."""
     if resume and force:
         raise InputError("--resume and --force exclude each other; give one")
@@ -149,6 +142,7 @@ def _prepare(config: RunConfig, folder: Path, resume: bool, force: bool) -> bool
     if there == "empty" or force:
         problem = build(config)
         resolved = resolve(config, problem, folder)
+        make_sampler(resolved).check(problem, comm)
         if force:
             _clear(folder)
         problem.spectrum.write(folder / "data.csv")
@@ -186,8 +180,8 @@ def _clear(folder):
 
 def resolve(config: RunConfig, problem: Problem, folder) -> RunConfig:
     """The run file with every default in it, and what it was run with."""
-    d, block = len(problem.names), config.sampler.polychord
-    block = block.model_copy(update={"nlive": _times(block.nlive, d), "num_repeats": _times(block.num_repeats, d)})
+    settings = config.sampler.block.model_dump()
+    settings = {key: _times(value, len(problem.names)) for key, value in settings.items()}
     versions = {"lstmfit": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -197,7 +191,7 @@ def resolve(config: RunConfig, problem: Problem, folder) -> RunConfig:
     content["likelihood"] = content["likelihood"] | problem.options
     content |= {
         "params": problem.space.blocks(),
-        "sampler": {"polychord": block.model_dump()},
+        "sampler": {config.sampler.name: settings},
         "output": str(folder),
         "resolved": {
             "signal": problem.signal.name,
@@ -211,23 +205,12 @@ def resolve(config: RunConfig, problem: Problem, folder) -> RunConfig:
     return run_file.validate(content, "resolved run")
 
 
-def _times(value, d) -> int:
-    return value if isinstance(value, int) else int(value[:-1]) * d
+def _times(value, d):
+    """A setting with multiples of d, such as 25d, worked out."""
+    return int(value[:-1]) * d if isinstance(value, str) else value
 
 
-def polychord_settings(config: RunConfig) -> PolyChordSettings:
-    """PolyChord's settings in a resolved run file."""
-    block = config.sampler.polychord
-    return PolyChordSettings(
-        n_live=block.nlive,
-        num_repeats=block.num_repeats,
-        precision_criterion=block.precision_criterion,
-        seed=block.seed,
-        do_clustering=block.do_clustering,
-    )
-
-
-def _finish(folder: Path, result: Result):
+def _finish(folder: Path, sampler: Sampler, result: Result):
     """Read the chains back, write the summary and the pictures."""
     from lstmfit.analysis import plots
     from lstmfit.analysis.chains import read_run, summarise
@@ -236,10 +219,10 @@ def _finish(folder: Path, result: Result):
     run = read_run(folder, load_problem(folder))
     facts = {
         "n_like": result.n_like,
-        "n_live": polychord_settings(run_file.load(folder / "run.yaml")).n_live,
+        "n_live": sampler.settings.n_live,
         "wall_s": round(result.wall_s, 3),
         "ranks": result.ranks,
-        "sampler": f"PolyChord {result.version}",
+        "sampler": f"{sampler.label} {result.version}",
         "n_nan": result.n_nan,
         "prior_fraction": result.prior_fraction,
     }

@@ -121,6 +121,25 @@ class Problem:
             return -np.inf, self._nothing
         return self._evaluate(self.signal.outputs(full[: self._n_own]), full)
 
+    def loglikelihoods(self, theta: np.ndarray):
+        """Ln L (n,) and the derived parameters (n, n_derived) of many points (n, n_params), the signals in one batch.
+
+        The derived parameters are NaN where ln L is -inf because a computed parameter is out of its range.
+        """
+        values = np.full(len(theta), -np.inf)
+        derived = np.full((len(theta), len(self.derived_names)), np.nan)
+        rows, full = [], []
+        for i, point in enumerate(theta):
+            filled = self.space.fill(point)
+            if filled is not None:
+                rows.append(i)
+                full.append(filled.copy())
+        if rows:
+            outputs = self.signal.batch(np.array(full)[:, : self._n_own])
+            for i, out, row in zip(rows, outputs, full):
+                values[i], derived[i] = self._evaluate(out, row)
+        return values, derived
+
     def loglikelihood_of(self, outputs: np.ndarray, theta: np.ndarray) -> float:
         """Ln L for given outputs, such as the simulator's, instead of the signal's own.
 

@@ -29,6 +29,8 @@ class Signal:
         Where each output lies in what `outputs` returns: ``signal``, and ``x_HI`` and ``tau`` where there are such.
     outputs : callable
         Every output (n_out,) for physical theta (n_params,); may be overwritten by the next call.
+    costly : bool
+        Whether a call takes so long that it is worth another process.
     """
 
     name: str
@@ -38,10 +40,15 @@ class Signal:
     redshifts: np.ndarray
     where: dict
     outputs: Callable[[np.ndarray], np.ndarray]
+    costly: bool = False
 
     def __call__(self, theta: np.ndarray) -> np.ndarray:
         """Signal (n_channels,) mK for physical theta (n_params,); may be overwritten by the next call."""
         return self.outputs(theta)[self.where["signal"]]
+
+    def batch(self, theta: np.ndarray) -> np.ndarray:
+        """Every output (n, n_out) for physical theta (n, n_params)."""
+        return np.array([np.array(self.outputs(row)) for row in theta])
 
 
 class EmulatedSignal(Signal):
@@ -56,11 +63,13 @@ class EmulatedSignal(Signal):
         self.where = {name: slice(i * n, (i + 1) * n) for i, name in enumerate(a.histories)}
         self.where |= {name: first + i for i, name in enumerate(a.scalars)}
         # The engine's own call, without a layer in between: this is the hot loop.
-        self.outputs = emulator.raw
+        self.outputs, self.batch = emulator.raw, emulator.raw_batch
 
 
 class SimulatedSignal(Signal):
     """The signal function of a direct fit: the simulator itself."""
+
+    costly = True
 
     def __init__(self, name: str):
         from lstmfit.simulators import load

@@ -8,6 +8,7 @@ import numpy as np
 
 from lstmfit.errors import InputError
 from lstmfit.problem import Problem
+from lstmfit.sampling.state import read_state
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,8 @@ class Run:
     ----------
     folder : pathlib.Path
         Where it lies.
-    samples : anesthetic.NestedSamples
-        Physical parameters, as PolyChord wrote them.
+    samples : anesthetic.NestedSamples or anesthetic.MCMCSamples
+        Physical parameters, as the sampler wrote them; see `read_samples`.
     problem : Problem
         Prior, likelihood, signal and data of the run.
     """
@@ -38,7 +39,7 @@ class Run:
 
         Returns
         -------
-        anesthetic.NestedSamples
+        anesthetic.NestedSamples or anesthetic.MCMCSamples
             A copy.
         """
         samples = self.samples.copy()
@@ -70,6 +71,50 @@ def _anesthetic_seed(seed: int):
         np.random.set_state(state)  # noqa: NPY002
 
 
+def read_samples(root):
+    """Read any chain that anesthetic knows, and the evidence of a run of ours whose samples have no birth contours.
+
+    Parameters
+    ----------
+    root : path
+        First part of the chain files' names.
+
+    Returns
+    -------
+    anesthetic.NestedSamples or anesthetic.MCMCSamples
+        The first where birth contours are known (PolyChord, BlackJAX), the second for weighted samples (nautilus),
+        with ``attrs["evidence"]`` = (ln Z, its error) where the sampler worked one out.
+    """
+    from anesthetic import read_chains
+
+    root = Path(root)
+    samples = read_chains(str(root))
+    if not hasattr(samples, "logZ"):
+        state = read_state(root.parent, root.name)
+        if state.get("logZ") is not None:
+            samples.attrs["evidence"] = (state["logZ"], state["logZ_err"])
+    return samples
+
+
+def evidence(samples, n_draws: int, seed: int = 0) -> tuple[float | None, float | None]:
+    """Ln Z of a chain and its error; None, None where it has none.
+
+    Parameters
+    ----------
+    samples : anesthetic.Samples
+        As `read_samples` gives them.
+    n_draws : int
+        Draws of the prior volumes, from which the error comes where births are known.
+    seed : int
+        Of the draws.
+    """
+    if not hasattr(samples, "logZ"):
+        return samples.attrs.get("evidence", (None, None))
+    with _anesthetic_seed(seed):
+        draws = np.asarray(samples.logZ(n_draws), dtype=float)
+    return float(draws.mean()), float(draws.std())
+
+
 def read_run(folder, problem: Problem) -> Run:
     """Read the chains of an output folder.
 
@@ -85,12 +130,11 @@ def read_run(folder, problem: Problem) -> Run:
     InputError
         There are no finished chains.
     """
-    from anesthetic import read_chains
-
     folder = Path(folder)
-    if not (folder / "chain_dead-birth.txt").is_file():
+    # Weighted samples are written at the end, while PolyChord's `chain.txt` grows with its dead points.
+    if not any((folder / f"chain{ending}").is_file() for ending in ("_dead-birth.txt", ".txt")):
         raise InputError(f"{folder} holds no finished chains; run `lstmfit fit` (with --resume where it was stopped)")
-    return Run(folder, read_chains(str(folder / "chain")), problem)
+    return Run(folder, read_samples(folder / "chain"), problem)
 
 
 def summarise(run: Run, facts: dict, n_draws: int = 1000) -> dict:
@@ -112,9 +156,8 @@ def summarise(run: Run, facts: dict, n_draws: int = 1000) -> dict:
         PolyChord leaves out the part of the prior where the likelihood is zero, which `prior_fraction` puts back.
     """
     samples = run.natural()
-    with _anesthetic_seed(0):
-        draws = samples.stats(nsamples=n_draws)
-    shift = np.log(facts.get("prior_fraction") or 1.0)
+    figures = _from_births(samples, n_draws) if hasattr(samples, "logZ") else _from_weights(samples)
+    figures["logZ"] += float(np.log(facts.get("prior_fraction") or 1.0))
     weights = samples.get_weights()
     truth, parameters = run.truth(), {}
     for name in run.problem.names:
@@ -131,14 +174,37 @@ def summarise(run: Run, facts: dict, n_draws: int = 1000) -> dict:
         }
         if run.log10[name]:
             parameters[name]["log10"] = True
+    return {**figures, **facts, "parameters": parameters}
+
+
+def _from_births(samples, n_draws):
+    with _anesthetic_seed(0):
+        draws = samples.stats(nsamples=n_draws)
     return {
-        "logZ": float(draws["logZ"].mean() + shift),
+        "logZ": float(draws["logZ"].mean()),
         "logZ_err": float(draws["logZ"].std()),
         "D_KL": float(draws["D_KL"].mean()),
         "D_KL_err": float(draws["D_KL"].std()),
         "d_G": float(draws["d_G"].mean()),
-        **facts,
-        "parameters": parameters,
+    }
+
+
+def _from_weights(samples):
+    """The same of importance samples, whose evidence the sampler knows.
+
+    With w summing to one, D_KL = sum w ln L - ln Z and d_G = 2 var(ln L). The error of D_KL is that of a ratio of
+    weighted sums: its derivative by a weight is ln L - <ln L> - 1.
+    """
+    logZ, logZ_err = evidence(samples, 0)
+    w = samples.get_weights() / samples.get_weights().sum()
+    logL = samples["logL"].to_numpy()
+    deviation = logL - w @ logL
+    return {
+        "logZ": logZ,
+        "logZ_err": logZ_err,
+        "D_KL": float(w @ logL - logZ),
+        "D_KL_err": float(np.sqrt(np.sum((w * (deviation - 1.0)) ** 2))),
+        "d_G": float(2.0 * w @ deviation**2),
     }
 
 

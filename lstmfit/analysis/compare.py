@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lstmfit.analysis.chains import _anesthetic_seed
+from lstmfit.analysis.chains import evidence, read_samples
 from lstmfit.analysis.divergence import gaussian_divergence, nearest_neighbour_divergence, with_error
 from lstmfit.analysis.reweight import choose_points, effective_size
 from lstmfit.errors import InputError, did_you_mean
@@ -83,14 +83,12 @@ def read_chain(path) -> Chain:
     InputError
         No chain, one that is not finished or damaged, or one with fewer than 25 effective samples.
     """
-    from anesthetic import read_chains
-
     root = find_root(path)
     with warnings.catch_warnings():
         # Missing names are dealt with by `align`; the other warnings are about plotting labels.
         warnings.simplefilter("ignore")
         try:
-            samples = read_chains(str(root))
+            samples = read_samples(root)
         except (OSError, ValueError, IndexError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             raise InputError(
@@ -253,7 +251,7 @@ def compare(a, b, names: list[str], seed: int = 0) -> dict:
     figures |= _divergences("", *reversed(list(zip(x, w))), *reversed(equal), rng)
     figures |= _divergences("_reverse", *zip(x, w), *equal, rng)
     for label, samples, size, points in zip("ab", (a, b), sizes, x):
-        figures[f"logZ_{label}"], figures[f"logZ_{label}_err"] = _evidence(samples, seed)
+        figures[f"logZ_{label}"], figures[f"logZ_{label}_err"] = evidence(samples, 500, seed)
         figures[f"ess_{label}"], figures[f"n_{label}"] = size, len(points)
     return figures
 
@@ -298,11 +296,3 @@ def ks_probability(distance: float, size_x: float, size_y: float) -> float:
 
     n = np.sqrt(size_x * size_y / (size_x + size_y))
     return float(kolmogorov((n + 0.12 + 0.11 / n) * distance))
-
-
-def _evidence(samples, seed):
-    if not hasattr(samples, "logZ"):
-        return None, None
-    with _anesthetic_seed(seed):
-        draws = np.asarray(samples.logZ(500), dtype=float)
-    return float(draws.mean()), float(draws.std())

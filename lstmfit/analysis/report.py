@@ -206,7 +206,7 @@ def _provenance(config, summary):
     resolved = config.resolved or {}
     rows = [("signal", resolved.get("signal", "")), ("its checksum or version", resolved.get("signal_checksum", ""))]
     rows += [(package, version) for package, version in resolved.get("versions", {}).items()]
-    rows += [("sampler's seed", config.sampler.polychord.seed)]
+    rows += [("sampler's seed", config.sampler.block.seed)]
     if config.data.mock is not None:
         rows.append(("mock's noise seed", config.data.mock.seed))
     rows += [("parallel runs or ranks", summary["ranks"]), ("created", resolved.get("created", ""))]
@@ -220,7 +220,8 @@ def _run_text(run):
 def bibliography(config, run: Run, measured: dict | None = None) -> str:
     """BibTeX of every component that a run used: emulator, simulator, sampler, likelihoods, foregrounds, bias."""
     own = _entries((resources.files("lstmfit.analysis") / "references.bib").read_text(encoding="utf-8"))
-    keys = ["Handley2015a", "Handley2015b", "Handley2019"]
+    samplers = {"polychord": ["Handley2015a", "Handley2015b"], "nautilus": ["Lange2023"], "blackjax": ["Yallup2026"]}
+    keys = [*samplers[config.sampler.name], "Handley2019"]
     emulator = run.problem.signal.emulator
     simulator = run.problem.signal.name if emulator is None else emulator.record.get("simulator")
     if emulator is not None:

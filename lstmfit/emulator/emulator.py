@@ -201,6 +201,11 @@ class Emulator:
         """
         return self._engine.single
 
+    @property
+    def raw_batch(self):
+        """The engine's own call for many: (n, n_params) float64 -> (n, n_out) float32, laid out as by `raw`."""
+        return self._engine.batch
+
     def outside(self, theta) -> list[str]:
         """Names of the parameters that lie outside the training range anywhere in theta."""
         theta = np.atleast_2d(to_array(theta, self.parameters))

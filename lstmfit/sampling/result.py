@@ -25,6 +25,8 @@ class Progress:
         Seconds, interruptions not counted.
     remaining : float or None
         Seconds that are left, extrapolated from the fall of `log_live_fraction`; None until it falls.
+    stage : str
+        What a sampler without dead points is at, in words; empty for the others.
     """
 
     n_dead: int
@@ -36,18 +38,19 @@ class Progress:
     log_live_fraction: float = math.nan
     elapsed: float = 0.0
     remaining: float | None = None
+    stage: str = ""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to. The evidence to quote is the one that anesthetic computes from the birth contours.
+    """What a run came to. Where there are birth contours, the evidence to quote is the one that anesthetic computes.
 
     Parameters
     ----------
     n_like : int
         Likelihood calls, interruptions included.
     n_dead : int
-        Dead points.
+        Dead points; points of the chain where there are no dead ones.
     wall_s : float
         Seconds, interruptions not counted.
     logZ, logZ_err : float
@@ -56,10 +59,10 @@ class Result:
         Calls that gave NaN; they count as zero likelihood.
     prior_fraction : float or None
         Fraction of the prior draws with non-zero likelihood. PolyChord leaves the others out, so its evidence
-        is that of the prior restricted to where the likelihood is not zero. None where it is not known (MPI,
-        foreign chains).
+        is that of the prior restricted to where the likelihood is not zero. None where it is not known (MPI) or where
+        nothing is left out.
     version : str
-        PolyChord's version.
+        The sampler's version.
     library : str
         Where it was loaded from.
     finished : bool
