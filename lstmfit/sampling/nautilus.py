@@ -1,0 +1,396 @@
+"""nautilus: nested importance sampling with neural networks for bounds (Lange 2023, MNRAS 525, 3181).
+
+A pure Python package that needs some ten times fewer likelihood calls than PolyChord and takes them in batches. Its
+samples carry weights and no birth contours: evidence and effective size are its own.
+"""
+
+import functools
+import json
+import logging
+import math
+import pickle
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lstmfit.errors import InputError
+from lstmfit.files import replacing, write_text
+from lstmfit.sampling.result import Progress, Result
+from lstmfit.sampling.state import (
+    check_same_request,
+    make_request,
+    read_state,
+    remove_stale,
+    state_file,
+    write_paramnames,
+)
+
+INSTALL_LINE = 'pip install "lstmfit[nautilus]"'
+MAX_FRUITLESS_DRAWS = 10_000
+"""Points without one acceptable likelihood before the run is called hopeless."""
+BATCH = 100
+"""Points at a time, as nautilus has it; rounded up to a multiple of the workers."""
+TURN_S = 1.0
+"""nautilus is left alone for so long; then progress is told and, now and then, a checkpoint written."""
+CHECKPOINT_S = 10.0
+CHECKPOINT_SHARE = 0.05
+"""Largest share of the time that checkpoints may take; they grow along the run."""
+NEGLIGIBLE = 1e-12
+"""Weights below this, relative to the largest, are left out of the chain: most of what exploration met."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NautilusSettings:
+    """What nautilus is asked to do.
+
+    Parameters
+    ----------
+    n_live : int
+        Live points that each bound is drawn around.
+    n_eff : int
+        Effective sample size at which the run ends; the error of ln Z is 1 / sqrt(n_eff).
+    f_live : float
+        Fraction of the evidence in the live points at which exploration ends.
+    discard_exploration : bool
+        Leave the points of the exploration out, as a strictly unbiased answer requires; takes more calls.
+    seed : int
+        Seed.
+
+    Raises
+    ------
+    InputError
+        A value is out of range.
+    """
+
+    n_live: int = 2000
+    n_eff: int = 10_000
+    f_live: float = 0.01
+    discard_exploration: bool = False
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, least in (("n_live", 100), ("n_eff", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"nautilus: {name} is {getattr(self, name)}, but at least {least} is needed")
+        if not 0 < self.f_live < 1:
+            raise InputError(f"nautilus: f_live is {self.f_live:g}; give a number between 0 and 1")
+
+
+def load_nautilus():
+    """The package `nautilus`.
+
+    Raises
+    ------
+    InputError
+        It is not installed.
+    """
+    try:
+        import nautilus
+    except ImportError as error:
+        raise InputError(
+            f"nautilus is not installed ({error}); to mend it: {INSTALL_LINE}, or use sampler: {{polychord: {{}}}}"
+        ) from None
+    return nautilus
+
+
+def check_problem(problem) -> None:
+    """Refuse what nautilus cannot do.
+
+    Raises
+    ------
+    InputError
+        It is not installed, or there is one parameter only.
+    """
+    load_nautilus()
+    if len(problem.names) < 2:
+        raise InputError(
+            f"nautilus needs two or more sampled parameters, here is {len(problem.names)}; "
+            "free another one or use sampler: {polychord: {}}"
+        )
+
+
+def run_nautilus(
+    problem,
+    folder,
+    root: str,
+    settings: NautilusSettings,
+    *,
+    workers: "Workers | None" = None,
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Result:
+    """Run nautilus in this process, with the help of others where there are `workers`.
+
+    Parameters
+    ----------
+    problem : lstmfit.problem.Problem
+        What is sampled.
+    folder : str or pathlib.Path
+        Output folder; made if missing.
+    root : str
+        First part of the files' names. ``ROOT.txt`` (GetDist: weight, -ln L, parameters, derived ones) and
+        ``ROOT_equal_weights.txt`` are written at the end, ``ROOT.nautilus.h5`` on the way.
+    settings : NautilusSettings
+        What to do.
+    workers : Workers, optional
+        Processes that train its networks, and evaluate the likelihood where that is slow. With the same seed and the
+        same number of them a run repeats itself.
+    resume : bool
+        Go on from the checkpoint if there is one; otherwise start anew. A resumed run ends as if it had not been
+        interrupted after that checkpoint.
+    progress : callable, optional
+        Called about once a second.
+
+    Returns
+    -------
+    Result
+        `n_dead` counts the points of the chain.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written or holds another run, the log-likelihood is +inf or zero all over the prior.
+    """
+    check_problem(problem)
+    folder = Path(folder)
+    state = _prepare(problem, folder, root, settings, resume)
+    if state.get("finished"):
+        logger.info("%s is finished; nothing is left to do", folder / root)
+        return Result.of(state)
+    return _Run(problem, folder, root, settings, state, workers).execute(progress)
+
+
+def checkpoint_file(folder, root) -> Path:
+    """Where nautilus' own checkpoint lies; `nautilus.Sampler` reads it."""
+    return Path(folder) / f"{root}.nautilus.h5"
+
+
+def _prepare(problem, folder, root, settings, resume) -> dict:
+    """Make the folder ready and say from where the run starts."""
+    request = make_request(problem, settings)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        state = read_state(folder, root) if resume else {}
+        if state:
+            check_same_request(state, request, folder / root)
+            if not (folder / f"{root}.txt").is_file():
+                state["finished"] = False
+        else:
+            remove_stale(folder, root)
+            checkpoint_file(folder, root).unlink(missing_ok=True)
+            state = request | {"n_nan": 0, "n_like": 0, "wall_s": 0.0}
+        write_paramnames(folder, root, problem)
+        write_text(state_file(folder, root), json.dumps(state, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write into {folder} ({error.strerror}); give another output folder") from error
+    return state
+
+
+class _Run:
+    """One run: nautilus in turns of a second, the bookkeeping in between."""
+
+    def __init__(self, problem, folder, root, settings, state, workers):
+        self.problem, self.folder, self.root, self.settings = problem, folder, root, settings
+        self.state, self.workers = state, workers
+        self.n_workers = 1 if workers is None else workers.size
+        helped = workers is not None and workers.payload is not None
+        self._evaluate = workers.loglikelihoods if helped else problem.loglikelihoods
+        self.n_nan, self.n_zero, self.n_good = state["n_nan"], 0, 0
+
+    def likelihood(self, theta):
+        """Ln L (n,), -inf where it is zero, and the derived parameters one by one, as nautilus wants its blobs."""
+        values, derived = self._evaluate(theta)
+        if np.isposinf(values).any():
+            row = theta[np.flatnonzero(np.isposinf(values))[0]]
+            named = ", ".join(f"{name} {x:g}" for name, x in zip(self.problem.names, row))
+            raise InputError(f"the log-likelihood is +inf at {named}; it must be finite, or -inf for impossible")
+        nan = np.isnan(values)
+        self.n_nan += int(nan.sum())
+        values = np.where(nan, -np.inf, values)
+        self.n_good += int(np.isfinite(values).sum())
+        self.n_zero += len(values)
+        if not self.n_good and self.n_zero >= MAX_FRUITLESS_DRAWS:
+            raise InputError(
+                f"the likelihood is zero or NaN at all of the first {self.n_zero} points drawn from the prior "
+                f"({self.n_nan} NaN); check data and prior ranges"
+            )
+        return values, *derived.T
+
+    def prior(self, cubes):
+        """Physical parameters (n, n_params) from the unit cube, or (n_params,) from one point of it."""
+        if cubes.ndim == 1:
+            return self.problem.prior_transform(cubes)
+        return np.array([self.problem.prior_transform(cube) for cube in cubes])
+
+    def execute(self, progress) -> Result:
+        nautilus = load_nautilus()
+        self.began = time.monotonic()
+        checkpoint = checkpoint_file(self.folder, self.root)
+        batch = -(-BATCH // self.n_workers) * self.n_workers
+        try:
+            self.sampler = nautilus.Sampler(
+                self.prior,
+                self.likelihood,
+                len(self.problem.names),
+                n_live=self.settings.n_live,
+                n_batch=batch,
+                vectorized=True,
+                pool=(None, self.workers),
+                seed=self.settings.seed,
+                filepath=checkpoint if checkpoint.is_file() else None,
+            )
+        except (OSError, KeyError, ValueError) as error:
+            raise InputError(f"{checkpoint} cannot be read ({error}); start anew with --force") from error
+        # nautilus would write into the file that is there, which a kill at the wrong moment leaves damaged.
+        self.sampler.filepath = None
+        self.n_good = int(np.isfinite(self.sampler.log_z or -np.inf))
+        wanted = {"f_live": self.settings.f_live, "n_eff": self.settings.n_eff}
+        wanted["discard_exploration"] = self.settings.discard_exploration
+        saved, cost = time.monotonic(), 0.0
+        while not self.sampler.run(timeout=TURN_S, **wanted):
+            if progress:
+                progress(self._progress())
+            begun = time.monotonic()
+            if begun - saved > max(CHECKPOINT_S, cost / CHECKPOINT_SHARE):
+                self._save()
+                saved = time.monotonic()
+                cost = saved - begun
+        return self._finish(nautilus.__version__, str(Path(nautilus.__file__).parent))
+
+    def _wall(self):
+        return self.state["wall_s"] + time.monotonic() - self.began
+
+    def _save(self):
+        """Write nautilus' checkpoint and the state beside it, each whole or not at all."""
+        checkpoint = checkpoint_file(self.folder, self.root)
+        # nautilus insists on the ending.
+        part = checkpoint.with_name(f".{self.root}.part.h5")
+        try:
+            self.sampler.write(part, overwrite=True)
+            part.replace(checkpoint)
+        finally:
+            part.unlink(missing_ok=True)
+        figures = {"n_like": int(self.sampler.n_like), "n_nan": self.n_nan, "wall_s": self._wall()}
+        write_text(state_file(self.folder, self.root), json.dumps(self.state | figures, indent=1) + "\n")
+
+    def _progress(self) -> Progress:
+        sampler = self.sampler
+        if sampler.explored:
+            stage = f"sampling, {sampler.n_eff:,.0f} of {self.settings.n_eff:,} effective"
+        else:
+            stage = f"exploring, {len(sampler.bounds)} bounds, {100 * sampler.f_live:.3g} % of the evidence live"
+        n_eff = sampler.n_eff
+        log_z = sampler.log_z
+        return Progress(
+            n_dead=int(sampler.shell_n.sum()),
+            n_like=int(sampler.n_like),
+            logZ=math.nan if log_z is None or not np.isfinite(log_z) else float(log_z),
+            logZ_err=1.0 / math.sqrt(n_eff) if n_eff > 0 else math.nan,
+            elapsed=self._wall(),
+            stage=stage,
+        )
+
+    def _finish(self, version, path) -> Result:
+        points, log_w, log_l, derived = self._posterior()
+        weights = np.exp(log_w - log_w.max())
+        keep = weights > NEGLIGIBLE
+        rows = np.column_stack([weights, -log_l, points, derived])[keep]
+        if len(rows) < 2:
+            raise InputError("nautilus found no more than one point of weight; check data and prior ranges")
+        figures = {
+            "n_like": int(self.sampler.n_like),
+            "n_nan": self.n_nan,
+            "n_dead": len(rows),
+            "wall_s": self._wall(),
+            "logZ": float(self.sampler.log_z),
+            # Of an importance sampling estimate: Var(Z) / Z^2 = 1 / n_eff.
+            "logZ_err": 1.0 / math.sqrt(self.sampler.n_eff),
+            "n_eff": float(self.sampler.n_eff),
+            # It integrates over the whole prior, zero likelihoods included: nothing is to be put back.
+            "prior_fraction": None,
+            "version": version,
+            "library": path,
+            "finished": True,
+            "ranks": self.n_workers,
+        }
+        write_chain(self.folder, self.root, rows, self.settings.seed)
+        state = self.state | figures
+        write_text(state_file(self.folder, self.root), json.dumps(state, indent=1) + "\n")
+        with suppress(OSError):
+            checkpoint_file(self.folder, self.root).unlink(missing_ok=True)
+        if self.n_nan:
+            logger.warning("the log-likelihood was NaN in %d of %d calls", self.n_nan, figures["n_like"])
+        return Result.of(state)
+
+    def _posterior(self):
+        """Points (n, n_params), log weights (n,), ln L (n,), derived (n, n_derived)."""
+        points, log_w, log_l, blobs = self.sampler.posterior(return_blobs=True)
+        if blobs.dtype.names:
+            blobs = np.column_stack([blobs[name] for name in blobs.dtype.names])
+        return points, log_w, log_l, blobs.reshape(len(points), -1)
+
+
+def write_chain(folder, root, rows: np.ndarray, seed: int) -> None:
+    """Write weighted samples as GetDist and anesthetic read them, and a draw of equal weights.
+
+    Parameters
+    ----------
+    folder : str or pathlib.Path
+        Output folder.
+    root : str
+        First part of the files' names.
+    rows : numpy.ndarray
+        (n, 2 + n_params + n_derived): weight, the largest 1; -ln L; values.
+    seed : int
+        Seed of the draw.
+    """
+    folder = Path(folder)
+    drawn = rows[np.random.default_rng(seed).random(len(rows)) < rows[:, 0]]
+    drawn[:, 0] = 1.0
+    for name, table in ((f"{root}_equal_weights.txt", drawn), (f"{root}.txt", rows)):
+        with replacing(folder / name) as path:
+            np.savetxt(path, table, fmt="%24.15E")
+
+
+class Workers:
+    """A pool as nautilus wants it, with a `size`, that also evaluates likelihoods.
+
+    Parameters
+    ----------
+    pool : concurrent.futures.Executor
+        Of processes or MPI ranks.
+    size : int
+        How many.
+    payload : bytes, optional
+        Pickled function without arguments that returns the problem, where the workers shall evaluate it.
+    """
+
+    def __init__(self, pool, size: int, payload: bytes | None = None):
+        self.pool, self.size, self.payload = pool, size, payload
+
+    def map(self, function, items):
+        """As the built-in one."""
+        return self.pool.map(function, items)
+
+    def loglikelihoods(self, theta: np.ndarray):
+        """As `lstmfit.problem.Problem.loglikelihoods`, one point at a time to whoever is free."""
+        results = self.pool.map(functools.partial(_evaluate, self.payload), theta[:, None, :])
+        values, derived = zip(*results)
+        return np.concatenate(values), np.concatenate(derived)
+
+
+_problems: dict[bytes, object] = {}
+
+
+def _evaluate(payload, theta):
+    """Evaluate points in a worker, which builds the problem when the first ones come."""
+    if payload not in _problems:
+        _problems.clear()
+        _problems[payload] = pickle.loads(payload)()
+    return _problems[payload].loglikelihoods(theta)
