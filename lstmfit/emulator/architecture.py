@@ -44,7 +44,7 @@ class Architecture:
     units: int = 128
     layers: int = 2
     steps: int = 11
-    encoder: tuple = (64,)
+    encoder: tuple = (256,)
     histories: tuple = ("signal",)
     scalars: tuple = ()
 

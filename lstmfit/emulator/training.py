@@ -30,6 +30,8 @@ class Recipe:
         Signals in a step.
     learning_rate : float
         Peak rate of Muon; vectors (biases) go by Adam at `adam_ratio` times this.
+    weight_decay : float
+        Fraction by which Muon's matrices shrink per unit of learning rate.
     warm_up : int
         Steps over which the rate rises from zero.
     clip_norm : float
@@ -42,10 +44,11 @@ class Recipe:
         Seed of the initial weights and of the order of the signals.
     """
 
-    updates: int = 70_000
+    updates: int = 100_000
     batch: int = 128
-    learning_rate: float = 1.5e-2
+    learning_rate: float = 1.25e-2
     adam_ratio: float = 0.3
+    weight_decay: float = 0.01
     warm_up: int = 300
     clip_norm: float = 1.0
     extra_weight: float = 0.01
@@ -219,7 +222,7 @@ def _optimizer(keras, recipe):
 
     return keras.optimizers.Muon(
         WarmCosine(), adam_lr_ratio=recipe.adam_ratio, global_clipnorm=recipe.clip_norm, exclude_embeddings=False,
-        exclude_layers=["bias"], weight_decay=None, adam_weight_decay=None,
+        exclude_layers=["bias"], weight_decay=recipe.weight_decay or None, adam_weight_decay=None,
     )
 
 
