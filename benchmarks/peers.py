@@ -209,7 +209,7 @@ def main():
     parser.add_argument("--n", type=int, default=8192)
     parser.add_argument("--rate", type=float, default=35.0, help="updates a second of our recipe here")
     parser.add_argument("peers", nargs="*", default=PEERS)
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     whole = load_signals(arguments.set)
     sizes = ((whole.train, arguments.n), (whole.val, 1024), (whole.test, 1024))
     splits = [split.rows(slice(n)) for split, n in sizes]
