@@ -33,6 +33,8 @@ def main() -> None:
     from lstmfit.sampling.mpi import stopping_all_ranks
 
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    # It tells of every kind of accelerator that it does not find.
+    logging.getLogger("jax").setLevel(logging.WARNING)
     try:
         with stopping_all_ranks():
             app()
@@ -114,7 +116,8 @@ class _ProgressLine:
 def progress_text(p) -> str:
     """One line of `lstmfit.sampling.result.Progress`."""
     rate = p.n_like / p.elapsed if p.elapsed > 0 else 0.0
-    evidence = f"logZ {p.logZ:.2f} ± {p.logZ_err:.2f}" if p.logZ == p.logZ else "live points"
+    error = f" ± {p.logZ_err:.2f}" if p.logZ_err == p.logZ_err else ""
+    evidence = f"logZ {p.logZ:.2f}{error}" if p.logZ == p.logZ else "live points"
     left = "" if p.remaining is None else f"   about {_duration(p.remaining)} left"
     stage = p.stage or f"dead {p.n_dead:,}"
     return f"{stage}   {evidence}   calls {p.n_like:,} ({rate:,.0f}/s)   {_duration(p.elapsed)}{left}"
@@ -192,7 +195,12 @@ def fit(
         _show_summary(folder)
 
 
+SUSPICIOUS = ": the points were not drawn uniformly inside their contours; raise num_repeats, see docs/sampling.md"
+
+
 def _show_summary(folder):
+    from lstmfit.analysis.insertion import SMALL
+
     summary = json.loads((folder / "summary.json").read_text())
     rows = []
     for name, p in summary["parameters"].items():
@@ -204,6 +212,9 @@ def _show_summary(folder):
         f"logZ {summary['logZ']:.2f} ± {summary['logZ_err']:.2f}   D_KL {summary['D_KL']:.2f} nat   "
         f"{summary['n_like']:,} calls in {_duration(summary['wall_s'])}   {folder}"
     )
+    p = summary["insertion_p"]
+    if p is not None:
+        typer.echo(f"insertion-index test p {p:.2g}{'' if p > SMALL else SUSPICIOUS}")
 
 
 @app.command()

@@ -236,11 +236,22 @@ class NautilusBlock(Block):
     seed: Integer = 0
 
 
+class BlackjaxBlock(Block):
+    """Settings of BlackJAX's nested slice sampler, see `lstmfit.sampling.blackjax.BlackjaxSettings`."""
+
+    n_live: TimesD = 500
+    num_delete: Integer = 50
+    num_inner_steps: TimesD = "5d"
+    precision_criterion: Positive = 1e-3
+    seed: Integer = 0
+
+
 class Sampler(Block):
     """The sampler, by name: one of them; PolyChord where none is named."""
 
     polychord: PolyChordBlock | None = None
     nautilus: NautilusBlock | None = None
+    blackjax: BlackjaxBlock | None = None
 
     @model_validator(mode="before")
     @classmethod

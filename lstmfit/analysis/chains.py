@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lstmfit.analysis.insertion import insertion_p
 from lstmfit.errors import InputError
 from lstmfit.problem import Problem
 from lstmfit.sampling.state import read_state
@@ -154,6 +155,7 @@ def summarise(run: Run, facts: dict, n_draws: int = 1000) -> dict:
     dict
         The content of ``summary.json``; log-uniform parameters in log10. logZ is that of the whole prior:
         PolyChord leaves out the part of the prior where the likelihood is zero, which `prior_fraction` puts back.
+        insertion_p is the probability of `lstmfit.analysis.insertion`, None for weighted samples.
     """
     samples = run.natural()
     figures = _from_births(samples, n_draws) if hasattr(samples, "logZ") else _from_weights(samples)
@@ -174,7 +176,7 @@ def summarise(run: Run, facts: dict, n_draws: int = 1000) -> dict:
         }
         if run.log10[name]:
             parameters[name]["log10"] = True
-    return {**figures, **facts, "parameters": parameters}
+    return {**figures, "insertion_p": insertion_p(samples), **facts, "parameters": parameters}
 
 
 def _from_births(samples, n_draws):

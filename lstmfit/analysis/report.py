@@ -15,6 +15,7 @@ from lstmfit import config as run_file
 from lstmfit.analysis import plots
 from lstmfit.analysis.bias import bias_file, bias_lines
 from lstmfit.analysis.chains import Run, equal_weight
+from lstmfit.analysis.insertion import SMALL
 from lstmfit.errors import InputError
 from lstmfit.files import write_text
 from lstmfit.likelihoods.foregrounds import LINEAR
@@ -30,6 +31,12 @@ pre { font-size: 12px; background: #f6f6f4; padding: 0.8em; white-space: pre-wra
 p.verdict { border-left: 4px solid #1f5fa8; padding-left: 0.8em } p.bad { border-color: #c8321e }
 @media print { body { max-width: none; margin: 0 } h2, img, table { break-inside: avoid } h2 { break-after: avoid } }
 """
+
+SAMPLER_REFERENCES = {
+    "polychord": ["Handley2015a", "Handley2015b", "Fowlie2020"],
+    "nautilus": ["Lange2023"],
+    "blackjax": ["Yallup2026", "Cabezas2024", "Fowlie2020"],
+}
 
 
 def write_report(run: Run, path=None) -> Path:
@@ -106,8 +113,16 @@ def _evidence(summary):
         f"<p>ln Z = {summary['logZ']:.2f} ± {summary['logZ_err']:.2f}, "
         f"D<sub>KL</sub>(posterior || prior) = {summary['D_KL']:.2f} nat, "
         f"Bayesian dimensionality {summary['d_G']:.2f}. "
-        f"{summary['n_like']:,} likelihood calls with {summary['n_live']} live points in {minutes:.1f} minutes.</p>"
+        f"{summary['n_like']:,} likelihood calls with {summary['n_live']} live points in {minutes:.1f} minutes."
+        f"{_insertion(summary.get('insertion_p'))}</p>"
     )
+
+
+def _insertion(p):
+    if p is None:
+        return ""
+    text = f" Insertion-index test of the sampling: p = {p:.2g}"
+    return f"{text}." if p > SMALL else f"{text}, <strong>so small that neither is to be trusted</strong>."
 
 
 def _parameters(summary, run):
@@ -220,8 +235,7 @@ def _run_text(run):
 def bibliography(config, run: Run, measured: dict | None = None) -> str:
     """BibTeX of every component that a run used: emulator, simulator, sampler, likelihoods, foregrounds, bias."""
     own = _entries((resources.files("lstmfit.analysis") / "references.bib").read_text(encoding="utf-8"))
-    samplers = {"polychord": ["Handley2015a", "Handley2015b"], "nautilus": ["Lange2023"], "blackjax": ["Yallup2026"]}
-    keys = [*samplers[config.sampler.name], "Handley2019"]
+    keys = [*SAMPLER_REFERENCES[config.sampler.name], "Handley2019"]
     emulator = run.problem.signal.emulator
     simulator = run.problem.signal.name if emulator is None else emulator.record.get("simulator")
     if emulator is not None:

@@ -35,9 +35,10 @@ class Emulator:
         How it was trained.
     name : str
         What to call it in messages and run files.
-    engine : {"numba", "xla", "numpy"}
+    engine : {"numba", "xla", "jax", "numpy"}
         ``numba`` is the compiled float32 engine for the CPU, and the fastest one there; ``xla`` is TensorFlow's
-        compiled network, on a GPU where TensorFlow finds one; ``numpy`` is the float64 reference, slow.
+        compiled network, on a GPU where TensorFlow finds one, ``jax`` the same by JAX; ``numpy`` is the float64
+        reference, slow.
 
     Examples
     --------
@@ -76,7 +77,7 @@ class Emulator:
         ----------
         source : str or path
             A name that `shipped` lists, or the path of an emulator file.
-        engine : {"numba", "xla", "numpy"}
+        engine : {"numba", "xla", "jax", "numpy"}
             See the class.
 
         Raises
@@ -247,7 +248,11 @@ def _make_engine(name, architecture, scaling, weights):
         from lstmfit.emulator.xla_engine import XlaEngine
 
         return XlaEngine(architecture, scaling, weights)
-    raise InputError(f"engine is {name!r}; expected numba, xla or numpy")
+    if name == "jax":
+        from lstmfit.emulator.jax_engine import JaxEngine
+
+        return JaxEngine(architecture, scaling, weights)
+    raise InputError(f"engine is {name!r}; expected numba, xla, jax or numpy")
 
 
 def shipped() -> dict[str, Path]:

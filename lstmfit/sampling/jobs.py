@@ -30,7 +30,8 @@ from pathlib import Path
 import numpy as np
 
 from lstmfit.errors import InputError
-from lstmfit.files import replacing, write_text
+from lstmfit.files import write_text
+from lstmfit.sampling.chainfiles import write_posterior
 from lstmfit.sampling.libraries import load_library
 from lstmfit.sampling.polychord import PolyChordSettings, run_polychord
 from lstmfit.sampling.polychord_run import OWN_OUTPUT_VARIABLE
@@ -170,7 +171,6 @@ def run_jobs(
     logZ, logZ_err, n_dead = merge_parts(
         [part.folder / PART_ROOT for part in parts],
         folder / root,
-        (problem.names, problem.derived_names),
         settings.seed,
     )
     state = plan | watch.totals() | versions
@@ -483,7 +483,7 @@ def _import_main(path):
 # ---------------------------------------------------------------- the merged run
 
 
-def merge_parts(part_roots, root, names, seed) -> tuple[float, float, int]:
+def merge_parts(part_roots, root, seed) -> tuple[float, float, int]:
     """Merge finished PolyChord runs into one set of files that reads as a PolyChord run.
 
     Parameters
@@ -492,8 +492,6 @@ def merge_parts(part_roots, root, names, seed) -> tuple[float, float, int]:
         Roots of the parts.
     root : str or pathlib.Path
         Root of the merged files.
-    names : tuple of sequences of str
-        Parameters and derived parameters.
     seed : int
         Seed of the draw that makes the equally weighted samples.
 
@@ -504,8 +502,6 @@ def merge_parts(part_roots, root, names, seed) -> tuple[float, float, int]:
     n_dead : int
         Points in the merged run.
     """
-    import anesthetic
-
     dead, live = [], []
     for part in part_roots:
         rows = Path(f"{part}_dead-birth.txt").read_text(encoding="ascii").splitlines()
@@ -520,17 +516,4 @@ def merge_parts(part_roots, root, names, seed) -> tuple[float, float, int]:
     # copies.
     write_text(root.with_name(f"{root.name}_phys_live-birth.txt"), "".join(f"{line}\n" for line in live))
     write_text(root.with_name(f"{root.name}_dead-birth.txt"), "".join(f"{dead[i]}\n" for i in order))
-    samples = anesthetic.NestedSamples(data=table[:, :-2], logL=table[:, -2], logL_birth=table[:, -1])
-    n_live = float(samples.nlive.max())
-    logZ, logZ_err = float(samples.logZ()), math.sqrt(max(0.0, float(samples.D_KL())) / n_live)
-    weights = samples.get_weights()
-    n_params = len(names[0]) + len(names[1])
-    values = samples.to_numpy()[:, :n_params]
-    rows = np.column_stack([weights / weights.max(), -2 * samples.logL.to_numpy(), values])
-    with replacing(root.with_name(f"{root.name}.txt")) as path:
-        np.savetxt(path, rows[rows[:, 0] > 0], fmt="%24.15E")
-    drawn = rows[np.random.default_rng(seed).random(len(rows)) < rows[:, 0]]
-    drawn[:, 0] = 1.0
-    with replacing(root.with_name(f"{root.name}_equal_weights.txt")) as path:
-        np.savetxt(path, drawn, fmt="%24.15E")
-    return logZ, logZ_err, len(table)
+    return *write_posterior(root.parent, root.name, table, seed), len(table)

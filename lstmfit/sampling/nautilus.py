@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from lstmfit.errors import InputError
-from lstmfit.files import replacing, write_text
+from lstmfit.files import write_text
+from lstmfit.sampling.chainfiles import write_weighted
 from lstmfit.sampling.result import Progress, Result
 from lstmfit.sampling.state import (
     check_same_request,
@@ -319,7 +320,7 @@ class _Run:
             "finished": True,
             "ranks": self.n_workers,
         }
-        write_chain(self.folder, self.root, rows, self.settings.seed)
+        write_weighted(self.folder, self.root, rows, self.settings.seed)
         state = self.state | figures
         write_text(state_file(self.folder, self.root), json.dumps(state, indent=1) + "\n")
         with suppress(OSError):
@@ -334,28 +335,6 @@ class _Run:
         if blobs.dtype.names:
             blobs = np.column_stack([blobs[name] for name in blobs.dtype.names])
         return points, log_w, log_l, blobs.reshape(len(points), -1)
-
-
-def write_chain(folder, root, rows: np.ndarray, seed: int) -> None:
-    """Write weighted samples as GetDist and anesthetic read them, and a draw of equal weights.
-
-    Parameters
-    ----------
-    folder : str or pathlib.Path
-        Output folder.
-    root : str
-        First part of the files' names.
-    rows : numpy.ndarray
-        (n, 2 + n_params + n_derived): weight, the largest 1; -ln L; values.
-    seed : int
-        Seed of the draw.
-    """
-    folder = Path(folder)
-    drawn = rows[np.random.default_rng(seed).random(len(rows)) < rows[:, 0]]
-    drawn[:, 0] = 1.0
-    for name, table in ((f"{root}_equal_weights.txt", drawn), (f"{root}.txt", rows)):
-        with replacing(folder / name) as path:
-            np.savetxt(path, table, fmt="%24.15E")
 
 
 class Workers:

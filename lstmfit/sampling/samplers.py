@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from lstmfit.config import RunConfig
+from lstmfit.errors import InputError
 from lstmfit.sampling.result import Progress, Result
 
 ROOT = "chain"
@@ -149,7 +150,45 @@ class Nautilus:
         return None
 
 
-SAMPLERS = {"polychord": PolyChord, "nautilus": Nautilus}
+class Blackjax:
+    """BlackJAX's nested slice sampler: one process, whose threads or GPU JAX looks after."""
+
+    label = "BlackJAX"
+
+    def __init__(self, block):
+        from lstmfit.sampling.blackjax import BlackjaxSettings
+
+        self.settings = BlackjaxSettings(**block.model_dump())
+
+    def check(self, problem, comm=None) -> None:
+        """See `Sampler`."""
+        from lstmfit.sampling.blackjax import check_problem
+
+        if comm is not None:
+            raise InputError(
+                f"blackjax runs in one process, here are {comm.Get_size()} MPI ranks; start it without mpirun, "
+                "or use sampler: {polychord: {}} or {nautilus: {}}"
+            )
+        check_problem(problem, self.settings)
+
+    def run(self, make_problem, folder, *, comm=None, jobs=None, resume=False, progress=None) -> Result:
+        """See `Sampler`; `jobs` has no meaning."""
+        from lstmfit.sampling.blackjax import run_blackjax
+
+        return run_blackjax(make_problem(), folder, ROOT, self.settings, resume=resume, progress=progress)
+
+    def run_here(self, problem, folder, *, resume=False) -> Result:
+        """See `Sampler`."""
+        from lstmfit.sampling.blackjax import run_blackjax
+
+        return run_blackjax(problem, folder, ROOT, self.settings, resume=resume)
+
+    def calls(self, n_params: int) -> None:
+        """See `Sampler`."""
+        return None
+
+
+SAMPLERS = {"polychord": PolyChord, "nautilus": Nautilus, "blackjax": Blackjax}
 """By the name that run files use."""
 
 

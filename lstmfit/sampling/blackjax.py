@@ -1,0 +1,393 @@
+"""BlackJAX's nested slice sampler (Yallup, Kroupa & Handley 2026, arXiv:2601.23252) on the emulator in JAX.
+
+Everything from the unit cube to ln L is one compiled function, evaluated for many points at once: the way to a GPU.
+Births are known, so that the evidence is anesthetic's, as for PolyChord.
+"""
+
+import json
+import logging
+import math
+import time
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lstmfit.emulator.jax_engine import import_jax, make_forward
+from lstmfit.errors import InputError
+from lstmfit.files import replacing, write_text
+from lstmfit.likelihoods.jax_form import make_loglikelihood
+from lstmfit.priors.jax_form import make_transform
+from lstmfit.sampling.chainfiles import LOGZERO, write_nested, write_posterior
+from lstmfit.sampling.result import Progress, Result
+from lstmfit.sampling.state import (
+    check_same_request,
+    make_request,
+    read_state,
+    remove_stale,
+    state_file,
+    write_paramnames,
+)
+
+INSTALL_LINE = 'pip install "lstmfit[blackjax]"'
+OTHERS = "use another sampler: polychord, nautilus"
+MAX_FRUITLESS_DRAWS = 10_000
+"""Draws from the prior without one acceptable likelihood before the run is called hopeless."""
+CHECKPOINT_S = 10.0
+PROGRESS_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlackjaxSettings:
+    """What BlackJAX is asked to do.
+
+    Parameters
+    ----------
+    n_live : int
+        Live points.
+    num_delete : int
+        Points replaced at a time, in one batch; a tenth of the live points keeps the loss of information small.
+    num_inner_steps : int
+        Slice-sampling steps per new point.
+    precision_criterion : float
+        The run ends when the live points hold this fraction of the evidence.
+    seed : int
+        Seed.
+
+    Raises
+    ------
+    InputError
+        A value is out of range.
+    """
+
+    n_live: int = 500
+    num_delete: int = 50
+    num_inner_steps: int = 35
+    precision_criterion: float = 1e-3
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, least in (("n_live", 2), ("num_delete", 1), ("num_inner_steps", 1), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InputError(f"blackjax: {name} is {getattr(self, name)}, but at least {least} is needed")
+        if 2 * self.num_delete > self.n_live:
+            raise InputError(
+                f"blackjax: num_delete is {self.num_delete}, more than half of n_live {self.n_live}; "
+                "new points start from those that stay, so delete at most half"
+            )
+        if not 0 < self.precision_criterion < 1:
+            raise InputError(
+                f"blackjax: precision_criterion is {self.precision_criterion:g}; give a number between 0 and 1"
+            )
+
+
+def load_blackjax():
+    """The package `blackjax`, with its nested slice sampler.
+
+    Raises
+    ------
+    InputError
+        It is not installed, or is too old.
+    """
+    try:
+        import blackjax
+    except ImportError as error:
+        raise InputError(f"BlackJAX is not installed ({error}); to mend it: {INSTALL_LINE}, or {OTHERS}") from None
+    if not hasattr(blackjax, "nss"):
+        raise InputError(
+            f"BlackJAX {blackjax.__version__} has no nested slice sampler; to mend it: {INSTALL_LINE} --upgrade"
+        )
+    return blackjax
+
+
+def make_target(problem):
+    """Write a problem as one function of the unit cube for `jax.jit`.
+
+    Parameters
+    ----------
+    problem : lstmfit.problem.Problem
+        An emulator and the likelihood of the spectrum.
+
+    Returns
+    -------
+    callable
+        cube (n,) -> ln L; -inf outside the cube and where ln L is NaN.
+
+    Raises
+    ------
+    InputError
+        JAX or BlackJAX is not installed, or a part of the run has no form in JAX: the message says which part, and
+        which samplers do it.
+    """
+    load_blackjax()
+    jax = import_jax()
+    jnp, emulator, space = jax.numpy, problem.signal.emulator, problem.space
+    if emulator is None:
+        raise InputError(f"blackjax needs an emulator, but the signal is {problem.signal.name}; {OTHERS}")
+    others = [name for name in problem.likelihoods if name != "global_signal"]
+    if others:
+        raise InputError(f"blackjax has global_signal alone in JAX, not {', '.join(others)}; {OTHERS}")
+    if space.expressions:
+        raise InputError(f"blackjax cannot compute {', '.join(space.expressions)} from other parameters; {OTHERS}")
+    transform, loglikelihood = make_transform(problem.prior), make_loglikelihood(problem.likelihood)
+    forward = make_forward(emulator.architecture, emulator.scaling, emulator.weights)
+    index = {name: i for i, name in enumerate(space.names)}
+    constant = np.zeros(len(index))
+    for name, value in space.fixed.items():
+        constant[index[name]] = value
+    sampled = np.array([index[name] for name in problem.names])
+    own = np.array([index[name] for name in problem.likelihood.names], dtype=int)
+    n_signal, n_channels = len(problem.signal.parameters), emulator.architecture.n_channels
+
+    def target(cube):
+        full = jnp.asarray(constant).at[sampled].set(transform(cube))
+        signal = forward(full[:n_signal])[:n_channels].astype(cube.dtype)
+        value = loglikelihood(signal, full[own])
+        good = jnp.all((cube > 0.0) & (cube < 1.0)) & ~jnp.isnan(value)
+        return jnp.where(good, value, -jnp.inf)
+
+    return target
+
+
+def check_problem(problem, settings: BlackjaxSettings) -> None:
+    """Refuse what it cannot do; see `make_target`."""
+    make_target(problem)
+    least = 2 * (len(problem.names) + 1)
+    if settings.n_live < least:
+        raise InputError(
+            f"blackjax: n_live is {settings.n_live}, but {len(problem.names)} parameters need at least {least} to "
+            "learn the shape of the posterior from"
+        )
+
+
+def checkpoint_file(folder, root) -> Path:
+    """Where the state of an unfinished run lies."""
+    return Path(folder) / f"{root}.blackjax.npz"
+
+
+def run_blackjax(
+    problem,
+    folder,
+    root: str,
+    settings: BlackjaxSettings,
+    *,
+    resume: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Result:
+    """Run BlackJAX's nested slice sampler in this process, on whatever JAX runs on.
+
+    Parameters
+    ----------
+    problem : lstmfit.problem.Problem
+        What is sampled.
+    folder : str or pathlib.Path
+        Output folder; made if missing.
+    root : str
+        First part of the files' names; the files are those of PolyChord.
+    settings : BlackjaxSettings
+        What to do.
+    resume : bool
+        Go on from the checkpoint if there is one; otherwise start anew. A resumed run ends as if it had not been
+        interrupted after that checkpoint.
+    progress : callable, optional
+        Called about once a second.
+
+    Returns
+    -------
+    Result
+        `n_like` counts the likelihoods that the steps needed; what a batch evaluates besides, while it waits for its
+        slowest member, is not in it.
+
+    Raises
+    ------
+    InputError
+        See `make_target`; the folder cannot be written or holds another run; the log-likelihood is zero all over the
+        prior.
+    """
+    check_problem(problem, settings)
+    folder = Path(folder)
+    state = _prepare(problem, folder, root, settings, resume)
+    if state.get("finished"):
+        logger.info("%s is finished; nothing is left to do", folder / root)
+        return Result.of(state)
+    # The network is float32 wherever it runs; contours need more digits than that.
+    with import_jax().enable_x64(True):
+        return _Run(problem, folder, root, settings, state).execute(progress)
+
+
+def _prepare(problem, folder, root, settings, resume) -> dict:
+    """Make the folder ready and say from where the run starts."""
+    request = make_request(problem, settings)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        state = read_state(folder, root) if resume else {}
+        if state:
+            check_same_request(state, request, folder / root)
+            if not (folder / f"{root}_dead-birth.txt").is_file():
+                state["finished"] = False
+        else:
+            remove_stale(folder, root)
+            checkpoint_file(folder, root).unlink(missing_ok=True)
+            state = request | {"wall_s": 0.0}
+        write_paramnames(folder, root, problem)
+        write_text(state_file(folder, root), json.dumps(state, indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"cannot write into {folder} ({error.strerror}); give another output folder") from error
+    return state
+
+
+class _Run:
+    """One run: compiled steps, the dead points of each, the bookkeeping."""
+
+    def __init__(self, problem, folder, root, settings, state):
+        self.problem, self.folder, self.root, self.settings, self.state = problem, folder, root, settings, state
+        self.jax = import_jax()
+        self.blackjax = load_blackjax()
+        self.target = make_target(problem)
+        self.algorithm = self.blackjax.nss(
+            logprior_fn=lambda cube: 0.0 * cube[0],
+            loglikelihood_fn=self.target,
+            num_inner_steps=settings.num_inner_steps,
+            num_delete=settings.num_delete,
+        )
+        self.dead = []  # (n, n_params + 2): cube, ln L, birth
+        self.steps, self.n_like, self.prior_fraction = 0, 0, None
+
+    def execute(self, progress) -> Result:
+        self.began = saved = said = time.monotonic()
+        live = self._start()
+        step = self.jax.jit(self.algorithm.step)
+        key = self.jax.random.key(self.settings.seed)
+        goal = math.log(self.settings.precision_criterion)
+        while not self._live_fraction(live) < goal:
+            # The key depends on the step alone, so that a resumed run goes on with the same numbers.
+            live, info = step(self.jax.random.fold_in(key, self.steps), live)
+            self.dead.append(_rows(info.particles))
+            slices = info.update_info
+            # Both ends of a slice, the steps out, the points tried.
+            calls = 2 + np.asarray(slices.num_expansions) + np.asarray(slices.num_shrink)
+            self.n_like, self.steps = self.n_like + int(calls.sum()), self.steps + 1
+            now = time.monotonic()
+            if progress and now - said > PROGRESS_S:
+                progress(self._progress(live))
+                said = now
+            if now - saved > CHECKPOINT_S:
+                self._save(live)
+                saved = time.monotonic()
+        return self._finish(live)
+
+    def _start(self):
+        """The live points at the beginning, or those of the checkpoint."""
+        checkpoint = checkpoint_file(self.folder, self.root)
+        positions = None if checkpoint.is_file() else self._draw()
+        blank = np.random.default_rng(0).uniform(size=(self.settings.n_live, len(self.problem.names)))
+        live = self.algorithm.init(self.jax.numpy.asarray(blank if positions is None else positions))
+        if positions is not None:
+            return live
+        leaves, tree = self.jax.tree.flatten(live)
+        try:
+            with np.load(checkpoint, allow_pickle=False) as file:
+                stored = [file[f"leaf_{i}"] for i in range(len(leaves))]
+                self.dead = [file["dead"]]
+                self.steps, self.n_like = int(file["steps"]), int(file["n_like"])
+                self.prior_fraction = float(file["prior_fraction"])
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{checkpoint} cannot be read ({error}); start anew with --force") from error
+        return self.jax.tree.unflatten(tree, [self.jax.numpy.asarray(x) for x in stored])
+
+    def _draw(self):
+        """Draw n_live points where the likelihood is not zero, as PolyChord does, and note how large that part is."""
+        rng, n = np.random.default_rng(self.settings.seed), self.settings.n_live
+        evaluate = self.jax.jit(self.jax.vmap(self.target))
+        good, drawn = np.empty((0, len(self.problem.names))), 0
+        while len(good) < n:
+            cubes = rng.uniform(size=(n, good.shape[1]))
+            values = np.asarray(evaluate(cubes))
+            if np.isposinf(values).any():
+                theta = self.problem.prior_transform(cubes[np.flatnonzero(np.isposinf(values))[0]])
+                named = ", ".join(f"{name} {x:g}" for name, x in zip(self.problem.names, theta))
+                raise InputError(f"the log-likelihood is +inf at {named}; it must be finite, or -inf for impossible")
+            finite = np.flatnonzero(np.isfinite(values))[: n - len(good)]
+            # Draws after the last one that is needed do not count.
+            drawn += len(cubes) if len(good) + len(finite) < n else int(finite[-1]) + 1
+            good = np.concatenate([good, cubes[finite]])
+            if not len(good) and drawn >= MAX_FRUITLESS_DRAWS:
+                raise InputError(
+                    f"the likelihood is zero or NaN at all of the first {drawn} points drawn from the prior; "
+                    "check data and prior ranges"
+                )
+        self.n_like, self.prior_fraction = drawn, n / drawn
+        return good
+
+    @staticmethod
+    def _live_fraction(live) -> float:
+        """Ln (evidence in the live points / evidence in the dead ones)."""
+        logZ = float(live.integrator.logZ)
+        return float(live.integrator.logZ_live) - logZ if np.isfinite(logZ) else math.inf
+
+    def _wall(self):
+        return self.state["wall_s"] + time.monotonic() - self.began
+
+    def _progress(self, live) -> Progress:
+        logL = np.asarray(live.particles.loglikelihood)
+        return Progress(
+            n_dead=self.steps * self.settings.num_delete,
+            n_like=self.n_like,
+            logZ=float(np.logaddexp(live.integrator.logZ, live.integrator.logZ_live)),
+            logL_min=float(logL.min()),
+            logL_max=float(logL.max()),
+            log_live_fraction=self._live_fraction(live),
+            elapsed=self._wall(),
+        )
+
+    def _save(self, live):
+        """Write the checkpoint and the state beside it, each whole or not at all."""
+        leaves = {f"leaf_{i}": np.asarray(x) for i, x in enumerate(self.jax.tree.leaves(live))}
+        counts = {"steps": self.steps, "n_like": self.n_like, "prior_fraction": self.prior_fraction}
+        self.dead = [np.concatenate(self.dead)]
+        with replacing(checkpoint_file(self.folder, self.root)) as path, path.open("wb") as file:
+            np.savez(file, dead=self.dead[0], **leaves, **counts)
+        state = self.state | {"wall_s": self._wall()}
+        write_text(state_file(self.folder, self.root), json.dumps(state, indent=1) + "\n")
+
+    def _finish(self, live) -> Result:
+        rows = _rows(live.particles)
+        table = np.concatenate([*self.dead, rows])
+        table = self._physical(table[np.argsort(table[:, -2], kind="stable")])
+        logZ, logZ_err = write_posterior(self.folder, self.root, table, self.settings.seed)
+        write_nested(self.folder, self.root, table, self._physical(rows))
+        figures = {
+            "n_like": self.n_like,
+            "n_nan": 0,
+            "n_dead": len(table),
+            "wall_s": self._wall(),
+            "logZ": logZ,
+            "logZ_err": logZ_err,
+            "prior_fraction": self.prior_fraction,
+            "version": self.blackjax.__version__,
+            "library": f"{Path(self.blackjax.__file__).parent} on {self.jax.devices()[0].platform}",
+            "finished": True,
+            "ranks": 1,
+        }
+        state = self.state | figures
+        write_text(state_file(self.folder, self.root), json.dumps(state, indent=1) + "\n")
+        checkpoint_file(self.folder, self.root).unlink(missing_ok=True)
+        return Result.of(state)
+
+    def _physical(self, rows):
+        """Rows (n, n_params + n_derived + 2) of physical values for those of the cube."""
+        theta = np.array([self.problem.prior_transform(cube) for cube in rows[:, :-2]])
+        # In double precision of JAX or not, the derived ones are worked out as for every other sampler.
+        derived = self.problem.loglikelihoods(theta)[1]
+        return np.column_stack([theta, derived, rows[:, -2:]])
+
+
+def _rows(particles) -> np.ndarray:
+    """Cube, ln L and birth contour of particles, (n, n_params + 2)."""
+    birth = np.asarray(particles.loglikelihood_birth)
+    birth = np.where(np.isnan(birth), LOGZERO, birth)
+    return np.column_stack([np.asarray(particles.position), np.asarray(particles.loglikelihood), birth])
