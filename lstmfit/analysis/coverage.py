@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from lstmfit.analysis.bias import to_natural
+from lstmfit.analysis.reweight import effective_size
 from lstmfit.errors import InputError
 from lstmfit.files import replacing, write_text
 
@@ -26,10 +27,11 @@ def judge(run, theta: np.ndarray) -> dict:
     Returns
     -------
     dict
-        ``theta``; by name ``rank``, the posterior's cumulative probability at the truth, and ``z`` = (mean - truth) /
-        std; ``chi2`` = (mean - truth)^T C^-1 (mean - truth) with the posterior's covariance C. Everything in the space
-        of the prior. Averaged over mocks from the prior the last is the number of parameters, whatever the posteriors'
-        shape: given the data, the truth is a draw from the posterior.
+        ``theta``; by name ``rank``, the posterior's cumulative probability at the truth, ``std`` and ``z`` = (mean -
+        truth) / std; ``ess``, the effective number of samples; ``chi2`` = (mean - truth)^T C^-1 (mean - truth) with
+        the posterior's covariance C. Everything in the space of the prior. Averaged over mocks from the prior the last
+        is the number of parameters, whatever the posteriors' shape: given the data, the truth is a draw from the
+        posterior.
     """
     x = to_natural(run, run.samples[list(run.problem.names)].to_numpy())
     weights = run.samples.get_weights()
@@ -44,7 +46,9 @@ def judge(run, theta: np.ndarray) -> dict:
     return {
         "theta": theta.tolist(),
         "rank": dict(zip(run.problem.names, rank)),
+        "std": dict(zip(run.problem.names, std.tolist())),
         "z": dict(zip(run.problem.names, ((mean - truth) / std).tolist())),
+        "ess": effective_size(weights),
         "chi2": float((mean - truth) @ np.linalg.solve(covariance, mean - truth)),
     }
 
