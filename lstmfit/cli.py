@@ -316,6 +316,11 @@ def compare(
         for name, p in result["parameters"].items()
     ]
     _table(("", "A", "B", "bias", "diff", "KS", "p", "width"), rows)
+    worst = max(result["parameters"], key=lambda name: result["parameters"][name]["bias"])
+    typer.echo(
+        f"bias |mean A - mean B| / std B: {result['mean_bias']:.2f} on average, at most "
+        f"{result['parameters'][worst]['bias']:.2f} ({worst})"
+    )
     for ending, what in (("", "D_KL(B || A)"), ("_reverse", "D_KL(A || B)")):
         parts = [
             f"{name} {_with_error(result[key + ending], result[key + ending + '_err'])}"
@@ -326,6 +331,7 @@ def compare(
         logz = _with_error(result[f"logZ_{label}"], result[f"logZ_{label}_err"], 2)
         size = f"{result[f'n_{label}']:,} rows worth {result[f'ess_{label}']:,.0f}"
         typer.echo(f"{label.upper()}: logZ {logz}, {size}")
+    typer.echo(f"logZ of B minus logZ of A: {_with_error(result['dlogZ'], result['dlogZ_err'], 2)}")
     _write_json(result, json_file)
 
 

@@ -1,27 +1,22 @@
 """Two chains: every format, names, log10, known Gaussians, bad input."""
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from anesthetic import MCMCSamples, NestedSamples
 from anesthetic.examples.perfect_ns import gaussian
 
-from lstmfit.analysis.compare import (
-    Chain,
-    align,
-    compare,
-    find_root,
-    ks_distance,
-    ks_probability,
-    read_chain,
-    take_log10,
-)
+from lstmfit.analysis.chain_files import Chain, find_root, read_chain, take_log10
+from lstmfit.analysis.compare import align, compare, ks_distance, ks_probability
 from lstmfit.analysis.divergence import gaussian_divergence
 from lstmfit.errors import InputError
 
+DATA = Path(__file__).parent / "data"
 NAMES = ["x", "y"]
 COVARIANCE = np.array([[1.0, 0.6], [0.6, 2.0]])
 
@@ -132,6 +127,112 @@ def test_other_formats(rng, tmp_path):
         np.testing.assert_allclose(chain.samples[NAMES].to_numpy(), x, rtol=1e-6)
 
 
+# Files of MultiNest 3.7 and UltraNest 4.6.3 themselves: log10 fX and b Gaussian with these, in a flat prior of area 16.
+TRUTH = {"fX": (0.3, 0.1), "b": (-1.0, np.sqrt(0.02))}
+
+
+def assert_is_the_known_gaussian(chain, names):
+    got = compare(chain.samples, chain.samples, names)
+    for name, (mean, std) in zip(names, TRUTH.values()):
+        p = got["parameters"][name]
+        assert p["mean_a"] == pytest.approx(mean, abs=4 * std / np.sqrt(got["ess_a"]))
+        assert p["std_a"] == pytest.approx(std, rel=0.25)
+    assert got["ess_a"] < got["n_a"], "the weights are not respected"
+    assert got["logZ_a"] == pytest.approx(-np.log(16), abs=4 * got["logZ_a_err"])
+    assert (got["dlogZ"], got["mean_bias"]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    "path", ["multinest", "multinest/test-", "multinest/test-ev.dat", "multinest/test-.paramnames"]
+)
+def test_multinests_own_files(path):
+    chain = read_chain(DATA / path)
+    assert isinstance(chain.samples, NestedSamples)
+    _, two, names = align(chain, chain, ["fX"])
+    assert names == ["fX", "b"]
+    assert_is_the_known_gaussian(two, names)
+
+
+def test_multinest_of_the_newer_layout(rng, tmp_path):
+    """Version 3.10 and later: parameters, ln L, its birth, ln of the volume step, cluster."""
+    old = polychord_run(rng, tmp_path, "polychord")
+    rows = np.loadtxt(old.with_name("test_dead-birth.txt"))
+    root = tmp_path / "new" / "1-"
+    root.parent.mkdir()
+    more = np.column_stack([rows, np.full(len(rows), -5.0), np.ones(len(rows))])
+    np.savetxt(root.with_name("1-dead-birth.txt"), more[:-200])
+    np.savetxt(root.with_name("1-phys_live-birth.txt"), np.delete(more[-200:], -2, axis=1))
+    write_names(root)
+    a, b, names = align(read_chain(old), read_chain(root.parent))
+    got = compare(a.samples, b.samples, names)
+    assert max(p["bias"] for p in got["parameters"].values()) < 1e-12
+    assert got["dlogZ"] == pytest.approx(0.0, abs=0.05)
+
+
+@pytest.mark.parametrize("inside", [".", "run1"])
+def test_ultranests_own_files(inside, tmp_path):
+    shutil.copytree(DATA / "ultranest", tmp_path / "out" / inside)
+    chain = read_chain(tmp_path / "out")
+    _, two, names = align(chain, chain, ["f X"])
+    assert names == ["f X", "b"]
+    assert_is_the_known_gaussian(two, names)
+
+
+def test_ultranest_without_its_points(tmp_path):
+    shutil.copytree(DATA / "ultranest", tmp_path / "out")
+    (tmp_path / "out" / "results" / "points.hdf5").unlink()
+    with pytest.raises(InputError, match=r"UltraNest, but has no results/points.hdf5; run it with storage_backend"):
+        read_chain(tmp_path / "out")
+
+
+def test_what_is_left_of_polychord(rng, tmp_path, monkeypatch):
+    """Only ROOT.txt and ROOT_equal_weights.txt, with weights, -2 ln L and parameters, and no names."""
+    x = 1.5 * rng.standard_normal((4000, 2))
+    weights = np.exp(-0.5 * ((x - 0.5) ** 2).sum(axis=1) + 0.5 * ((x / 1.5) ** 2).sum(axis=1))
+    rows = np.column_stack([weights / weights.max(), ((x - 0.5) ** 2).sum(axis=1), x])
+    np.savetxt(tmp_path / "run.txt", rows)
+    np.savetxt(tmp_path / "run_equal_weights.txt", rows[rng.random(4000) < rows[:, 0]])
+    named = Chain("named", MCMCSamples(data=0.5 + rng.standard_normal((4000, 2)), columns=NAMES))
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path, "run", "run.txt", "run_equal_weights.txt"):
+        a, b, names = align(read_chain(path), named)
+        assert names == NAMES
+        got = compare(a.samples, b.samples, names)
+        assert all(p["bias"] < 4 * p["bias_err"] for p in got["parameters"].values())
+        assert got["dlogZ"] is None
+
+
+@pytest.mark.parametrize("separator", ["\t", "   "])
+def test_names_with_spaces_and_marks(rng, tmp_path, separator):
+    """Of which anesthetic would take the first words, the same for both."""
+    root = polychord_run(rng, tmp_path, "one", names=None)
+    lines = [f"log10 fX{separator}\\log_{{10}} f_X", f"log10 tau*{separator}\\log_{{10}} \\tau"]
+    root.with_name("test.paramnames").write_text("\n".join(lines) + "\n")
+    chain = read_chain(root)
+    _, _, names = align(chain, chain)
+    assert names == ["log10 fX", "log10 tau"]
+    assert chain.samples.get_label("log10 tau") == r"$\log_{10} \tau$"
+    np.testing.assert_array_equal(chain.samples["log10 tau"].to_numpy(), chain.samples.to_numpy()[:, 1])
+    assert isinstance(chain.samples, NestedSamples)
+    compare(chain.samples, chain.samples, names)
+    root.with_name("test.paramnames").write_text("log10 fX\nlog10 tau\n")
+    with pytest.raises(InputError, match=r"names 'log10' twice; .* with a tab before its label"):
+        read_chain(root)
+
+
+def test_getdist_with_ranges_and_several_chains(rng, tmp_path):
+    x = draws(rng, 900)
+    for i in (1, 2, 3):
+        part = x[300 * (i - 1) : 300 * i]
+        np.savetxt(tmp_path / f"g_{i}.txt", np.column_stack([np.full(300, i), np.zeros(300), part]))
+    write_names(tmp_path / "g", ["x", "y*"])
+    (tmp_path / "g.ranges").write_text("x -5 N\ny N 5\n")
+    for path in (tmp_path, tmp_path / "g", tmp_path / "g.ranges"):
+        samples = read_chain(path).samples
+        np.testing.assert_array_equal(samples[NAMES].to_numpy(), x)
+        np.testing.assert_array_equal(np.unique(samples.get_weights()), [1, 2, 3])
+
+
 def test_log10_of_named_columns(rng):
     log = draws(rng, 500)
     linear = np.column_stack([10 ** log[:, 0], log[:, 1]])
@@ -194,6 +295,9 @@ def test_the_command(rng, tmp_path):
     got = json.loads((tmp_path / "c.json").read_text())
     assert {"parameters", "D_KL_gaussian", "D_KL", "D_KL_err", "logZ_a", "logZ_b"} <= set(got)
     assert {"bias", "difference_sigma", "ks", "width_ratio"} <= set(got["parameters"]["x"])
+    assert got["dlogZ"] == got["logZ_b"] - got["logZ_a"]
+    for what in ("bias |mean A - mean B| / std B: ", "D_KL(B || A) [nat]: ", "D_KL(A || B) [nat]: ", "logZ of B minus"):
+        assert what in done.stdout
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
     bad = subprocess.run([*command[:4], "nothing", str(roots[0])], capture_output=True, text=True, timeout=120)
     assert bad.returncode == 2

@@ -1,150 +1,17 @@
 """Two posteriors side by side: any chains that anesthetic reads."""
 
-import warnings
-from dataclasses import dataclass
-from pathlib import Path
-
 import numpy as np
 
-from lstmfit.analysis.chains import evidence, read_samples
+from lstmfit.analysis.chain_files import Chain, parameter_names, read_chain, take_log10
+from lstmfit.analysis.chains import evidence
 from lstmfit.analysis.divergence import gaussian_divergence, nearest_neighbour_divergence, with_error
 from lstmfit.analysis.reweight import choose_points, effective_size
 from lstmfit.errors import InputError, did_you_mean
 
+__all__ = ["Chain", "align", "compare", "ks_distance", "ks_probability", "read_chain"]
+
 MOST_NEIGHBOURS = 4000
 """Equal-weight samples that the nearest-neighbour estimate uses: more cost time and gain little."""
-LEAST = 25
-"""Effective samples below which nothing can be said about a chain."""
-BOOKKEEPING = ("logL", "logL_birth", "nlive", "insertion", "chain", "rank", "minuslogpost", "minuslogprior", "chi2")
-BEGINNINGS = ("loglike_", "minuslogprior_", "chi2_")
-
-
-@dataclass(frozen=True)
-class Chain:
-    """A chain and where it came from.
-
-    Parameters
-    ----------
-    label : str
-        For messages and pictures.
-    samples : anesthetic.Samples
-        Weighted samples.
-    log10 : frozenset of str
-        Columns that are log10 already, since the run's own prior says so.
-    """
-
-    label: str
-    samples: object
-    log10: frozenset = frozenset()
-
-
-def find_root(path) -> Path:
-    """Root of the chain files that a path means: the root itself, or a folder with one chain in it.
-
-    Raises
-    ------
-    InputError
-        No chain there, or several.
-    """
-    path = Path(path).expanduser()
-    if not path.is_dir():
-        if path.suffix == ".csv" and path.is_file():
-            return path
-        for ending in ("_dead-birth.txt", "dead-birth.txt", ".txt", ".paramnames"):
-            if path.name.endswith(ending) and path.is_file():
-                return path.with_name(path.name[: -len(ending)].rstrip("_") if ending == ".txt" else
-                                      path.name[: -len(ending)])  # fmt: skip
-        if path.parent.is_dir() and any(p.name.startswith(path.name) for p in path.parent.iterdir()):
-            return path
-        raise InputError(f"no chain at {path}; give a folder, or the common beginning of the chain files' names")
-    roots = set()
-    for ending in ("_dead-birth.txt", "dead-birth.txt", ".1.txt", "_1.txt", ".csv"):
-        found = {p.with_name(p.name[: -len(ending)]) for p in path.glob(f"*{ending}") if p.name != "data.csv"}
-        roots |= {p.with_suffix(".csv") for p in found} if ending == ".csv" else found
-        if roots:
-            break
-    if (path / "chains" / "results.txt").is_file() or (path / "info" / "results.json").is_file():
-        return path
-    if not roots:
-        roots = {p.with_suffix("") for p in path.glob("*.paramnames")}
-    if not roots:
-        raise InputError(f"{path} holds no chain that is known; give the common beginning of the chain files' names")
-    if len(roots) > 1 and path / "chain" not in roots:
-        names = ", ".join(sorted(str(r) for r in roots))
-        raise InputError(f"{path} holds several chains; give one of {names}")
-    return path / "chain" if len(roots) > 1 else roots.pop()
-
-
-def read_chain(path) -> Chain:
-    """Read a run's folder, or any chain that anesthetic knows (PolyChord, MultiNest, UltraNest, GetDist, Cobaya, csv).
-
-    Raises
-    ------
-    InputError
-        No chain, one that is not finished or damaged, or one with fewer than 25 effective samples.
-    """
-    root = find_root(path)
-    with warnings.catch_warnings():
-        # Missing names are dealt with by `align`; the other warnings are about plotting labels.
-        warnings.simplefilter("ignore")
-        try:
-            samples = read_samples(root)
-        except (OSError, ValueError, IndexError, KeyError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise InputError(
-                f"{root}: no chain that anesthetic can read ({reason}); a run that has not finished has none yet"
-            ) from None
-    log10 = _own_log10(root, samples)
-    samples = take_log10(samples, log10)
-    weights = samples.get_weights()
-    if not (np.isfinite(weights).all() and weights.sum() > 0):
-        raise InputError(f"{root}: the weights are not finite numbers above zero; the chain is damaged")
-    size = effective_size(weights)
-    if size < LEAST:
-        raise InputError(
-            f"{root} has {len(samples)} rows worth {size:.1f} samples; at least {LEAST} are needed, so let it finish"
-        )
-    return Chain(str(path), samples, frozenset(log10))
-
-
-def _own_log10(root, samples):
-    """For a run of ours, the columns whose prior lives in log10."""
-    file = root.parent / "run.yaml"
-    if not file.is_file() or root.name != "chain":
-        return []
-    from lstmfit import config as run_file
-    from lstmfit.priors import make_distribution
-
-    blocks = run_file.load(file).params.items()
-    return [n for n, b in blocks if n in samples and b.prior is not None and make_distribution(b.prior).log]
-
-
-def take_log10(samples, names):
-    """A copy with log10 of the named columns.
-
-    Raises
-    ------
-    InputError
-        No such column, or values that are not positive.
-    """
-    samples = samples.copy()
-    known = parameter_names(samples)
-    for name in names:
-        if name not in known:
-            raise InputError(f"--log10: no parameter {name!r} in the chain; {did_you_mean(name, known)}")
-        x = samples[name].to_numpy()
-        if not (x > 0).all():
-            raise InputError(f"--log10 {name}: values down to {x.min():g}; is the column in log10 already?")
-        label = str(samples.get_label(name)).strip("$")
-        samples[name] = np.log10(x)
-        samples.set_label(name, f"$\\log_{{10}}\\,{label}$")
-    return samples
-
-
-def parameter_names(samples) -> list[str]:
-    """Parameter columns of a chain: no bookkeeping, no numbers in place of names, nothing constant."""
-    names = [c[0] if isinstance(c, tuple) else c for c in samples.columns]
-    return [n for n in names if isinstance(n, str) and n not in BOOKKEEPING and not n.startswith(BEGINNINGS)]
 
 
 def align(a: Chain, b: Chain, log10=()) -> tuple[Chain, Chain, list[str]]:
@@ -220,7 +87,9 @@ def compare(a, b, names: list[str], seed: int = 0) -> dict:
         |mean_a - mean_b| / sqrt(std_a^2 + std_b^2), ``ks`` (Kolmogorov-Smirnov distance of the weighted marginals)
         and ``ks_p`` with effective sizes, ``width_ratio`` = std_a / std_b, means and widths. ``D_KL_gaussian``,
         ``D_KL`` and their errors are D_KL(B || A), by two Gaussians and by nearest neighbours; ``*_reverse`` are
-        D_KL(A || B). ``logZ_a``, ``logZ_b`` are None for chains without evidence. ``ess_a``, ``n_a``, ...
+        D_KL(A || B). ``mean_bias`` over the parameters. ``logZ_a``, ``logZ_b`` are None for chains without evidence,
+        and so are ``dlogZ`` = logZ_b - logZ_a, what the emulator takes from the evidence, and its error. ``ess_a``,
+        ``n_a``, ...
     """
     rng = np.random.default_rng(seed)
     x = [s[list(names)].to_numpy() for s in (a, b)]
@@ -247,12 +116,15 @@ def compare(a, b, names: list[str], seed: int = 0) -> dict:
             "std_b": float(stds[1][i]),
         }
     equal = [p[choose_points(v, _equal_size(v), rng)[0]] for v, p in zip(w, x)]
-    figures = {"parameters": parameters}
+    figures = {"parameters": parameters, "mean_bias": float(np.mean([p["bias"] for p in parameters.values()]))}
     figures |= _divergences("", *reversed(list(zip(x, w))), *reversed(equal), rng)
     figures |= _divergences("_reverse", *zip(x, w), *equal, rng)
     for label, samples, size, points in zip("ab", (a, b), sizes, x):
         figures[f"logZ_{label}"], figures[f"logZ_{label}_err"] = evidence(samples, 500, seed)
         figures[f"ess_{label}"], figures[f"n_{label}"] = size, len(points)
+    known = figures["logZ_a"] is not None and figures["logZ_b"] is not None
+    figures["dlogZ"] = figures["logZ_b"] - figures["logZ_a"] if known else None
+    figures["dlogZ_err"] = float(np.hypot(figures["logZ_a_err"], figures["logZ_b_err"])) if known else None
     return figures
 
 

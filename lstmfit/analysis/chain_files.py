@@ -1,0 +1,193 @@
+"""Chains of any package that anesthetic reads: where they are, what their parameters are called."""
+
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lstmfit.analysis.chains import read_samples
+from lstmfit.analysis.reweight import effective_size
+from lstmfit.errors import InputError, did_you_mean
+
+LEAST = 25
+"""Effective samples below which nothing can be said about a chain."""
+ENDINGS = (
+    *("_dead-birth.txt", "dead-birth.txt", "ev.dat"),
+    *(".1.txt", "_1.txt", ".csv", "_equal_weights.txt", ".paramnames"),
+)
+"""What chain files end with, after the root: PolyChord, MultiNest new and old, Cobaya, GetDist, anesthetic, and what is
+left of PolyChord's where others were deleted. The first that a folder has decides."""
+BOOKKEEPING = ("logL", "logL_birth", "nlive", "insertion", "chain", "rank", "minuslogpost", "minuslogprior", "chi2")
+BEGINNINGS = ("loglike_", "minuslogprior_", "chi2_")
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A chain and where it came from.
+
+    Parameters
+    ----------
+    label : str
+        For messages and pictures.
+    samples : anesthetic.Samples
+        Weighted samples.
+    log10 : frozenset of str
+        Columns that are log10 already, since the run's own prior says so.
+    """
+
+    label: str
+    samples: object
+    log10: frozenset = frozenset()
+
+
+def find_root(path) -> Path:
+    """Root of the chain files that a path means: the root itself, one of its files, or a folder with one chain in it.
+
+    Raises
+    ------
+    InputError
+        No chain there, or several.
+    """
+    # Absolute, since anesthetic takes the folder of a bare name to be nowhere.
+    path = Path(path).expanduser().absolute()
+    if path.is_dir():
+        return _root_in(path)
+    if path.suffix == ".csv" and path.is_file():
+        return path
+    if path.is_file():
+        for ending in (*ENDINGS, ".ranges", ".txt"):
+            if path.name.endswith(ending):
+                return path.with_name(path.name[: -len(ending)])
+    if path.parent.is_dir() and any(p.name.startswith(path.name) for p in path.parent.iterdir()):
+        return path
+    raise InputError(f"no chain at {path}; give a folder, or the common beginning of the chain files' names")
+
+
+def _root_in(folder: Path) -> Path:
+    runs = [p.parent.parent for p in (*folder.glob("info/results.json"), *folder.glob("*/info/results.json"))]
+    if len(runs) == 1:
+        if not (runs[0] / "results" / "points.hdf5").is_file():
+            raise InputError(
+                f"{runs[0]} is of UltraNest, but has no results/points.hdf5; run it with storage_backend='hdf5'"
+            )
+        return runs[0]
+    roots = set(runs)
+    for ending in ENDINGS:
+        if roots:
+            break
+        found = [p for p in folder.glob(f"*{ending}") if p.name != "data.csv"]
+        roots = {p if ending == ".csv" else p.with_name(p.name[: -len(ending)]) for p in found}
+    if not roots:
+        raise InputError(f"{folder} holds no chain that is known; give the common beginning of the chain files' names")
+    if len(roots) > 1 and folder / "chain" not in roots:
+        names = ", ".join(sorted(str(r) for r in roots))
+        raise InputError(f"{folder} holds several chains; give one of {names}")
+    return folder / "chain" if len(roots) > 1 else roots.pop()
+
+
+def read_chain(path) -> Chain:
+    """Read a run's folder, or any chain that anesthetic knows (PolyChord, MultiNest, UltraNest, GetDist, Cobaya, csv).
+
+    Raises
+    ------
+    InputError
+        No chain, one that is not finished or damaged, or one with fewer than 25 effective samples.
+    """
+    root = find_root(path)
+    with warnings.catch_warnings():
+        # Missing names are dealt with by `align`; the other warnings are about plotting labels.
+        warnings.simplefilter("ignore")
+        try:
+            samples = read_samples(root)
+        except (OSError, ValueError, IndexError, KeyError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise InputError(
+                f"{root}: no chain that anesthetic can read ({reason}); a run that has not finished has none yet"
+            ) from None
+    samples = _with_whole_names(root, samples)
+    log10 = _own_log10(root, samples)
+    samples = take_log10(samples, log10)
+    weights = samples.get_weights()
+    if not (np.isfinite(weights).all() and weights.sum() > 0):
+        raise InputError(f"{root}: the weights are not finite numbers above zero; the chain is damaged")
+    size = effective_size(weights)
+    if size < LEAST:
+        raise InputError(
+            f"{root} has {len(samples)} rows worth {size:.1f} samples; at least {LEAST} are needed, so let it finish"
+        )
+    return Chain(str(path), samples, frozenset(log10))
+
+
+def _with_whole_names(root, samples):
+    """Give a chain the names that its .paramnames has where they hold spaces, of which anesthetic takes the first word.
+
+    Name and label are separated by a tab or by two spaces at least; where neither is there, by the first space.
+    """
+    file = root.with_name(f"{root.name}.paramnames")
+    if not file.is_file():
+        return samples
+    pairs = []
+    for line in file.read_text(encoding="utf-8-sig").splitlines():
+        if line.strip():
+            parts = re.split(r"\t+|\s{2,}", line.strip(), maxsplit=1)
+            parts = parts if len(parts) == 2 else line.strip().split(maxsplit=1)
+            # An asterisk marks a derived parameter.
+            name = parts[0].replace("*", "").strip()
+            pairs.append((name, f"${parts[1].strip()}$" if len(parts) == 2 else name))
+    names = [name for name, _ in pairs]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise InputError(
+            f"{file} names {twice.pop()!r} twice; give each parameter a name of its own, with a tab before its label"
+        )
+    columns = list(samples.columns)
+    if [c[0] if isinstance(c, tuple) else c for c in columns[: len(names)]] == names:
+        return samples
+    samples = samples.copy()
+    labelled = isinstance(samples.columns, pd.MultiIndex)
+    columns[: len(names)] = pairs if labelled else names
+    samples.columns = pd.MultiIndex.from_tuples(columns, names=samples.columns.names) if labelled else columns
+    return samples
+
+
+def _own_log10(root, samples):
+    """For a run of ours, the columns whose prior lives in log10."""
+    file = root.parent / "run.yaml"
+    if not file.is_file() or root.name != "chain":
+        return []
+    from lstmfit import config as run_file
+    from lstmfit.priors import make_distribution
+
+    blocks = run_file.load(file).params.items()
+    return [n for n, b in blocks if n in samples and b.prior is not None and make_distribution(b.prior).log]
+
+
+def take_log10(samples, names):
+    """A copy with log10 of the named columns.
+
+    Raises
+    ------
+    InputError
+        No such column, or values that are not positive.
+    """
+    samples = samples.copy()
+    known = parameter_names(samples)
+    for name in names:
+        if name not in known:
+            raise InputError(f"--log10: no parameter {name!r} in the chain; {did_you_mean(name, known)}")
+        x = samples[name].to_numpy()
+        if not (x > 0).all():
+            raise InputError(f"--log10 {name}: values down to {x.min():g}; is the column in log10 already?")
+        label = str(samples.get_label(name)).strip("$")
+        samples[name] = np.log10(x)
+        samples.set_label(name, f"$\\log_{{10}}\\,{label}$")
+    return samples
+
+
+def parameter_names(samples) -> list[str]:
+    """Parameter columns of a chain: no bookkeeping, no numbers in place of names, nothing constant."""
+    names = [c[0] if isinstance(c, tuple) else c for c in samples.columns]
+    return [n for n in names if isinstance(n, str) and n not in BOOKKEEPING and not n.startswith(BEGINNINGS)]
