@@ -26,7 +26,7 @@ from lstmfit.analysis.truth import _load
 from lstmfit.datasets.spectrum import read_written_spectrum
 from lstmfit.driver import load_problem, resolve
 from lstmfit.errors import InputError
-from lstmfit.files import locked, write_text
+from lstmfit.files import locked, write_text, writing_into
 from lstmfit.mock import draw_mock
 from lstmfit.mpi import under_mpirun
 from lstmfit.problem import build
@@ -83,8 +83,12 @@ def calibrate(
     if points and points < 25:
         raise InputError(f"points is {points}; at least 25 are needed to judge the weights, or 0 for no bias")
     folder = Path(output)
-    # Also for one job: PolyChord keeps state in its process.
-    with death_as(SimulationError, "a worker process"), worker_pool(jobs or cores()) as (pool, _):
+    with (
+        writing_into(folder, "and run the same again: what was finished is kept"),
+        death_as(SimulationError, "a worker process"),
+        # Also for one job: PolyChord keeps state in its process.
+        worker_pool(jobs or cores()) as (pool, _),
+    ):
         if pool is None:
             return None
         plan, problem = _plan(source, folder, seed, points)

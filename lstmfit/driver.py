@@ -16,6 +16,7 @@ from lstmfit._version import __version__
 from lstmfit.config import RunConfig
 from lstmfit.datasets.spectrum import read_written_spectrum
 from lstmfit.errors import InputError
+from lstmfit.files import writing_into
 from lstmfit.problem import Problem, build
 from lstmfit.sampling import mpi
 from lstmfit.sampling.result import Result
@@ -60,7 +61,9 @@ def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=N
     comm = mpi.world()
     config = run_file.load(source)
     folder = _output(config, source, output)
-    with _locked(folder) if comm is None or comm.Get_rank() == 0 else contextlib.nullcontext():
+    mend = "and run the same with --resume: what was finished is kept"
+    lock = _locked(folder) if comm is None or comm.Get_rank() == 0 else contextlib.nullcontext()
+    with lock, writing_into(folder, mend):
         finished = mpi.on_root(comm, functools.partial(_prepare, config, folder, comm, resume, force))
         if finished:
             log.info("%s is finished already", folder)

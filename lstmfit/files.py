@@ -1,6 +1,7 @@
 """Files that are never half-written: write beside, then rename."""
 
 import contextlib
+import errno
 import hashlib
 import os
 from pathlib import Path
@@ -70,3 +71,33 @@ def locked(path, message: str):
         except BlockingIOError:
             raise InputError(message) from None
         yield
+
+
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""A full disk, a full quota, a read-only file system, missing rights."""
+
+
+@contextlib.contextmanager
+def writing_into(where, mend: str):
+    """Turn a full disk, a read-only folder or missing rights into one clear line.
+
+    Parameters
+    ----------
+    where : path
+        For the message, where the error itself does not say which file.
+    mend : str
+        What to do once that is mended.
+
+    Raises
+    ------
+    InputError
+        In place of such an `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in UNWRITABLE:
+            raise
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "free some space" if full else "mend that or choose another place with -o"
+        raise InputError(f"cannot write {error.filename or where}: {error.strerror}; {what}, {mend}") from error

@@ -457,13 +457,16 @@ def _child(descriptor):
     except (BrokenPipeError, ConnectionResetError, EOFError):
         pass
     except BaseException as error:
-        traceback.print_exc()
         status = 1
         message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         with suppress(OSError):
             channel.send(("input error" if isinstance(error, InputError) else "error", message))
-    sys.stdout.flush()
-    sys.stderr.flush()
+        # Last: the log may lie on a disk that is full.
+        with suppress(OSError):
+            traceback.print_exc()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
     # Past the interpreter's clean-up, which a thread asleep inside Fortran might not survive.
     os._exit(status)
 

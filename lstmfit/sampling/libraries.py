@@ -1,6 +1,7 @@
 """The two PolyChords: `pypolychord` where it imports, else PolyChord 1.14 through ctypes; one interface.
 
-A library has `version`, `path`, `run(run, seed)` with a `lstmfit.sampling.polychord_run.Run`, and `flush()`.
+A library has `version`, `path`, `last_section` (of its resume file, None where that is not known), `flush()`, and
+`run(run, seed)` with a `lstmfit.sampling.polychord_run.Run`.
 """
 
 import contextlib
@@ -45,6 +46,8 @@ def load_library(mpi=False):
 
 class _PyPolyChord:
     """`pypolychord`, whose own extension calls 1.22's 38 arguments."""
+
+    last_section = None
 
     def __init__(self):
         import importlib.metadata
@@ -122,6 +125,8 @@ _DUMPER = ctypes.CFUNCTYPE(None, *[ctypes.c_int] * 3, *[ctypes.c_void_p] * 3, ct
 
 class _CtypesLibrary:
     """PolyChord 1.14 as `lstmfit.sampling.build` makes it: one C call of 34 arguments."""
+
+    last_section = "=== global equally weighted posterior points ==="
 
     def __init__(self, mpi):
         path = polychord_folder() / (MPI_LIBRARY if mpi else SERIAL_LIBRARY)

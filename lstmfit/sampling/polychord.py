@@ -12,16 +12,18 @@ from pathlib import Path
 import numpy as np
 
 from lstmfit.errors import InputError
-from lstmfit.files import write_text
-from lstmfit.sampling.libraries import MAX_PATH_BYTES
+from lstmfit.files import write_text, writing_into
+from lstmfit.sampling.libraries import MAX_PATH_BYTES, load_library
 from lstmfit.sampling.polychord_run import Run
 from lstmfit.sampling.result import Progress, Result
 from lstmfit.sampling.state import (
     check_same_request,
+    is_whole,
     make_request,
     read_resume_header,
     read_state,
     remove_stale,
+    restore_resume_file,
     state_file,
     write_paramnames,
 )
@@ -180,14 +182,15 @@ def run_polychord(
         if parallel:
             from lstmfit.sampling.mpi import on_root
 
-            state = on_root(comm, lambda: _prepare(problem, folder, root, settings, resume))
+            state = on_root(comm, lambda: _prepare(problem, folder, root, settings, resume, True))
         else:
-            state = _prepare(problem, folder, root, settings, resume)
+            state = _prepare(problem, folder, root, settings, resume, False)
         if state.get("finished"):
             logger.info("%s is finished; nothing is left to do", folder / root)
             return Result.of(state)
         run = Run(problem, folder, root, settings, state, comm if parallel else None)
-        return run.execute(progress, stop)
+        with writing_into(folder / root, "and resume: what was finished is kept"):
+            return run.execute(progress, stop)
     finally:
         _running.release()
 
@@ -237,7 +240,7 @@ class _Problem:
                 )
 
 
-def _prepare(problem, folder, root, settings, resume) -> dict:
+def _prepare(problem, folder, root, settings, resume, parallel) -> dict:
     """Make the folder ready and say from where the run starts (on the root rank only)."""
     if not root or "/" in root:
         raise InputError(f"root is {root!r}, but a plain file name is needed")
@@ -262,6 +265,11 @@ def _prepare(problem, folder, root, settings, resume) -> dict:
                     f"{folder / root} was begun as {len(state['shares'])} runs side by side; resume it without mpirun, "
                     "or start anew with --force"
                 )
+        last_section = load_library(parallel).last_section
+        restore_resume_file(folder, root, last_section)
+        if state and not state["n_dead"] and resume_file.is_file() and not is_whole(resume_file, last_section):
+            # Cut short among the first live points: there is nothing yet to lose.
+            resume_file.unlink()
         if resume and resume_file.is_file() and not state.get("finished"):
             header = read_resume_header(resume_file)
             for key, there, what in (

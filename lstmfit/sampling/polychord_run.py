@@ -8,6 +8,7 @@ lies in the folder is whole at any moment, because PolyChord renames its resume 
 
 import contextlib
 import dataclasses
+import errno
 import json
 import logging
 import math
@@ -23,7 +24,14 @@ from lstmfit.errors import InputError
 from lstmfit.files import write_text
 from lstmfit.sampling.libraries import load_library
 from lstmfit.sampling.result import Progress, Result
-from lstmfit.sampling.state import read_resume_header, state_file
+from lstmfit.sampling.state import (
+    KEPT,
+    is_whole,
+    keep_resume_file,
+    read_resume_header,
+    restore_resume_file,
+    state_file,
+)
 
 # PolyChord accepts a point only ABOVE the contour, so on a plateau (likelihood flat, or saturated at its maximum) it
 # would search for ever. A slope along the first axis of the unit cube, this steep relative to 1 + |lnL|, orders the
@@ -140,6 +148,7 @@ class Run:
             if self.stopping:
                 self._park()
             n_dead, n_live = len(dead), len(live)
+            self._check_files(n_dead)
             self.library_logZ = (logZ, logZ_err)
             figures = {"n_dead": n_dead, "logZ": logZ, "logZ_err": logZ_err}
             if n_live:
@@ -156,11 +165,21 @@ class Run:
         except BaseException as error:
             self.fail(error)
 
+    def _check_files(self, n_dead):
+        """See that the files just written are whole, and keep the resume file: Fortran says nothing of a full disk."""
+        with (self.folder / f"{self.root}_dead-birth.txt").open("rb") as file:
+            rows = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
+        if rows < n_dead or not is_whole(self.folder / f"{self.root}.resume", self.last_section):
+            restore_resume_file(self.folder, self.root, self.last_section)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder / self.root))
+        keep_resume_file(self.folder, self.root)
+
     # -------------------------------------------------------- what happens outside
 
     def execute(self, progress, stop) -> Result:
         """Run to the end, or until `stop` says so; see `lstmfit.sampling.polychord.run_polychord`."""
         library = load_library(self.comm is not None)
+        self.last_section = library.last_section
         settings, state = self.settings, self.state
         if "resumed_from" in state:
             # The same stream again would repeat the first steps of the run before.
@@ -297,6 +316,8 @@ class Run:
         figures.setdefault("prior_fraction", self.state.get("prior_fraction"))
         if self.rank == 0:
             self._save(**figures)
+            if finished:
+                (self.folder / f"{self.root}{KEPT}").unlink(missing_ok=True)
             if progress and finished:
                 progress(dataclasses.replace(self._progress(), n_like=figures["n_like"], remaining=0.0))
         if figures["n_nan"] and self.rank == 0:

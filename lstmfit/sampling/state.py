@@ -1,14 +1,19 @@
 """Files beside a chain: what the run was asked for, how far it came, what its columns are called."""
 
+import contextlib
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 from lstmfit.errors import InputError
 from lstmfit.files import write_text
 
+KEPT = ".resume.kept"
+"""A second name of the last resume file that was seen to be whole."""
 STALE_SUFFIXES = (
     ".resume",
+    KEPT,
     ".state.json",
     ".stats",
     ".txt",
@@ -118,3 +123,38 @@ def read_resume_header(path) -> dict:
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}); start anew with --force") from error
     raise InputError(f"{path} is not a whole PolyChord resume file; start anew with --force")
+
+
+def is_whole(path, last_section: str | None) -> bool:
+    """Tell whether a resume file was written to its end: on a full disk PolyChord goes on without a word.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        A `.resume` file.
+    last_section : str or None
+        Title of the last section; None where that is not known, and any file will do.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError:
+        return False
+    return last_section is None or (last_section.encode() in content and content.endswith(b"\n"))
+
+
+def keep_resume_file(folder, root) -> None:
+    """Give the resume file, which is whole, a second name: the next one replaces it before anyone can look at it."""
+    resume, kept = Path(folder) / f"{root}.resume", Path(folder) / f"{root}{KEPT}"
+    temporary = kept.with_name(f"{kept.name}.new")
+    # Some file systems know no hard links: then there is no second chance.
+    with contextlib.suppress(OSError):
+        temporary.unlink(missing_ok=True)
+        os.link(resume, temporary)
+        temporary.replace(kept)
+
+
+def restore_resume_file(folder, root, last_section: str | None) -> None:
+    """Put the kept resume file in place of one that was cut short."""
+    resume, kept = Path(folder) / f"{root}.resume", Path(folder) / f"{root}{KEPT}"
+    if kept.is_file() and not is_whole(resume, last_section):
+        kept.replace(resume)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from lstmfit.errors import InputError, did_you_mean
-from lstmfit.files import locked, write_text
+from lstmfit.files import locked, write_text, writing_into
 from lstmfit.mpi import world
 from lstmfit.simulators import load
 from lstmfit.simulators.design import DESIGNS
@@ -92,12 +92,12 @@ def simulate_set(
     path = Path(path)
 
     jobs = min(jobs or cores(), sum(counts.values()))
-    if jobs == 1 and world() is None:
-        return _campaign(path, counts, simulator, design, int(seed), progress, force, None, 1)
-    with death_as(SimulationError, "a worker process"), worker_pool(jobs) as (pool, workers):
-        if pool is None:
-            return None
-        return _campaign(path, counts, simulator, design, int(seed), progress, force, pool, workers)
+    settings = (path, counts, simulator, design, int(seed), progress, force)
+    with writing_into(path, "and run the same again: what was finished is kept"):
+        if jobs == 1 and world() is None:
+            return _campaign(*settings, None, 1)
+        with death_as(SimulationError, "a worker process"), worker_pool(jobs) as (pool, workers):
+            return None if pool is None else _campaign(*settings, pool, workers)
 
 
 def collect(path, output=None, *, partial: bool = False) -> SimulatedSet:
