@@ -300,6 +300,11 @@ def test_what_it_cannot_do_is_said_before_anything_is_written(tmp_path, monkeypa
     assert not (tmp_path / "run").exists()
 
 
+def test_no_jobs_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="jobs is 0, but a whole number of at least 1 is needed"):
+        fit(small_run(sampler=SMALL), tmp_path / "run", jobs=0)
+
+
 def test_a_block_without_settings_means_the_defaults():
     assert run_file.load(small_run(sampler={"nautilus": None})).sampler.nautilus.n_live == 2000
     assert run_file.load(small_run(sampler={})).sampler.name == "polychord"

@@ -1,1 +1,1 @@
-"""Sampling: PolyChord built, called, run side by side or over MPI."""
+"""Samplers: PolyChord built, called, run side by side or over MPI; nautilus; BlackJAX; one interface above them."""

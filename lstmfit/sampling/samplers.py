@@ -130,6 +130,8 @@ class Nautilus:
 
         options = {"resume": resume, "progress": progress}
         jobs = cores() if jobs is None else jobs
+        if jobs < 1:
+            raise InputError(f"jobs is {jobs}, but a whole number of at least 1 is needed")
         if comm is None and jobs == 1:
             return run_nautilus(make_problem(), folder, ROOT, self.settings, **options)
         with death_as(RuntimeError, "a worker process"), worker_pool(jobs) as (pool, n_workers):
