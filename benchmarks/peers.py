@@ -180,7 +180,8 @@ def globalemu(data, budget):
             options = {"base_dir": "model/", "batch_size": 451, "layer_sizes": [16, 16, 16], "random_seed": 0}
             options["input_shape"] = len(data.parameters) + 1
             start = time.monotonic()
-            nn(epochs=1, **options)
+            # Two epochs at first, whatever the budget: it cannot resume from a history of one.
+            nn(epochs=2, **options)
             while time.monotonic() < start + budget:
                 nn(epochs=1, resume=True, **options)
             emulator = evaluate_globalemu(base_dir="model/", logs=logs)
@@ -200,8 +201,25 @@ def ours(data, budget, rate):
     return emulator, 1e3 * timed(lambda: emulator(theta))
 
 
+def picture(content, path):
+    """Error against latency, each peer as its authors call it (open) and at its best (filled)."""
+    from lstmfit.analysis.plots import new_figure, save
+
+    figure = new_figure(figsize=(6.0, 4.0), layout="constrained")
+    axes = figure.subplots()
+    for i, (name, row) in enumerate(content["results"].items()):
+        called, best = row["latency_as_called_ms"], row["latency_best_ms"] or row["latency_as_called_ms"]
+        axes.plot([called, best], [row["mean_percent"]] * 2, color=f"C{i}", lw=0.8)
+        axes.plot(called, row["mean_percent"], "o", color=f"C{i}", mfc="white")
+        axes.plot(best, row["mean_percent"], "o", color=f"C{i}", label=name)
+    axes.set(xscale="log", yscale="log", xlabel="one signal on one core [ms]", ylabel="mean relative rms error [%]")
+    axes.set_title(f"{content['seconds']:.0f} s of training on {content['n_train']} signals of ECHO21", fontsize=10)
+    axes.legend(frameon=False, fontsize=9)
+    save(figure, path)
+
+
 def main():
-    """Run the peers and write the table."""
+    """Run the peers, write the table and the picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set")
     parser.add_argument("-o", "--output", default="peers.json")
@@ -234,6 +252,7 @@ def main():
         }
         print(peer, json.dumps(content["results"][peer]), flush=True)
         target.write_text(json.dumps(content, indent=2) + "\n")
+    picture(content, target.with_suffix(".png"))
 
 
 if __name__ == "__main__":
