@@ -13,6 +13,8 @@ from lstmfit.files import write_text
 from lstmfit.likelihoods.base import LIKELIHOODS, find_likelihood
 from lstmfit.priors import compile_expression, make_distribution
 from lstmfit.priors.expressions import names_in
+from lstmfit.sampling.blackjax import BlackjaxSettings
+from lstmfit.sampling.nautilus import NautilusSettings
 
 
 class Block(BaseModel):
@@ -229,21 +231,21 @@ class PolyChordBlock(Block):
 class NautilusBlock(Block):
     """Settings of nautilus, see `lstmfit.sampling.nautilus.NautilusSettings`."""
 
-    n_live: Integer = 2000
-    n_eff: Integer = 10_000
-    f_live: Positive = 0.01
-    discard_exploration: bool = False
-    seed: Integer = 0
+    n_live: Integer = NautilusSettings.n_live
+    n_eff: Integer = NautilusSettings.n_eff
+    f_live: Positive = NautilusSettings.f_live
+    discard_exploration: bool = NautilusSettings.discard_exploration
+    seed: Integer = NautilusSettings.seed
 
 
 class BlackjaxBlock(Block):
     """Settings of BlackJAX's nested slice sampler, see `lstmfit.sampling.blackjax.BlackjaxSettings`."""
 
-    n_live: TimesD = 500
-    num_delete: Integer = 50
+    n_live: TimesD = BlackjaxSettings.n_live
+    num_delete: Integer = BlackjaxSettings.num_delete
     num_inner_steps: TimesD = "5d"
-    precision_criterion: Positive = 1e-3
-    seed: Integer = 0
+    precision_criterion: Positive = BlackjaxSettings.precision_criterion
+    seed: Integer = BlackjaxSettings.seed
 
 
 class Sampler(Block):

@@ -4,7 +4,6 @@ Everything from the unit cube to ln L is one compiled function, evaluated for ma
 Births are known, so that the evidence is anesthetic's, as for PolyChord.
 """
 
-import json
 import logging
 import math
 import time
@@ -17,24 +16,16 @@ import numpy as np
 
 from lstmfit.emulator.jax_engine import import_jax, make_forward
 from lstmfit.errors import InputError
-from lstmfit.files import replacing, write_text
+from lstmfit.files import replacing
 from lstmfit.likelihoods.jax_form import make_loglikelihood
 from lstmfit.priors.jax_form import make_transform
 from lstmfit.sampling.chainfiles import LOGZERO, write_nested, write_posterior
+from lstmfit.sampling.refusals import MAX_FRUITLESS_DRAWS, refuse_fruitless, refuse_infinite
 from lstmfit.sampling.result import Progress, Result
-from lstmfit.sampling.state import (
-    check_same_request,
-    make_request,
-    read_state,
-    remove_stale,
-    state_file,
-    write_paramnames,
-)
+from lstmfit.sampling.state import prepare_folder, write_state
 
 INSTALL_LINE = 'pip install "lstmfit[blackjax]"'
 OTHERS = "use another sampler: polychord, nautilus"
-MAX_FRUITLESS_DRAWS = 10_000
-"""Draws from the prior without one acceptable likelihood before the run is called hopeless."""
 CHECKPOINT_S = 10.0
 PROGRESS_S = 1.0
 
@@ -210,34 +201,14 @@ def run_blackjax(
     """
     check_problem(problem, settings)
     folder = Path(folder)
-    state = _prepare(problem, folder, root, settings, resume)
+    made = f"{root}_dead-birth.txt"
+    state = prepare_folder(problem, folder, root, settings, resume=resume, made=made, fresh={"wall_s": 0.0})
     if state.get("finished"):
         logger.info("%s is finished; nothing is left to do", folder / root)
         return Result.of(state)
     # The network is float32 wherever it runs; contours need more digits than that.
     with import_jax().enable_x64(True):
         return _Run(problem, folder, root, settings, state).execute(progress)
-
-
-def _prepare(problem, folder, root, settings, resume) -> dict:
-    """Make the folder ready and say from where the run starts."""
-    request = make_request(problem, settings)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        state = read_state(folder, root) if resume else {}
-        if state:
-            check_same_request(state, request, folder / root)
-            if not (folder / f"{root}_dead-birth.txt").is_file():
-                state["finished"] = False
-        else:
-            remove_stale(folder, root)
-            checkpoint_file(folder, root).unlink(missing_ok=True)
-            state = request | {"wall_s": 0.0}
-        write_paramnames(folder, root, problem)
-        write_text(state_file(folder, root), json.dumps(state, indent=1) + "\n")
-    except OSError as error:
-        raise InputError(f"cannot write into {folder} ({error.strerror}); give another output folder") from error
-    return state
 
 
 class _Run:
@@ -308,18 +279,13 @@ class _Run:
             cubes = rng.uniform(size=(n, good.shape[1]))
             values = np.asarray(evaluate(cubes))
             if np.isposinf(values).any():
-                theta = self.problem.prior_transform(cubes[np.flatnonzero(np.isposinf(values))[0]])
-                named = ", ".join(f"{name} {x:g}" for name, x in zip(self.problem.names, theta))
-                raise InputError(f"the log-likelihood is +inf at {named}; it must be finite, or -inf for impossible")
+                refuse_infinite(self.problem.names, self.problem.prior_transform(cubes[np.isposinf(values).argmax()]))
             finite = np.flatnonzero(np.isfinite(values))[: n - len(good)]
             # Draws after the last one that is needed do not count.
             drawn += len(cubes) if len(good) + len(finite) < n else int(finite[-1]) + 1
             good = np.concatenate([good, cubes[finite]])
             if not len(good) and drawn >= MAX_FRUITLESS_DRAWS:
-                raise InputError(
-                    f"the likelihood is zero or NaN at all of the first {drawn} points drawn from the prior; "
-                    "check data and prior ranges"
-                )
+                refuse_fruitless(drawn)
         self.n_like, self.prior_fraction = drawn, n / drawn
         return good
 
@@ -351,15 +317,15 @@ class _Run:
         self.dead = [np.concatenate(self.dead)]
         with replacing(checkpoint_file(self.folder, self.root)) as path, path.open("wb") as file:
             np.savez(file, dead=self.dead[0], **leaves, **counts)
-        state = self.state | {"wall_s": self._wall()}
-        write_text(state_file(self.folder, self.root), json.dumps(state, indent=1) + "\n")
+        write_state(self.folder, self.root, self.state | {"wall_s": self._wall()})
 
     def _finish(self, live) -> Result:
         rows = _rows(live.particles)
-        table = np.concatenate([*self.dead, rows])
-        table = self._physical(table[np.argsort(table[:, -2], kind="stable")])
+        table = self._physical(np.concatenate([*self.dead, rows]))
+        last = table[-len(rows) :]
+        table = table[np.argsort(table[:, -2], kind="stable")]
         logZ, logZ_err = write_posterior(self.folder, self.root, table, self.settings.seed)
-        write_nested(self.folder, self.root, table, self._physical(rows))
+        write_nested(self.folder, self.root, table, last)
         figures = {
             "n_like": self.n_like,
             "n_nan": 0,
@@ -374,7 +340,7 @@ class _Run:
             "ranks": 1,
         }
         state = self.state | figures
-        write_text(state_file(self.folder, self.root), json.dumps(state, indent=1) + "\n")
+        write_state(self.folder, self.root, state)
         checkpoint_file(self.folder, self.root).unlink(missing_ok=True)
         return Result.of(state)
 

@@ -30,9 +30,8 @@ from pathlib import Path
 import numpy as np
 
 from lstmfit.errors import InputError
-from lstmfit.files import write_text
-from lstmfit.sampling.chainfiles import write_posterior
 from lstmfit.sampling.libraries import load_library
+from lstmfit.sampling.merge import merge_parts
 from lstmfit.sampling.polychord import PolyChordSettings, run_polychord
 from lstmfit.sampling.polychord_run import OWN_OUTPUT_VARIABLE
 from lstmfit.sampling.result import Progress, Result
@@ -41,8 +40,8 @@ from lstmfit.sampling.state import (
     make_request,
     read_state,
     remove_stale,
-    state_file,
     write_paramnames,
+    write_state,
 )
 
 PARTS = "parts"
@@ -158,7 +157,7 @@ def run_jobs(
     watch = _Watch(parts, settings, progress, lambda: spent + time.monotonic() - began)
 
     def write_plan():
-        write_text(state_file(folder, root), json.dumps(plan | {"wall_s": watch.elapsed()}, indent=1) + "\n")
+        write_state(folder, root, plan | {"wall_s": watch.elapsed()})
 
     write_plan()
     try:
@@ -176,7 +175,7 @@ def run_jobs(
     state = plan | watch.totals() | versions
     state |= {"n_dead": n_dead, "logZ": logZ, "logZ_err": logZ_err, "wall_s": watch.elapsed(), "ranks": len(parts)}
     state |= {"finished": True, "prior_fraction": _prior_fraction(parts)}
-    write_text(state_file(folder, root), json.dumps(state, indent=1) + "\n")
+    write_state(folder, root, state)
     if state["n_nan"]:
         logger.warning("the log-likelihood was NaN in %d of %d calls", state["n_nan"], state["n_like"])
     return Result.of(state)
@@ -481,42 +480,3 @@ def _import_main(path):
     module = types.ModuleType("__mp_main__")
     module.__dict__.update(runpy.run_path(path, run_name="__mp_main__"))
     sys.modules["__main__"] = sys.modules["__mp_main__"] = module
-
-
-# ---------------------------------------------------------------- the merged run
-
-
-def merge_parts(part_roots, root, seed) -> tuple[float, float, int]:
-    """Merge finished PolyChord runs into one set of files that reads as a PolyChord run.
-
-    Parameters
-    ----------
-    part_roots : sequence of str or pathlib.Path
-        Roots of the parts.
-    root : str or pathlib.Path
-        Root of the merged files.
-    seed : int
-        Seed of the draw that makes the equally weighted samples.
-
-    Returns
-    -------
-    logZ, logZ_err : float
-        Evidence of the merged run, and its error sqrt(D_KL / n_live).
-    n_dead : int
-        Points in the merged run.
-    """
-    dead, live = [], []
-    for part in part_roots:
-        rows = Path(f"{part}_dead-birth.txt").read_text(encoding="ascii").splitlines()
-        dead += rows
-        live += Path(f"{part}_phys_live-birth.txt").read_text(encoding="ascii").splitlines()
-    # Lines are copied, not numbers: the digits stay PolyChord's.
-    table = np.loadtxt(dead, ndmin=2)
-    order = np.argsort(table[:, -2], kind="stable")
-    table = table[order]
-    root = Path(root)
-    # The live points of the last update are among the dead by now, as in PolyChord's own files; readers drop
-    # copies.
-    write_text(root.with_name(f"{root.name}_phys_live-birth.txt"), "".join(f"{line}\n" for line in live))
-    write_text(root.with_name(f"{root.name}_dead-birth.txt"), "".join(f"{dead[i]}\n" for i in order))
-    return *write_posterior(root.parent, root.name, table, seed), len(table)

@@ -5,7 +5,6 @@ samples carry weights and no birth contours: evidence and effective size are its
 """
 
 import functools
-import json
 import logging
 import math
 import pickle
@@ -18,21 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from lstmfit.errors import InputError
-from lstmfit.files import write_text
 from lstmfit.sampling.chainfiles import write_weighted
+from lstmfit.sampling.refusals import MAX_FRUITLESS_DRAWS, refuse_fruitless, refuse_infinite
 from lstmfit.sampling.result import Progress, Result
-from lstmfit.sampling.state import (
-    check_same_request,
-    make_request,
-    read_state,
-    remove_stale,
-    state_file,
-    write_paramnames,
-)
+from lstmfit.sampling.state import prepare_folder, write_state
 
 INSTALL_LINE = 'pip install "lstmfit[nautilus]"'
-MAX_FRUITLESS_DRAWS = 10_000
-"""Points without one acceptable likelihood before the run is called hopeless."""
 BATCH = 100
 """Points at a time, as nautilus has it; rounded up to a multiple of the workers."""
 TURN_S = 1.0
@@ -160,7 +150,8 @@ def run_nautilus(
     """
     check_problem(problem)
     folder = Path(folder)
-    state = _prepare(problem, folder, root, settings, resume)
+    fresh = {"n_nan": 0, "n_like": 0, "wall_s": 0.0}
+    state = prepare_folder(problem, folder, root, settings, resume=resume, made=f"{root}.txt", fresh=fresh)
     if state.get("finished"):
         logger.info("%s is finished; nothing is left to do", folder / root)
         return Result.of(state)
@@ -172,27 +163,6 @@ def checkpoint_file(folder, root) -> Path:
     return Path(folder) / f"{root}.nautilus.h5"
 
 
-def _prepare(problem, folder, root, settings, resume) -> dict:
-    """Make the folder ready and say from where the run starts."""
-    request = make_request(problem, settings)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        state = read_state(folder, root) if resume else {}
-        if state:
-            check_same_request(state, request, folder / root)
-            if not (folder / f"{root}.txt").is_file():
-                state["finished"] = False
-        else:
-            remove_stale(folder, root)
-            checkpoint_file(folder, root).unlink(missing_ok=True)
-            state = request | {"n_nan": 0, "n_like": 0, "wall_s": 0.0}
-        write_paramnames(folder, root, problem)
-        write_text(state_file(folder, root), json.dumps(state, indent=1) + "\n")
-    except OSError as error:
-        raise InputError(f"cannot write into {folder} ({error.strerror}); give another output folder") from error
-    return state
-
-
 class _Run:
     """One run: nautilus in turns of a second, the bookkeeping in between."""
 
@@ -202,25 +172,20 @@ class _Run:
         self.n_workers = 1 if workers is None else workers.size
         helped = workers is not None and workers.payload is not None
         self._evaluate = workers.loglikelihoods if helped else problem.loglikelihoods
-        self.n_nan, self.n_zero, self.n_good = state["n_nan"], 0, 0
+        self.n_nan, self.n_evaluated, self.n_good = state["n_nan"], 0, 0
 
     def likelihood(self, theta):
         """Ln L (n,), -inf where it is zero, and the derived parameters one by one, as nautilus wants its blobs."""
         values, derived = self._evaluate(theta)
         if np.isposinf(values).any():
-            row = theta[np.flatnonzero(np.isposinf(values))[0]]
-            named = ", ".join(f"{name} {x:g}" for name, x in zip(self.problem.names, row))
-            raise InputError(f"the log-likelihood is +inf at {named}; it must be finite, or -inf for impossible")
+            refuse_infinite(self.problem.names, theta[np.isposinf(values).argmax()])
         nan = np.isnan(values)
         self.n_nan += int(nan.sum())
         values = np.where(nan, -np.inf, values)
         self.n_good += int(np.isfinite(values).sum())
-        self.n_zero += len(values)
-        if not self.n_good and self.n_zero >= MAX_FRUITLESS_DRAWS:
-            raise InputError(
-                f"the likelihood is zero or NaN at all of the first {self.n_zero} points drawn from the prior "
-                f"({self.n_nan} NaN); check data and prior ranges"
-            )
+        self.n_evaluated += len(values)
+        if not self.n_good and self.n_evaluated >= MAX_FRUITLESS_DRAWS:
+            refuse_fruitless(self.n_evaluated, self.n_nan)
         return values, *derived.T
 
     def prior(self, cubes):
@@ -278,7 +243,7 @@ class _Run:
         finally:
             part.unlink(missing_ok=True)
         figures = {"n_like": int(self.sampler.n_like), "n_nan": self.n_nan, "wall_s": self._wall()}
-        write_text(state_file(self.folder, self.root), json.dumps(self.state | figures, indent=1) + "\n")
+        write_state(self.folder, self.root, self.state | figures)
 
     def _progress(self) -> Progress:
         sampler = self.sampler
@@ -322,7 +287,7 @@ class _Run:
         }
         write_weighted(self.folder, self.root, rows, self.settings.seed)
         state = self.state | figures
-        write_text(state_file(self.folder, self.root), json.dumps(state, indent=1) + "\n")
+        write_state(self.folder, self.root, state)
         with suppress(OSError):
             checkpoint_file(self.folder, self.root).unlink(missing_ok=True)
         if self.n_nan:

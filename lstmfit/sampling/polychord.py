@@ -1,6 +1,5 @@
 """PolyChord asked to run: settings, checks, what is in the folder. The run itself is in `polychord_run`."""
 
-import json
 import logging
 import math
 import os
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from lstmfit.errors import InputError
-from lstmfit.files import write_text, writing_into
+from lstmfit.files import writing_into
 from lstmfit.sampling.libraries import MAX_PATH_BYTES, load_library
 from lstmfit.sampling.polychord_run import Run
 from lstmfit.sampling.result import Progress, Result
@@ -24,8 +23,8 @@ from lstmfit.sampling.state import (
     read_state,
     remove_stale,
     restore_resume_file,
-    state_file,
     write_paramnames,
+    write_state,
 )
 
 LONGEST_SUFFIX = "/clusters/_phys_live_10000.txt_temp"
@@ -286,7 +285,7 @@ def _prepare(problem, folder, root, settings, resume, parallel) -> dict:
             state = fresh
             remove_stale(folder, root)
         write_paramnames(folder, root, problem)
-        write_text(state_file(folder, root), json.dumps(state, indent=1) + "\n")
+        write_state(folder, root, state)
     except OSError as error:
         raise InputError(f"cannot write into {folder} ({error.strerror}); give another output folder") from error
     return state

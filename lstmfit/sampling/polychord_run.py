@@ -9,7 +9,6 @@ lies in the folder is whole at any moment, because PolyChord renames its resume 
 import contextlib
 import dataclasses
 import errno
-import json
 import logging
 import math
 import os
@@ -21,8 +20,8 @@ from pathlib import Path
 import numpy as np
 
 from lstmfit.errors import InputError
-from lstmfit.files import write_text
 from lstmfit.sampling.libraries import load_library
+from lstmfit.sampling.refusals import MAX_FRUITLESS_DRAWS, refuse_fruitless, refuse_infinite
 from lstmfit.sampling.result import Progress, Result
 from lstmfit.sampling.state import (
     KEPT,
@@ -30,15 +29,13 @@ from lstmfit.sampling.state import (
     keep_resume_file,
     read_resume_header,
     restore_resume_file,
-    state_file,
+    write_state,
 )
 
 # PolyChord accepts a point only ABOVE the contour, so on a plateau (likelihood flat, or saturated at its maximum) it
 # would search for ever. A slope along the first axis of the unit cube, this steep relative to 1 + |lnL|, orders the
 # points of a plateau, as nested sampling needs; it is too small to matter and large enough to survive 16 digits.
 TIE_BREAK = 1e-8
-# Draws from the prior without one acceptable likelihood before the run is called hopeless.
-MAX_FRUITLESS_DRAWS = 10_000
 TICK_S = 0.1
 STATE_INTERVAL_S = 2.0
 PROGRESS_INTERVAL_S = 1.0
@@ -86,8 +83,7 @@ class Run:
         """Account for a log-likelihood that is no number above logzero; return what PolyChord is told."""
         counts = self.counts
         if value == math.inf:
-            named = ", ".join(f"{name} {x:g}" for name, x in zip(self.problem.names, theta))
-            raise InputError(f"the log-likelihood is +inf at {named}; it must be finite, or -inf for impossible")
+            refuse_infinite(self.problem.names, theta)
         counts[1] += 1
         if value != value:
             counts[2] += 1
@@ -95,10 +91,7 @@ class Run:
         if counts[0] - counts[1] < n_prior and "resumed_from" not in self.state:
             counts[3] += 1
         if counts[0] == counts[1] >= MAX_FRUITLESS_DRAWS:
-            raise InputError(
-                f"the likelihood is zero or NaN at all of the first {counts[0]} points drawn from the prior "
-                f"({counts[2]} NaN); check data and prior ranges"
-            )
+            refuse_fruitless(counts[0], counts[2])
         return self.settings.logzero
 
     def callbacks(self):
@@ -270,7 +263,7 @@ class Run:
     def _save(self, **more):
         """Write the state; a resumed run keeps the total of what was spent, lost calls included."""
         state = {key: value for key, value in self.state.items() if key != "resumed_from"}
-        write_text(state_file(self.folder, self.root), json.dumps(state | self._figures() | more, indent=1) + "\n")
+        write_state(self.folder, self.root, state | self._figures() | more)
 
     def _progress(self) -> Progress:
         figures = self._figures()

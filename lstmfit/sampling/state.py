@@ -14,6 +14,8 @@ KEPT = ".resume.kept"
 STALE_SUFFIXES = (
     ".resume",
     KEPT,
+    ".nautilus.h5",
+    ".blackjax.npz",
     ".state.json",
     ".stats",
     ".txt",
@@ -39,6 +41,59 @@ def read_state(folder, root) -> dict:
         return {}
     except ValueError as error:
         raise InputError(f"{state_file(folder, root)} cannot be read ({error}); start anew with --force") from error
+
+
+def write_state(folder, root, state: dict) -> None:
+    """Replace `state_file`."""
+    write_text(state_file(folder, root), json.dumps(state, indent=1) + "\n")
+
+
+def prepare_folder(problem, folder, root, settings, *, resume: bool, made: str, fresh: dict) -> dict:
+    """Make a folder ready for a sampler that runs in one process, and say from where it starts.
+
+    Parameters
+    ----------
+    problem : lstmfit.problem.Problem
+        What is sampled.
+    folder : pathlib.Path
+        Output folder; made if missing.
+    root : str
+        First part of the files' names.
+    settings : object
+        Dataclass of the sampler's settings.
+    resume : bool
+        Go on with the run that is there, if there is one.
+    made : str
+        File that a finished run has; without it the run is not finished, whatever its state says.
+    fresh : dict
+        State of a run that has not begun.
+
+    Returns
+    -------
+    dict
+        The state.
+
+    Raises
+    ------
+    InputError
+        The folder cannot be written, or holds a run that was asked for something else.
+    """
+    request = make_request(problem, settings)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        state = read_state(folder, root) if resume else {}
+        if state:
+            check_same_request(state, request, folder / root)
+            if not (folder / made).is_file():
+                state["finished"] = False
+        else:
+            remove_stale(folder, root)
+            state = request | fresh
+        write_paramnames(folder, root, problem)
+        write_state(folder, root, state)
+    except OSError as error:
+        raise InputError(f"cannot write into {folder} ({error.strerror}); give another output folder") from error
+    return state
 
 
 def write_paramnames(folder, root, problem) -> None:
