@@ -22,7 +22,6 @@ from lstmfit import config as run_file
 from lstmfit.analysis.bias import measure_bias
 from lstmfit.analysis.chains import read_run
 from lstmfit.analysis.coverage import judge, summarise
-from lstmfit.analysis.truth import _load
 from lstmfit.datasets.spectrum import read_written_spectrum
 from lstmfit.driver import load_problem, resolve
 from lstmfit.errors import InputError
@@ -32,7 +31,7 @@ from lstmfit.mpi import under_mpirun
 from lstmfit.problem import build
 from lstmfit.sampling.libraries import load_library
 from lstmfit.sampling.samplers import make_sampler
-from lstmfit.simulators.protocol import SimulationError
+from lstmfit.simulators import SimulationError, load_once
 from lstmfit.workers import cores, death_as, worker_pool
 
 BEGUN = {"lock", "mocks", "run.yaml", "channels.csv"}
@@ -139,7 +138,7 @@ def _plan(source, folder: Path, seed: int, points: int):
     content["resolved"].pop("created")
     content.pop("output", None)
     plan = json.loads(json.dumps({"run": content, "seed": seed, "points": points, "simulator": _simulator(problem)}))
-    _load(plan["simulator"])
+    load_once(plan["simulator"])
     there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
     if "plan.json" not in there and there - BEGUN:
         raise InputError(f"{folder} holds files that are not of a calibration; choose another folder with -o")
@@ -202,7 +201,7 @@ def _fit_mock(folder: str, seed: int, points: int, i: int) -> int:
     template = build(config, read_written_spectrum(folder / "channels.csv"))
     theta = _draw_theta(template, rng)
     try:
-        spectrum, options = draw_mock(config, template, _load(plan["simulator"]), theta, rng)
+        spectrum, options = draw_mock(config, template, load_once(plan["simulator"]), theta, rng)
     except SimulationError as error:
         write_text(_mock_file(folder, i), json.dumps({"failed": str(error), "theta": theta.tolist()}))
         return i

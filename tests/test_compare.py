@@ -11,9 +11,10 @@ import pytest
 from anesthetic import MCMCSamples, NestedSamples
 from anesthetic.examples.perfect_ns import gaussian
 
-from lstmfit.analysis.chain_files import Chain, find_root, read_chain, take_log10
+from lstmfit.analysis.chains import anesthetic_seed
 from lstmfit.analysis.compare import align, compare, ks_distance, ks_probability
 from lstmfit.analysis.divergence import gaussian_divergence
+from lstmfit.analysis.foreign_chains import Chain, find_root, read_chain, take_log10
 from lstmfit.errors import InputError
 
 DATA = Path(__file__).parent / "data"
@@ -39,8 +40,8 @@ def write_polychord(root, x, logL, names=NAMES):
 
 def polychord_run(rng, tmp_path, name, names=NAMES, **kwargs):
     """A nested-sampling run over a uniform ball with a Gaussian likelihood, from anesthetic's own generator."""
-    np.random.seed(int(rng.integers(2**31)))  # noqa: NPY002 (anesthetic draws from the global state)
-    ns = gaussian(200, ndims=2, **kwargs)
+    with anesthetic_seed(int(rng.integers(2**31))):
+        ns = gaussian(200, ndims=2, **kwargs)
     columns = [c for c in ns.columns.get_level_values(0) if c not in ("logL", "logL_birth", "nlive")]
     x = ns[columns].to_numpy()
     root = tmp_path / name / "test"

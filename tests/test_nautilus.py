@@ -18,7 +18,8 @@ from test_driver import THETA, small_run
 from lstmfit import config as run_file
 from lstmfit.analysis.bias import measure_bias
 from lstmfit.analysis.chains import evidence, read_run, read_samples
-from lstmfit.analysis.compare import align, compare, read_chain
+from lstmfit.analysis.compare import align, compare
+from lstmfit.analysis.foreign_chains import read_chain
 from lstmfit.analysis.report import write_report
 from lstmfit.driver import fit, load_problem
 from lstmfit.errors import InputError

@@ -62,7 +62,7 @@ class Run:
 
 
 @contextlib.contextmanager
-def _anesthetic_seed(seed: int):
+def anesthetic_seed(seed: int):
     """Make anesthetic's draws of the prior volumes reproducible: it knows only NumPy's global state."""
     state = np.random.get_state()  # noqa: NPY002
     np.random.seed(seed)  # noqa: NPY002
@@ -111,7 +111,7 @@ def evidence(samples, n_draws: int, seed: int = 0) -> tuple[float | None, float 
     """
     if not hasattr(samples, "logZ"):
         return samples.attrs.get("evidence", (None, None))
-    with _anesthetic_seed(seed):
+    with anesthetic_seed(seed):
         draws = np.asarray(samples.logZ(n_draws), dtype=float)
     return float(draws.mean()), float(draws.std())
 
@@ -180,7 +180,7 @@ def summarise(run: Run, facts: dict, n_draws: int = 1000) -> dict:
 
 
 def _from_births(samples, n_draws):
-    with _anesthetic_seed(0):
+    with anesthetic_seed(0):
         draws = samples.stats(nsamples=n_draws)
     return {
         "logZ": float(draws["logZ"].mean()),

@@ -2,13 +2,11 @@
 
 import numpy as np
 
-from lstmfit.analysis.chain_files import Chain, parameter_names, read_chain, take_log10
 from lstmfit.analysis.chains import evidence
 from lstmfit.analysis.divergence import gaussian_divergence, nearest_neighbour_divergence, with_error
+from lstmfit.analysis.foreign_chains import Chain, parameter_names, take_log10
 from lstmfit.analysis.reweight import choose_points, effective_size
 from lstmfit.errors import InputError, did_you_mean
-
-__all__ = ["Chain", "align", "compare", "ks_distance", "ks_probability", "read_chain"]
 
 MOST_NEIGHBOURS = 4000
 """Equal-weight samples that the nearest-neighbour estimate uses: more cost time and gain little."""

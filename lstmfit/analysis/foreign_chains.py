@@ -188,6 +188,6 @@ def take_log10(samples, names):
 
 
 def parameter_names(samples) -> list[str]:
-    """Parameter columns of a chain: no bookkeeping, no numbers in place of names, nothing constant."""
+    """Parameter columns of a chain: no bookkeeping, no numbers in place of names."""
     names = [c[0] if isinstance(c, tuple) else c for c in samples.columns]
     return [n for n in names if isinstance(n, str) and n not in BOOKKEEPING and not n.startswith(BEGINNINGS)]

@@ -11,7 +11,7 @@ parts is needed. Where points are born in batches (BlackJAX), those of a batch a
 ranks repel each other a little, which makes p a little too large.
 """
 
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def insertion_ranks(death: np.ndarray, birth: np.ndarray) -> tuple[np.ndarray, n
     ranks, sizes, i = [], [], 0
     while i < len(order):
         contour = birth[order[i]]
-        del live[: np.searchsorted(live, contour, side="right") if np.isfinite(contour) else 0]
+        del live[: bisect_right(live, contour)]
         first = i
         while i < len(order) and birth[order[i]] == contour:
             insort(live, death[order[i]])

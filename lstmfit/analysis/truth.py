@@ -10,9 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lstmfit.errors import InputError
 from lstmfit.files import replacing
-from lstmfit.simulators.protocol import SimulationError
+from lstmfit.simulators import SimulationError, load_once
 from lstmfit.workers import cores, death_as, process_pool
 
 log = logging.getLogger(__name__)
@@ -40,7 +39,7 @@ class TruthCache:
 
     def __init__(self, path, simulator: str):
         self.path, self.simulator = Path(path), simulator
-        self._model = _load(simulator)
+        self._model = load_once(simulator)
         self._meta = {
             "simulator": simulator,
             "version": str(self._model.version),
@@ -136,26 +135,9 @@ def cache_path(folder, simulator: str) -> Path:
     return Path(folder) / f"chain_truth_{re.sub(r'[^A-Za-z0-9.]+', '_', simulator)}.npz"
 
 
-_loaded = {}
-
-
-def _load(simulator):
-    """Load a simulator once a process."""
-    if simulator not in _loaded:
-        from lstmfit.simulators import load
-
-        try:
-            _loaded[simulator] = load(simulator)
-        except ImportError as error:
-            raise InputError(
-                f"the simulator {simulator} is not installed ({error}); type: pip install 'lstmfit[simulate]'"
-            ) from error
-    return _loaded[simulator]
-
-
 def _run(simulator, points):
     """Simulate points in whatever process; a failure is an outcome too, as in `lstmfit.simulators.tasks`."""
-    model, results = _load(simulator), []
+    model, results = load_once(simulator), []
     for theta in points:
         try:
             history = model(np.array(theta))

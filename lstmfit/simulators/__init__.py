@@ -1,11 +1,12 @@
 """Simulators of the global 21-cm signal: the truth that emulators are trained on and judged against."""
 
+import functools
 import importlib
 
 from lstmfit.errors import InputError, did_you_mean
 from lstmfit.simulators.protocol import History, SimulationError, Simulator
 
-__all__ = ["SIMULATORS", "History", "SimulationError", "Simulator", "load"]
+__all__ = ["SIMULATORS", "History", "SimulationError", "Simulator", "load", "load_once"]
 
 SIMULATORS = {"echo21": "lstmfit.simulators.echo21:Echo21"}
 """Simulators by name: where the class is. It is imported when it is asked for."""
@@ -53,3 +54,20 @@ def load(name: str) -> Simulator:
         lacks = ", ".join(missing) or "__call__"
         raise InputError(f"simulator {name!r} lacks {lacks}; see lstmfit.simulators.Simulator for what is needed")
     return simulator
+
+
+@functools.cache
+def load_once(name: str) -> Simulator:
+    """As `load`, but a process keeps what it has built.
+
+    Raises
+    ------
+    InputError
+        As `load`, or a package that the simulator needs is not installed.
+    """
+    try:
+        return load(name)
+    except ImportError as error:
+        raise InputError(
+            f"the simulator {name} is not installed ({error}); type: pip install 'lstmfit[simulate]'"
+        ) from error

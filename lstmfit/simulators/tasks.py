@@ -5,8 +5,7 @@ from concurrent import futures
 
 import numpy as np
 
-from lstmfit.simulators import load
-from lstmfit.simulators.protocol import SimulationError
+from lstmfit.simulators import SimulationError, load_once
 from lstmfit.simulators.rows import Rows
 
 _TASK_SECONDS = 0.5
@@ -54,15 +53,10 @@ def _better_size(size: int, seconds_per_row: float) -> int:
     return int(np.clip(_TASK_SECONDS / max(seconds_per_row, 1e-9), 1, min(2 * size, _TASK_ROWS)))
 
 
-_loaded = {}
-
-
 def _run(simulator: str, thetas: np.ndarray):
     """Simulate a few rows, in whatever process; a failure is an outcome too."""
     started = time.perf_counter()
-    if simulator not in _loaded:
-        _loaded[simulator] = load(simulator)
-    model = _loaded[simulator]
+    model = load_once(simulator)
     outcomes = []
     for theta in thetas:
         try:
