@@ -12,6 +12,7 @@ from typing import Annotated, Optional
 import typer
 
 from lstmfit._version import __version__
+from lstmfit.console import ProgressLine, duration, print_table, with_error, write_json
 from lstmfit.errors import InputError
 
 app = typer.Typer(
@@ -60,76 +61,7 @@ def _global(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ):
-    pass
-
-
-def _write_json(content: dict, target: str | None):
-    if target is None:
-        return
-    text = json.dumps(content, indent=2) + "\n"
-    if target == "-":
-        typer.echo(text, nl=False)
-    else:
-        from lstmfit.files import write_text
-
-        write_text(target, text)
-
-
-def _table(columns, rows, title=None):
-    """Print a table to stdout."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left")
-    for row in rows:
-        table.add_row(*map(str, row))
-    Console().print(table)
-
-
-class _ProgressLine:
-    """A sampler's progress on one live line of the terminal, or now and then in a log."""
-
-    def __init__(self, every_s: float = 15.0):
-        from rich.console import Console
-
-        self._console = Console(stderr=True)
-        self._status, self._every, self._next = None, every_s, every_s
-        if self._console.is_terminal:
-            self._status = self._console.status("starting")
-            self._status.start()
-
-    def __call__(self, progress):
-        text = progress_text(progress)
-        if self._status is not None:
-            self._status.update(text)
-        elif progress.elapsed >= self._next:
-            self._next = progress.elapsed + self._every
-            self._console.print(text, highlight=False, soft_wrap=True)
-
-    def close(self):
-        if self._status is not None:
-            self._status.stop()
-
-
-def progress_text(p) -> str:
-    """One line of `lstmfit.sampling.result.Progress`."""
-    rate = p.n_like / p.elapsed if p.elapsed > 0 else 0.0
-    error = f" ± {p.logZ_err:.2f}" if p.logZ_err == p.logZ_err else ""
-    evidence = f"logZ {p.logZ:.2f}{error}" if p.logZ == p.logZ else "live points"
-    left = "" if p.remaining is None else f"   about {_duration(p.remaining)} left"
-    stage = p.stage or f"dead {p.n_dead:,}"
-    return f"{stage}   {evidence}   calls {p.n_like:,} ({rate:,.0f}/s)   {_duration(p.elapsed)}{left}"
-
-
-def _duration(seconds: float) -> str:
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+    """Take the options that stand before a command."""
 
 
 RESUME_STATUS = 75
@@ -184,7 +116,7 @@ def fit(
     from lstmfit.sampling import mpi
 
     first = mpi.rank() == 0
-    line = _ProgressLine() if first else None
+    line = ProgressLine() if first else None
     try:
         with _stopping_to_resume(_seconds(time_limit)):
             folder = run_fit(run, output, jobs=jobs, resume=resume, force=force, progress=line)
@@ -195,7 +127,10 @@ def fit(
         _show_summary(folder)
 
 
-SUSPICIOUS = ": the points were not drawn uniformly inside their contours; raise num_repeats, see docs/sampling.md"
+SUSPICIOUS = (
+    ": the points were not drawn uniformly inside their contours; raise num_repeats (blackjax: num_inner_steps), "
+    "see docs/sampling.md"
+)
 
 
 def _show_summary(folder):
@@ -207,10 +142,10 @@ def _show_summary(folder):
         truth = "" if p["truth"] is None else f"{p['truth']:.4g}"
         label = f"log10 {name}" if p.get("log10") else name
         rows.append((label, f"{p['mean']:.4g}", f"{p['std']:.2g}", f"{p['lo68']:.4g}", f"{p['hi68']:.4g}", truth))
-    _table(("parameter", "mean", "std", "68 % from", "to", "truth"), rows)
+    print_table(("parameter", "mean", "std", "68 % from", "to", "truth"), rows)
     typer.echo(
         f"logZ {summary['logZ']:.2f} ± {summary['logZ_err']:.2f}   D_KL {summary['D_KL']:.2f} nat   "
-        f"{summary['n_like']:,} calls in {_duration(summary['wall_s'])}   {folder}"
+        f"{summary['n_like']:,} calls in {duration(summary['wall_s'])}   {folder}"
     )
     p = summary["insertion_p"]
     if p is not None:
@@ -255,7 +190,7 @@ def bias(
             result = measure_bias(done, truth, n, jobs=jobs, seed=seed, progress=progress)
         write_bias(folder, result)
     _show_bias(result)
-    _write_json(result, json_file)
+    write_json(result, json_file)
 
 
 @contextlib.contextmanager
@@ -278,7 +213,7 @@ def _show_bias(result):
     for name, p in result["parameters"].items():
         true_bias = "" if p["true_bias"] is None else f"{p['true_bias']:.2f}"
         rows.append((name, f"{p['shift']:+.3f}", f"{p['bias_err']:.3f}", f"{p['std_ratio']:.3f}", true_bias))
-    _table(("parameter", "emulated - true (sigma)", "±", "width ratio", "true bias"), rows)
+    print_table(("parameter", "emulated - true (sigma)", "±", "width ratio", "true bias"), rows)
     for line in bias_lines(result):
         typer.echo(line)
 
@@ -293,8 +228,9 @@ def compare(
     json_file: Json = None,
 ):
     """Compare two posteriors: any chains that anesthetic reads, parameters matched by name."""
-    from lstmfit.analysis.compare import align, read_chain
+    from lstmfit.analysis.compare import align
     from lstmfit.analysis.compare import compare as compare_chains
+    from lstmfit.analysis.foreign_chains import read_chain
 
     one, two, names = align(read_chain(a), read_chain(b), [n for n in log10.split(",") if n])
     result = compare_chains(one.samples, two.samples, names, seed)
@@ -315,7 +251,7 @@ def compare(
         )
         for name, p in result["parameters"].items()
     ]
-    _table(("", "A", "B", "bias", "diff", "KS", "p", "width"), rows)
+    print_table(("", "A", "B", "bias", "diff", "KS", "p", "width"), rows)
     worst = max(result["parameters"], key=lambda name: result["parameters"][name]["bias"])
     typer.echo(
         f"bias |mean A - mean B| / std B: {result['mean_bias']:.2f} on average, at most "
@@ -323,22 +259,16 @@ def compare(
     )
     for ending, what in (("", "D_KL(B || A)"), ("_reverse", "D_KL(A || B)")):
         parts = [
-            f"{name} {_with_error(result[key + ending], result[key + ending + '_err'])}"
+            f"{name} {with_error(result[key + ending], result[key + ending + '_err'])}"
             for name, key in (("Gaussian", "D_KL_gaussian"), ("nearest neighbours", "D_KL"))
         ]
         typer.echo(f"{what} [nat]: {', '.join(parts)}")
     for label in "ab":
-        logz = _with_error(result[f"logZ_{label}"], result[f"logZ_{label}_err"], 2)
+        logz = with_error(result[f"logZ_{label}"], result[f"logZ_{label}_err"], 2)
         size = f"{result[f'n_{label}']:,} rows worth {result[f'ess_{label}']:,.0f}"
         typer.echo(f"{label.upper()}: logZ {logz}, {size}")
-    typer.echo(f"logZ of B minus logZ of A: {_with_error(result['dlogZ'], result['dlogZ_err'], 2)}")
-    _write_json(result, json_file)
-
-
-def _with_error(value, error, digits=3):
-    if value is None:
-        return "unknown"
-    return f"{value:.{digits}f}" if error is None else f"{value:.{digits}f} ± {error:.{digits}f}"
+    typer.echo(f"logZ of B minus logZ of A: {with_error(result['dlogZ'], result['dlogZ_err'], 2)}")
+    write_json(result, json_file)
 
 
 @app.command()
@@ -370,12 +300,12 @@ def calibrate(
         )
         for name, p in result["parameters"].items()
     ]
-    _table(("coverage of", *(f"{level} %" for level in levels), "ranks p", "mean z", "std z"), rows)
+    print_table(("coverage of", *(f"{level} %" for level in levels), "ranks p", "mean z", "std z"), rows)
     p = next(iter(result["parameters"].values()))
     bands = (f"{p[f'coverage_{level}_low']:.2f} to {p[f'coverage_{level}_high']:.2f}" for level in levels)
     typer.echo(f"19 calibrated fits in 20 cover {', '.join(bands)}")
     if "chi2" in result:
-        typer.echo(f"chi-square of the truth over its expectation: {_with_error(*result['chi2'].values(), 2)}")
+        typer.echo(f"chi-square of the truth over its expectation: {with_error(*result['chi2'].values(), 2)}")
     if "emulation" in result:
         e = result["emulation"]
         typer.echo(
@@ -384,7 +314,7 @@ def calibrate(
             f"trusted {100 * e['trusted']:.0f} %"
         )
     typer.echo(f"{result['n']} mocks fitted, {result['n_failed']} failed   {output}")
-    _write_json(result, json_file)
+    write_json(result, json_file)
 
 
 @app.command()
@@ -412,10 +342,11 @@ def check(
     verdict, shifts = report.get("verdict"), report.get("shifts", {})
     shown = {k: v for k, v in report.items() if k not in ("verdict", "shifts") and v is not None}
     shown |= {f"mean shift of {name} (sigma)": v for name, v in shifts.items()}
-    _table(("check", ""), [(k.replace("_", " "), f"{v:.4g}" if isinstance(v, float) else v) for k, v in shown.items()])
+    rows = [(k.replace("_", " "), f"{v:.4g}" if isinstance(v, float) else v) for k, v in shown.items()]
+    print_table(("check", ""), rows)
     if verdict is not None:
         typer.echo(f"emulator: {verdict}")
-    _write_json(report, json_file)
+    write_json(report, json_file)
 
 
 @app.command()
@@ -521,7 +452,7 @@ def _training_bar(total):
 
 def _show_errors(errors):
     rows = [(key.replace("_", " "), f"{value:.4g}") for key, value in errors.items()]
-    _table(("error", ""), rows)
+    print_table(("error", ""), rows)
 
 
 @app.command()
@@ -549,7 +480,7 @@ def evaluate(
         from lstmfit.analysis.evaluation import errors_picture
 
         errors_picture(loaded, data, picture)
-    _write_json(errors, json_file)
+    write_json(errors, json_file)
 
 
 @app.command()
@@ -567,8 +498,8 @@ def emulators(json_file: Json = None):
         outputs = ", ".join((*a.histories, *a.scalars))
         rows.append((name, f"{test.get('mean_percent', float('nan')):.3f} %", network, outputs, names))
         content[name] = {"file": str(path), "network": network, "outputs": outputs, "parameters": names, "test": test}
-    _table(("name", "mean error", "network", "outputs", "parameters"), rows)
-    _write_json(content, json_file)
+    print_table(("name", "mean error", "network", "outputs", "parameters"), rows)
+    write_json(content, json_file)
 
 
 @data_app.command("list")
@@ -576,7 +507,7 @@ def data_list():
     """List the public data sets that `fetch` knows."""
     from lstmfit.datasets.public import PUBLIC
 
-    _table(("name", "what", "where"), [(name, item.what, item.url) for name, item in PUBLIC.items()])
+    print_table(("name", "what", "where"), [(name, item.what, item.url) for name, item in PUBLIC.items()])
 
 
 @data_app.command("fetch")
@@ -605,8 +536,8 @@ def bench(
         (name, r["engine"], _number(r["single_ms"], 3), _number(r["batched_us"], 1), r["threads"])
         for name, r in results.items()
     ]
-    _table(("network", "engine", "single [ms]", "batched [us a signal]", "threads"), rows)
-    _write_json(results, json_file)
+    print_table(("network", "engine", "single [ms]", "batched [us a signal]", "threads"), rows)
+    write_json(results, json_file)
 
 
 def _number(value, digits):
@@ -624,4 +555,4 @@ def doctor(
         from lstmfit.sampling.build import install_polychord as install
 
         typer.echo(install(log=typer.echo))
-    _table(("part", "found", "to mend"), examine())
+    print_table(("part", "found", "to mend"), examine())

@@ -16,7 +16,7 @@ from lstmfit._version import __version__
 from lstmfit.config import RunConfig
 from lstmfit.datasets.spectrum import read_written_spectrum
 from lstmfit.errors import InputError
-from lstmfit.files import writing_into
+from lstmfit.files import locked, writing_into
 from lstmfit.problem import Problem, build
 from lstmfit.sampling import mpi
 from lstmfit.sampling.result import Result
@@ -109,28 +109,24 @@ def _output(config, source, output) -> Path:
 @contextlib.contextmanager
 def _locked(folder):
     """Hold the folder, so that a second run in it is refused; the lock goes with the process, however it ends."""
-    import fcntl
-
     target = folder
     made = []
     while not target.exists():
         made.append(target)
         target = target.parent
+    stack = contextlib.ExitStack()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
+        held = f"another run is at work in {folder}; wait for it or choose another with -o"
+        stack.enter_context(locked(folder, held))
     except OSError as error:
         raise InputError(f"cannot write into {folder}: {error.strerror}; choose another folder with -o") from None
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another run is at work in {folder}; wait for it or choose another with -o") from None
-        if not os.access(folder, os.W_OK):
-            raise InputError(f"cannot write into {folder}: no permission; choose another folder with -o")
-        yield
+        with stack:
+            if not os.access(folder, os.W_OK):
+                raise InputError(f"cannot write into {folder}: no permission; choose another folder with -o")
+            yield
     finally:
-        os.close(descriptor)
         # Bad input leaves nothing behind, not even an empty folder.
         for path in made:
             with contextlib.suppress(OSError):

@@ -49,12 +49,12 @@ def sha256(path) -> str:
 
 @contextlib.contextmanager
 def locked(path, message: str):
-    """Hold a lock file, made if it is not there; the lock goes with the process, however that ends.
+    """Hold a folder, or a lock file that is made if it is not there; the lock goes with the process, however it ends.
 
     Parameters
     ----------
     path : path
-        The lock file, in a folder that exists.
+        A folder, or a file in a folder that exists.
     message : str
         What to say where another process holds it.
 
@@ -65,12 +65,15 @@ def locked(path, message: str):
     """
     import fcntl
 
-    with Path(path).open("w") as file:
+    descriptor = os.open(path, os.O_RDONLY if Path(path).is_dir() else os.O_WRONLY | os.O_CREAT)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise InputError(message) from None
         yield
+    finally:
+        os.close(descriptor)
 
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)

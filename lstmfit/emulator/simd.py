@@ -3,6 +3,9 @@
 LLVM does not keep the sums of such a product in registers by itself (numba's arrays may alias), which costs a factor
 of four here, and it makes half-width code of the cell with five divisions. So the inner loops are written in LLVM's
 own vector types; they compile to whatever width the machine has.
+
+numba's cache knows the file of the function that it compiled, not this one: after a change here touch
+`numba_engine.py`.
 """
 
 import llvmlite.binding as llvm
@@ -183,7 +186,7 @@ def _sigmoid(builder, x):
 
 
 def _elementwise(body, n_arrays):
-    """Intrinsic f(array, at, array, at, ..., n) that runs `body(builder, pointers, indices)` on every vector of n."""
+    """Code of an intrinsic f(array, at, array, at, ..., n): `body(builder, pointers, indices, n)` for every vector."""
 
     def codegen(context, builder, sig, args):
         pointers = [_data(context, builder, sig, args, 2 * i) for i in range(n_arrays)]

@@ -29,7 +29,9 @@ class Recipe:
     batch : int
         Signals in a step.
     learning_rate : float
-        Peak rate of Muon; vectors (biases) go by Adam at `adam_ratio` times this.
+        Peak rate of Muon, for the matrices.
+    adam_ratio : float
+        Rate of Adam, for the vectors (biases), over that of Muon.
     weight_decay : float
         Fraction by which Muon's matrices shrink per unit of learning rate.
     warm_up : int

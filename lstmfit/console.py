@@ -1,0 +1,85 @@
+"""What commands write to the terminal: tables, figures as JSON, a fit's progress."""
+
+import json
+
+import typer
+
+
+def write_json(content: dict, target: str | None) -> None:
+    """Write figures to a file, to stdout for ``-``, nowhere for None."""
+    if target is None:
+        return
+    text = json.dumps(content, indent=2) + "\n"
+    if target == "-":
+        typer.echo(text, nl=False)
+    else:
+        from lstmfit.files import write_text
+
+        write_text(target, text)
+
+
+def print_table(columns, rows, title=None):
+    """Print a table to stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*map(str, row))
+    Console().print(table)
+
+
+class ProgressLine:
+    """A sampler's progress on one live line of the terminal, or now and then in a log."""
+
+    def __init__(self, every_s: float = 15.0):
+        from rich.console import Console
+
+        self._console = Console(stderr=True)
+        self._status, self._every, self._next = None, every_s, every_s
+        if self._console.is_terminal:
+            self._status = self._console.status("starting")
+            self._status.start()
+
+    def __call__(self, progress):
+        """Take a `lstmfit.sampling.result.Progress`."""
+        text = progress_text(progress)
+        if self._status is not None:
+            self._status.update(text)
+        elif progress.elapsed >= self._next:
+            self._next = progress.elapsed + self._every
+            self._console.print(text, highlight=False, soft_wrap=True)
+
+    def close(self):
+        """Leave the line."""
+        if self._status is not None:
+            self._status.stop()
+
+
+def progress_text(p) -> str:
+    """One line of `lstmfit.sampling.result.Progress`."""
+    rate = p.n_like / p.elapsed if p.elapsed > 0 else 0.0
+    error = f" ± {p.logZ_err:.2f}" if p.logZ_err == p.logZ_err else ""
+    evidence = f"logZ {p.logZ:.2f}{error}" if p.logZ == p.logZ else "live points"
+    left = "" if p.remaining is None else f"   about {duration(p.remaining)} left"
+    stage = p.stage or f"dead {p.n_dead:,}"
+    return f"{stage}   {evidence}   calls {p.n_like:,} ({rate:,.0f}/s)   {duration(p.elapsed)}{left}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours, as a reader wants them."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def with_error(value, error, digits=3) -> str:
+    """Value and error where there are such."""
+    if value is None:
+        return "unknown"
+    return f"{value:.{digits}f}" if error is None else f"{value:.{digits}f} ± {error:.{digits}f}"
