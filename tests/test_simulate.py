@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lstmfit.errors import InputError
-from lstmfit.simulators import SimulationError, campaign, load, tasks
+from lstmfit.simulators import SimulationError, campaign, load, load_once
 from lstmfit.simulators.campaign import collect, simulate_set
 from lstmfit.simulators.design import draw
 
@@ -60,9 +60,10 @@ def toy(tmp_path, monkeypatch):
     monkeypatch.setenv("TOY_LOG", str(folder / "calls.log"))
     monkeypatch.setenv("PYTHONPATH", str(folder))
     monkeypatch.syspath_prepend(folder)
-    monkeypatch.setattr(tasks, "_loaded", {})
+    load_once.cache_clear()
     sys.modules.pop("toy_simulator", None)
     yield folder
+    load_once.cache_clear()
     sys.modules.pop("toy_simulator", None)
 
 
