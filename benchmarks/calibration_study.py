@@ -25,7 +25,7 @@ TOP = Path(__file__).resolve().parent.parent
 CAMPAIGNS = {"25mK": (25, False), "5mK": (5, False), "5mK_error": (5, True), "1mK": (1, False), "1mK_error": (1, True)}
 """Noise in mK, and whether the emulator's error covariance is in the likelihood. All share their mocks' parameters and
 noise draws, so that two of one noise are fits of the same data."""
-SMALL, USUAL = ("10d", "2d"), ("25d", "5d")
+SMALL, USUAL = ("10d", "5d"), ("25d", "5d")
 """Live points and repeats: of the campaigns, and what a fit has by default."""
 SHOWN = (50, 100, 400, 1000)
 
