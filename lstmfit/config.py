@@ -219,13 +219,18 @@ TimesD = Annotated[int | str, BeforeValidator(_resolve_d)]
 
 
 class PolyChordBlock(Block):
-    """Settings of PolyChord; 25d is 25 times the number of sampled parameters."""
+    """Settings of PolyChord; 25d is 25 times the number of sampled parameters.
+
+    Grades are set where there are parameters that leave the signal alone, see `lstmfit.sampling.samplers.settle`.
+    """
 
     nlive: TimesD = "25d"
     num_repeats: TimesD = "5d"
     precision_criterion: Positive = 1e-3
     seed: Integer = 0
     do_clustering: bool = False
+    grade_dims: list[Integer] | None = None
+    grade_frac: list[Positive] | None = None
 
 
 class NautilusBlock(Block):

@@ -20,7 +20,7 @@ from lstmfit.files import locked, writing_into
 from lstmfit.problem import Problem, build
 from lstmfit.sampling import mpi
 from lstmfit.sampling.result import Result
-from lstmfit.sampling.samplers import ROOT, Sampler, make_sampler
+from lstmfit.sampling.samplers import ROOT, Sampler, make_sampler, settle
 
 log = logging.getLogger(__name__)
 
@@ -179,8 +179,6 @@ def _clear(folder):
 
 def resolve(config: RunConfig, problem: Problem, folder) -> RunConfig:
     """The run file with every default in it, and what it was run with."""
-    settings = config.sampler.block.model_dump()
-    settings = {key: _times(value, len(problem.names)) for key, value in settings.items()}
     versions = {"lstmfit": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -190,7 +188,7 @@ def resolve(config: RunConfig, problem: Problem, folder) -> RunConfig:
     content["likelihood"] = content["likelihood"] | problem.options
     content |= {
         "params": problem.space.blocks(),
-        "sampler": {config.sampler.name: settings},
+        "sampler": {config.sampler.name: settle(config, problem)},
         "output": str(folder),
         "resolved": {
             "signal": problem.signal.name,
@@ -202,11 +200,6 @@ def resolve(config: RunConfig, problem: Problem, folder) -> RunConfig:
     if problem.truth:
         content["resolved"]["truth"] = problem.truth
     return run_file.validate(content, "resolved run")
-
-
-def _times(value, d):
-    """A setting with multiples of d, such as 25d, worked out."""
-    return int(value[:-1]) * d if isinstance(value, str) else value
 
 
 def _finish(folder: Path, sampler: Sampler, result: Result):

@@ -88,7 +88,7 @@ class Problem:
             *(space.latex[name] for name in space.derived_names),
         )
         self._nothing = (float("nan"),) * len(self.derived_names)
-        self.n_signal = sum(p.name in self.names for p in self.signal.parameters)
+        self._last = None, None
 
     def signal_parameters(self, theta: np.ndarray) -> np.ndarray:
         """All of the signal's parameters (n_params,) from the sampled ones (n,); overwritten by the next call."""
@@ -119,7 +119,15 @@ class Problem:
         full = self.space.fill(theta)
         if full is None:
             return -np.inf, self._nothing
-        return self._evaluate(self.signal.outputs(full[: self._n_own]), full)
+        if self.space.n_slow == len(self.names):
+            return self._evaluate(self.signal.outputs(full[: self._n_own]), full)
+        # A step of the fast parameters leaves the signal as it was.
+        own = full[: self._n_own].tobytes()
+        key, outputs = self._last
+        if key != own:
+            outputs = self.signal.outputs(full[: self._n_own]).copy()
+            self._last = own, outputs
+        return self._evaluate(outputs, full)
 
     def loglikelihoods(self, theta: np.ndarray):
         """Ln L (n,) and the derived parameters (n, n_derived) of many points (n, n_params), the signals in one batch.

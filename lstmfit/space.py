@@ -20,7 +20,9 @@ class ParameterSpace:
     names : tuple of str
         All of them, in the order of the vector.
     prior : Prior
-        The sampled ones, in the order of theta.
+        The sampled ones, in the order of theta: first those that move the signal.
+    n_slow : int
+        How many move the signal. The others (noise, foreground, nuisance of a likelihood) cost no call of it.
     fixed : dict of str to float
         Fixed ones.
     expressions : dict of str to str
@@ -35,6 +37,7 @@ class ParameterSpace:
 
     names: tuple[str, ...]
     prior: Prior
+    n_slow: int
     fixed: dict[str, float]
     expressions: dict[str, str] = field(default_factory=dict)
     limits: dict[str, tuple[float, float]] = field(default_factory=dict)
@@ -186,11 +189,19 @@ def _settle(config, own, defaults, blocks, names, derived):
             _check_range(config, own[name], *distributions[name].support)
     for name in derived:
         latex[name] = blocks[name].latex or name
+    expressions = _in_order(expressions, {*distributions, *fixed}, names)
+    slow = set(own)
+    for name in reversed(expressions):
+        if name in slow:
+            slow |= names_in(expressions[name])
+    # PolyChord takes parameters by speed, the slow ones first.
+    distributions = {name: distributions[name] for name in sorted(distributions, key=lambda name: name not in slow)}
     return ParameterSpace(
         tuple(names),
         Prior(distributions, latex, groups),
+        len(slow.intersection(distributions)),
         fixed,
-        _in_order(expressions, {*distributions, *fixed}, names),
+        expressions,
         limits,
         derived,
         latex,

@@ -212,6 +212,7 @@ def test_a_time_limit_stops_to_be_resumed(tmp_path, prefix):
     done = subprocess.run([*command, "6s"], capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == 75, done.stderr
     assert done.stderr.count("go on with --resume") == 1
+    assert "Traceback" not in done.stderr
     assert not (tmp_path / "out" / "summary.json").exists()
     if not prefix:
         folder = fit(tmp_path / "run.yaml", tmp_path / "out", resume=True)

@@ -37,7 +37,19 @@ def test_what_was_installed_says_what_it_is():
     assert record["version"] == "1.14"
     assert record["sha256"] == build.COSMOSIS_SHA256
     assert "cosmosis 3.26" in record["source"]
+    assert record["changes"] == build.CHANGES
     assert b"PolyChord License Agreement" in (folder / "LICENCE").read_bytes()
+
+
+def test_library_of_before_the_change_is_built_anew(environment, monkeypatch):
+    folder = build.polychord_folder()
+    folder.mkdir(parents=True)
+    for name in (build.SERIAL_LIBRARY, build.MPI_LIBRARY):
+        (folder / name).write_bytes(b"")
+    (folder / "VERSION.json").write_text('{"version": "1.14"}')
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match="cannot be built"):
+        build.install_polychord()
 
 
 @pytest.mark.slow
@@ -81,6 +93,12 @@ def test_download_that_fails(environment, monkeypatch):
     assert list((environment / "share" / "lstmfit").iterdir()) == []
 
 
+def test_sources_that_are_not_the_expected_ones(tmp_path):
+    (tmp_path / "generate.F90").write_text("end module\n")
+    with pytest.raises(InputError, match=r"generate\.F90 of cosmosis 3\.26 is not the one expected"):
+        build._change(tmp_path)
+
+
 def test_compiler_error_is_shown(environment, tmp_path, monkeypatch):
     archive = tmp_path / "empty.tar.gz"
     subprocess.run(["tar", "czf", str(archive), "--files-from", "/dev/null"], check=True)
@@ -92,7 +110,7 @@ def test_compiler_error_is_shown(environment, tmp_path, monkeypatch):
 def test_command_line(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["build"])
     assert build.main() == 0
-    assert "PolyChord 1.14 is in" in capsys.readouterr().out
+    assert "PolyChord 1.14 (changed by lstmfit: grade_frac" in capsys.readouterr().out
     monkeypatch.setattr(build, "install_polychord", lambda force, log: (_ for _ in ()).throw(InputError("no make")))
     assert build.main() == 2
     assert capsys.readouterr().err == "no make\n"

@@ -66,7 +66,7 @@ def test_fixed_computed_and_derived_parameters(rng):
     }
     problem = make(params=params)
     assert problem.names == ("fLy", "fesc", "Tmin_vir", "tstar", "wX", "x")
-    assert problem.n_signal == 5
+    assert problem.space.n_slow == 6
     assert problem.derived_names == ("loglike_global_signal", "fX", "ratio")
     theta = problem.prior.sample(1, rng)[0]
     full = problem.signal_parameters(theta).copy()
@@ -74,6 +74,25 @@ def test_fixed_computed_and_derived_parameters(rng):
     total, derived = problem.loglikelihood(theta)
     assert derived[1:] == pytest.approx((10 ** theta[5], 10 ** theta[5] / theta[0]))
     assert total == problem.likelihood(problem.signal(full), np.empty(0))
+
+
+def test_parameters_that_leave_the_signal_alone_come_last_and_cost_no_call_of_it(rng):
+    """Also where one of a likelihood stands before a helper from which the signal is computed."""
+    params = {"fX": {"value": "10**x"}, "x": {"prior": {"min": -2, "max": 1}}}
+    problem = make(params=params, noise={"model": "white", "sigma": "free"})
+    assert problem.names == ("fLy", "fesc", "Tmin_vir", "tstar", "sLy", "wX", "x", "sigma")
+    assert problem.space.n_slow == 7
+    calls, outputs = [], problem.signal.outputs
+    problem.signal.outputs = lambda theta: calls.append(1) or outputs(theta)
+    first, second = problem.prior.sample(2, rng)
+    louder = first.copy()
+    louder[-1] *= 1.5
+    values = [problem.loglikelihood(theta) for theta in (first, louder, second, first)]
+    assert len(calls) == 3
+    assert values[0] == values[3]
+    for theta, value in zip((first, louder, second), values):
+        full = problem.signal_parameters(theta)
+        assert value[0] == problem.loglikelihood_of(outputs(full), theta)
 
 
 def test_a_computed_parameter_beyond_the_training_range_has_no_likelihood():

@@ -26,6 +26,25 @@ POLYCHORD_VERSION = "1.14"
 SOURCE_FOLDER = f"cosmosis-{COSMOSIS_VERSION}/cosmosis/samplers/polychord/polychord_src/"
 SERIAL_LIBRARY = "libchord.so"
 MPI_LIBRARY = "libchord_mpi.so"
+CHANGES = "changed by lstmfit: grade_frac above 1 is a number of repeats, as in 1.22.2"
+"""What is not as its authors published it; its licence asks that this is said."""
+# PolyChord 1.14 times each speed and sets the repeats by that, so that no two runs are the same. 1.22.2 takes fractions
+# above 1 for the numbers themselves; here is that rule for 1.14.
+_TIMING = "call time_speeds(loglikelihood,prior,settings,RTI,speed,mpi_information)"
+_BY_TIME = (
+    "RTI%num_repeats(2:) = nint(settings%grade_frac(2:)/(settings%grade_frac(1)+0d0)*RTI%num_repeats(1)"
+    "*speed(1)/speed(2:))"
+)
+REPLACEMENTS = {
+    "generate.F90": {
+        _TIMING: f"if (any(settings%grade_frac<=1)) {_TIMING}",
+        _BY_TIME: f"""if (any(settings%grade_frac<=1)) then
+                {_BY_TIME}
+            else
+                RTI%num_repeats = nint(settings%grade_frac)
+            end if""",
+    }
+}
 TERMS = (
     "PolyChord is free for academic, research and other non-commercial use only (its licence: {licence}); work that "
     "uses it must cite Handley, Hobson & Lasenby 2015a (MNRAS 450 L61, arXiv:1502.01856) and 2015b (MNRAS 453 4384, "
@@ -69,8 +88,9 @@ def install_polychord(force=False, log=None) -> Path:
     log = log or logger.info
     folder = polychord_folder()
     mpi = shutil.which("mpif90") is not None
-    if not force and (folder / SERIAL_LIBRARY).is_file() and ((folder / MPI_LIBRARY).is_file() or not mpi):
-        log(f"PolyChord {POLYCHORD_VERSION} is in {folder}")
+    whole = (folder / SERIAL_LIBRARY).is_file() and ((folder / MPI_LIBRARY).is_file() or not mpi)
+    if whole and not force and read_record(folder).get("changes") == CHANGES:
+        log(f"PolyChord {POLYCHORD_VERSION} ({CHANGES}) is in {folder}")
         log(TERMS.format(licence=folder / "LICENCE"))
         return folder
     _require_tools()
@@ -93,9 +113,17 @@ def install_polychord(force=False, log=None) -> Path:
             "no mpif90 was found, so mpirun will not work; to mend it: apt-get install libopenmpi-dev openmpi-bin, "
             "then the same command again"
         )
-    log(f"PolyChord {POLYCHORD_VERSION} was built into {folder}")
+    log(f"PolyChord {POLYCHORD_VERSION} ({CHANGES}) was built into {folder}")
     log(TERMS.format(licence=folder / "LICENCE"))
     return folder
+
+
+def read_record(folder: Path) -> dict:
+    """What `VERSION.json` says; empty where there is none."""
+    try:
+        return json.loads((folder / "VERSION.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def _require_tools():
@@ -132,6 +160,7 @@ def _compile(archive: Path, work: Path, mpi: bool, log) -> Path:
     running = {}
     for library, source in libraries.items():
         _unpack(archive, source)
+        _change(source)
         output = (source / "make.log").open("wb")
         command = ["make", "-j1", "-C", str(source), "FC=gfortran", f"MPIFC={'mpif90' if mpi else ''}", library]
         running[library] = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT), output
@@ -155,6 +184,7 @@ def _compile(archive: Path, work: Path, mpi: bool, log) -> Path:
         "version": POLYCHORD_VERSION,
         "source": f"cosmosis {COSMOSIS_VERSION}, source distribution on PyPI, folder {SOURCE_FOLDER}",
         "sha256": COSMOSIS_SHA256,
+        "changes": CHANGES,
         "compiler": _first_line(["gfortran", "--version"]),
         "mpi_compiler": _first_line(["mpif90", "--version"]) if mpi else None,
         "mpi": _first_line(["mpirun", "--version"]) if mpi else None,
@@ -172,6 +202,19 @@ def _unpack(archive: Path, folder: Path):
             name = member.name.removeprefix(SOURCE_FOLDER)
             if member.isfile() and name != member.name and "/" not in name:
                 (folder / name).write_bytes(file.extractfile(member).read())
+
+
+def _change(folder: Path):
+    """Make `REPLACEMENTS` in unpacked sources, each wherever its text stands."""
+    for name, replacements in REPLACEMENTS.items():
+        path = folder / name
+        if path.is_file():
+            text = path.read_text(encoding="utf-8")
+            for old, new in replacements.items():
+                if old not in text:
+                    raise InputError(f"{name} of cosmosis {COSMOSIS_VERSION} is not the one expected; report it")
+                text = text.replace(old, new)
+            path.write_text(text, encoding="utf-8")
 
 
 def _replace_folder(new: Path, folder: Path, work: Path):

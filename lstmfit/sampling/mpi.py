@@ -103,8 +103,7 @@ def _end_all_ranks(error, comm):
     if number:
         # Rank 0 most likely has the same error and ends everything meanwhile; the others take turns.
         time.sleep(min(0.5 + 0.05 * number, PATIENCE_S))
-    if not isinstance(error, SystemExit):
-        _report(_message(error, number))
+    _report(_message(error, number))
     _abort(comm, status)
 
 
@@ -117,6 +116,9 @@ def _status(error) -> int:
 
 
 def _message(error, number) -> str:
+    """What is said of an error; nothing of a `SystemExit`, whose raiser has said it."""
+    if isinstance(error, SystemExit):
+        return ""
     if isinstance(error, InputError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
@@ -127,7 +129,7 @@ def _message(error, number) -> str:
 
 def _report(message):
     sys.stdout.flush()
-    sys.stderr.write(message + "\n")
+    sys.stderr.write(message + "\n" if message else "")
     sys.stderr.flush()
 
 

@@ -65,7 +65,8 @@ class PolyChordSettings:
     grade_dims : tuple of int, optional
         Numbers of parameters per speed, slow first; one speed by default.
     grade_frac : tuple of float, optional
-        Fraction of the time per speed.
+        Repeats per speed, in place of `num_repeats`, if all are above 1; otherwise shares of the time, which PolyChord
+        measures, so that the run cannot be repeated to the digit.
 
     Raises
     ------
@@ -112,6 +113,11 @@ class PolyChordSettings:
             raise InputError(
                 f"grade_dims has {len(self.grade_dims)} entries, grade_frac {len(self.grade_frac)}; give one per speed"
             )
+
+    def check_grades(self, n: int):
+        """Refuse grades of other than `n` parameters (InputError)."""
+        if self.grade_dims is not None and sum(self.grade_dims) != n:
+            raise InputError(f"grade_dims add up to {sum(self.grade_dims)}, but there are {n} parameters")
 
 
 def run_polychord(
@@ -219,8 +225,7 @@ class _Problem:
                 f"latex has {len(self.latex)} labels, but {len(everything)} are needed: "
                 f"{n} parameters and {n_derived} derived ones"
             )
-        if settings.grade_dims is not None and sum(settings.grade_dims) != n:
-            raise InputError(f"grade_dims add up to {sum(settings.grade_dims)}, but there are {n} parameters")
+        settings.check_grades(n)
         theta = np.asarray(self.prior_transform(np.full(n, 0.5)), dtype=float)
         if theta.shape != (n,):
             raise InputError(f"the prior transform returned shape {theta.shape}, but ({n},) is needed")

@@ -68,13 +68,15 @@ class PolyChord:
         from lstmfit.sampling.polychord import PolyChordSettings
 
         values = block.model_dump()
-        self.settings = PolyChordSettings(n_live=values.pop("nlive"), **values)
+        grades = {key: tuple(value) for key in ("grade_dims", "grade_frac") if (value := values.pop(key)) is not None}
+        self.settings = PolyChordSettings(n_live=values.pop("nlive"), **values, **grades)
 
     def check(self, problem, comm=None) -> None:
         """See `Sampler`."""
         from lstmfit.sampling.libraries import load_library
 
         load_library(mpi=comm is not None)
+        self.settings.check_grades(len(problem.names))
 
     def run(self, make_problem, folder, *, comm=None, jobs=None, resume=False, progress=None) -> Result:
         """See `Sampler`."""
@@ -192,6 +194,35 @@ class Blackjax:
 
 SAMPLERS = {"polychord": PolyChord, "nautilus": Nautilus, "blackjax": Blackjax}
 """By the name that run files use."""
+
+
+def settle(config: RunConfig, problem) -> dict:
+    """Settings of a run's sampler, worked out for its parameters.
+
+    Multiples of d become numbers. PolyChord's ``num_repeats`` steps for each new point are shared out between those
+    that move all parameters and those that move only the fast ones, which leave the signal as it is: in proportion to
+    the numbers of slow and fast parameters, unless the run file sets the grades itself (``grade_dims: [d],
+    grade_frac: [1]`` for none).
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run.
+    problem : lstmfit.problem.Problem
+        Built from it.
+    """
+    d, slow = len(problem.names), problem.space.n_slow
+    settings = {
+        key: int(value[:-1]) * d if isinstance(value, str) else value
+        for key, value in config.sampler.block.model_dump(exclude_none=True).items()
+    }
+    if config.sampler.name == "polychord" and not {"grade_dims", "grade_frac"} & settings.keys():
+        repeats = settings["num_repeats"]
+        of_all = round(repeats * slow / d)
+        # Numbers of repeats; PolyChord takes fractions of one and below for shares of the time.
+        if 2 <= of_all <= repeats - 2:
+            settings |= {"grade_dims": [slow, d - slow], "grade_frac": [float(of_all), float(repeats - of_all)]}
+    return settings
 
 
 def make_sampler(config: RunConfig, seed: int | None = None) -> Sampler:

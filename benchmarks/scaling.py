@@ -1,0 +1,123 @@
+"""How a fit scales with processes and MPI ranks: the tables of docs/scaling.md.
+
+    python benchmarks/scaling.py WORK [--run runs/mock_25mK.yaml] [--seeds 3]
+
+Each seed is fitted in every way in turn, so that whatever else the machine does meets all of them. A way's rate is its
+likelihood calls over the seconds that the run itself took: start, files and pictures are counted apart, in the whole.
+"""
+
+import argparse
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from lstmfit.analysis.plots import BLUE, GREY, RED, new_figure, save
+
+TOP = Path(__file__).resolve().parent.parent
+LSTMFIT = [str(Path(sys.executable).with_name("lstmfit")), "fit"]
+MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n"]
+WAYS = {
+    "one process": ([], ["--jobs", "1"], 1),
+    "two processes, merged": ([], ["--jobs", "2"], 2),
+    "2 ranks": ([*MPIRUN, "2"], [], 1),
+    "3 ranks": ([*MPIRUN, "3"], [], 2),
+    "4 ranks": ([*MPIRUN, "4"], [], 3),
+}
+"""Way -> what stands before the command, its options, its workers."""
+
+
+def measure(work: Path, run: Path, seeds: int) -> dict:
+    """Fit in every way; way -> list of {calls, wall_s, whole_s, logZ, logZ_err}."""
+    found = {way: [] for way in WAYS}
+    content = yaml.safe_load(run.read_text())
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    for seed in range(1, seeds + 1):
+        content["sampler"]["polychord"]["seed"] = seed
+        (work / "run.yaml").write_text(yaml.safe_dump(content))
+        for way, (before, options, _) in WAYS.items():
+            folder = work / "fit"
+            shutil.rmtree(folder, ignore_errors=True)
+            began = time.monotonic()
+            command = [*before, *LSTMFIT, str(work / "run.yaml"), "-o", str(folder), *options]
+            subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            whole = time.monotonic() - began
+            summary = json.loads((folder / "summary.json").read_text())
+            row = {key: summary[key] for key in ("logZ", "logZ_err", "wall_s")}
+            found[way].append(row | {"calls": summary["n_like"], "whole_s": whole})
+            print(f"seed {seed}, {way}: {found[way][-1]}", flush=True)
+    return found
+
+
+def speed_up(workers, n_live):
+    """PolyChord's law, n ln(1 + k/n) for k workers and n live points (Handley et al. 2015b, on parallelisation)."""
+    return n_live * np.log1p(np.asarray(workers) / n_live)
+
+
+def table(found: dict) -> str:
+    """Markdown of the measured rates against one process."""
+    lines = [
+        "| | workers | calls a second | against one process | of its workers | run [s] | whole command [s] | logZ |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    rates = {way: np.array([r["calls"] / r["wall_s"] for r in rows]) for way, rows in found.items()}
+    for way, rows in found.items():
+        ratio = rates[way] / rates["one process"]
+        workers = WAYS[way][2]
+        spread = ratio.std(ddof=1) / math.sqrt(len(rows)) if len(rows) > 1 else math.nan
+        mean = {key: np.mean([r[key] for r in rows]) for key in ("wall_s", "whole_s", "logZ")}
+        error = math.sqrt(np.mean([r["logZ_err"] ** 2 for r in rows]) / len(rows))
+        lines.append(
+            f"| {way} | {workers} | {rates[way].mean():,.0f} | {ratio.mean():.2f} ± {spread:.2f} "
+            f"| {100 * ratio.mean() / workers:.0f} % | {mean['wall_s']:.1f} | {mean['whole_s']:.1f} "
+            f"| {mean['logZ']:.2f} ± {error:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def picture(found: dict, path: Path):
+    """Measured speed-ups, and PolyChord's law beyond."""
+    figure = new_figure(figsize=(6.0, 4.2), layout="constrained")
+    axis = figure.subplots()
+    workers = np.geomspace(1, 3000, 200)
+    axis.plot(workers, workers, color=GREY, lw=1, ls=":", label="perfect")
+    for n_live, style in ((175, "-"), (1000, "--")):
+        axis.plot(workers, speed_up(workers, n_live), color=BLUE, ls=style, label=f"law, {n_live} live points")
+    one = np.mean([r["calls"] / r["wall_s"] for r in found["one process"]])
+    for way, rows in found.items():
+        axis.plot(WAYS[way][2], np.mean([r["calls"] / r["wall_s"] for r in rows]) / one, "o", color=RED, ms=4)
+    axis.plot([], [], "o", color=RED, ms=4, label="measured on two cores")
+    axis.set(xscale="log", yscale="log", xlabel="workers", ylabel="speed-up")
+    axis.legend(frameon=False, fontsize=8)
+    save(figure, path)
+
+
+def main():
+    """Measure, and put the table, the record and the picture where the page has them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--run", type=Path, default=TOP / "runs" / "mock_25mK.yaml")
+    parser.add_argument("--seeds", type=int, default=3)
+    wanted = parser.parse_args()
+    wanted.work.mkdir(parents=True, exist_ok=True)
+    load = os.getloadavg()[0]
+    found = measure(wanted.work, wanted.run, wanted.seeds)
+    text = f"{wanted.run.stem}, {wanted.seeds} seeds, load {load:.1f} before the start, {os.cpu_count()} cores.\n\n"
+    text += table(found)
+    page = TOP / "docs" / "scaling.md"
+    mark = "<!-- measured -->"
+    page.write_text(re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n{text}\n{mark}", page.read_text(), flags=re.S))
+    picture(found, TOP / "docs" / "img" / "scaling.png")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,109 @@
+"""Slow and fast parameters: those of the noise and of the foreground must not cost calls of the signal."""
+
+import anesthetic
+import numpy as np
+import pytest
+import yaml
+from test_driver import THETA, small_run
+
+from lstmfit.driver import fit, load_problem
+from lstmfit.errors import InputError
+from lstmfit.sampling.polychord import PolyChordSettings, run_polychord
+
+DATA = {
+    "mock": {
+        "theta": THETA, "from": "simulator", "noise": 25, "seed": 2,
+        "foreground": {"reference": 75, "coefficients": [0.5, -0.2]},
+    }
+}  # fmt: skip
+
+
+def likelihood(marginalise):
+    foreground = {"terms": 2, "reference": 75, "marginalise": marginalise, "scale": 1.0}
+    return {"global_signal": {"noise": {"model": "white", "sigma": "free"}, "foreground": foreground}}
+
+
+def graded_run(nlive=60, repeats="2d", **polychord):
+    """Two parameters of the signal, sigma and two of the foreground."""
+    sampler = {"polychord": {"nlive": nlive, "num_repeats": repeats, "seed": 1} | polychord}
+    params = small_run()["params"] | {"sigma": {"prior": {"min": 10, "max": 50}}}
+    return small_run(data=DATA, likelihood=likelihood(False), params=params, sampler=sampler)
+
+
+def test_the_resolved_run_file_shares_the_steps_between_slow_and_fast(tmp_path):
+    folder = fit(graded_run(nlive=20), tmp_path / "run", jobs=1)
+    block = yaml.safe_load((folder / "run.yaml").read_text())["sampler"]["polychord"]
+    assert block["num_repeats"] == 10
+    assert block["grade_dims"] == [2, 3]
+    assert block["grade_frac"] == [4.0, 6.0]
+    assert load_problem(folder).names == ("fX", "Tmin_vir", "sigma", "a0", "a1")
+    again = fit(folder / "run.yaml", tmp_path / "again", jobs=1)
+    assert (again / "chain_dead-birth.txt").read_bytes() == (folder / "chain_dead-birth.txt").read_bytes()
+
+
+@pytest.mark.parametrize("given", [{"grade_dims": [5], "grade_frac": [1.0]}, {"num_repeats": 3}])
+def test_no_grades_where_the_run_file_says_so_or_too_few_steps_are_left(tmp_path, given):
+    folder = fit(graded_run(nlive=20, **given), tmp_path / "run", jobs=1)
+    block = yaml.safe_load((folder / "run.yaml").read_text())["sampler"]["polychord"]
+    assert block.get("grade_dims") == given.get("grade_dims")
+
+
+def test_no_grades_where_all_parameters_move_the_signal(tmp_path):
+    folder = fit(small_run(sampler={"polychord": {"nlive": 20, "num_repeats": 4}}), tmp_path / "run", jobs=1)
+    assert "grade_dims" not in yaml.safe_load((folder / "run.yaml").read_text())["sampler"]["polychord"]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"grade_dims": [2, 2], "grade_frac": [4, 4]}, "grade_dims add up to 4, but there are 5 parameters"),
+        ({"grade_dims": [2, 3]}, "only one of grade_dims and grade_frac is given"),
+        ({"grade_dims": [2, 3], "grade_frac": [4]}, "grade_dims has 2 entries, grade_frac 1"),
+        ({"grade_dims": [2, 3], "grade_frac": [4, 0]}, "grade_frac"),
+    ],
+)
+def test_grades_that_do_not_fit_are_refused_before_anything_is_written(tmp_path, given, message):
+    with pytest.raises(InputError, match=message):
+        fit(graded_run(**given), tmp_path / "run", jobs=1)
+    assert not (tmp_path / "run").exists()
+
+
+def test_steps_of_the_fast_parameters_leave_the_slow_ones_where_they_are(tmp_path):
+    """Bit by bit, else the signal would be computed anew; the shares of the steps are those that are asked for."""
+    sigma = np.array([0.05, 0.1, 0.02, 0.3])
+    seen = []
+
+    def gaussian(theta):
+        seen.append(tuple(theta[:2]))
+        return -0.5 * float((((theta - 0.5) / sigma) ** 2).sum())
+
+    def run(name, frac):
+        seen.clear()
+        settings = PolyChordSettings(n_live=50, num_repeats=1, seed=1, grade_dims=(2, 2), grade_frac=frac)
+        names = ["a", "b", "c", "d"]
+        run_polychord(gaussian, lambda cube: cube, names, [], names, tmp_path / name, "chain", settings)
+        return np.mean([a != b for a, b in zip(seen, seen[1:])])
+
+    mostly_fast, mostly_slow = run("fast", (4.0, 16.0)), run("slow", (16.0, 4.0))
+    assert 0.15 < mostly_fast < 0.35
+    assert 0.7 < mostly_slow < 0.9
+
+
+@pytest.mark.slow
+def test_evidence_and_posterior_with_grades_are_those_of_the_marginalised_foreground(tmp_path):
+    """The analytic marginalisation is the truth; a quarter of the calls are of the signal, or less, by 5 steps of 5."""
+    found = {}
+    for name, content in (
+        ("graded", graded_run(nlive=300, repeats="5d")),
+        ("marginalised", graded_run(nlive=300, repeats="5d") | {"likelihood": likelihood(True)}),
+    ):
+        folder = fit(content, tmp_path / name)
+        samples = anesthetic.read_chains(str(folder / "chain"))
+        logZ = samples.logZ(200)
+        found[name] = logZ.mean(), logZ.std(), samples.compress(2000)
+    (a, a_err, x), (b, b_err, y) = found["graded"], found["marginalised"]
+    assert abs(a - b) < 3 * np.hypot(a_err, b_err)
+    for key in ("fX", "Tmin_vir", "sigma"):
+        u, v = (np.log10(s[key].to_numpy()) for s in (x, y))
+        assert abs(u.mean() - v.mean()) < 0.3 * v.std()
+        assert 0.8 < u.std() / v.std() < 1.25
