@@ -259,7 +259,7 @@ def test_failures_are_kept_with_their_reason(tmp_path):
     theta = np.array([[0.1], [0.95], [0.85], [0.1]])
     for _ in range(2):
         outputs, messages = cache.simulate(theta)
-        assert messages == ["", "RuntimeError: x is too large", "the result is not finite", ""]
+        assert messages == ["", "RuntimeError: x is too large", "SimulationError: the result is not finite", ""]
         np.testing.assert_allclose(outputs[0, :5], 0.1, rtol=1e-6)
         np.testing.assert_array_equal(outputs[0], outputs[3])
         assert np.isnan(outputs[1:3]).all()

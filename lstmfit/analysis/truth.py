@@ -12,6 +12,7 @@ import numpy as np
 
 from lstmfit.files import replacing
 from lstmfit.simulators import SimulationError, load_once
+from lstmfit.simulators.tasks import attempt
 from lstmfit.workers import cores, death_as, process_pool
 
 log = logging.getLogger(__name__)
@@ -136,16 +137,8 @@ def cache_path(folder, simulator: str) -> Path:
 
 
 def _run(simulator, points):
-    """Simulate points in whatever process; a failure is an outcome too, as in `lstmfit.simulators.tasks`."""
-    model, results = load_once(simulator), []
-    for theta in points:
-        try:
-            history = model(np.array(theta))
-            output = np.concatenate([history.signal, history.x_HI, [history.tau]]).astype(np.float32)
-            results.append(output if np.isfinite(output).all() else "the result is not finite")
-        except Exception as error:
-            results.append(f"{type(error).__name__}: {error}")
-    return results
+    """Outputs of each point (2 n_channels + 1,), or why there are none."""
+    return [o if isinstance(o, str) else np.hstack(o).astype(np.float32) for o in attempt(simulator, points)]
 
 
 def _outcomes(simulator, todo, jobs):

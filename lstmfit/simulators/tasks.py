@@ -54,17 +54,34 @@ def _better_size(size: int, seconds_per_row: float) -> int:
 
 
 def _run(simulator: str, thetas: np.ndarray):
-    """Simulate a few rows, in whatever process; a failure is an outcome too."""
     started = time.perf_counter()
+    return attempt(simulator, thetas), time.perf_counter() - started
+
+
+def attempt(simulator: str, thetas) -> list:
+    """Simulate a few points, in whatever process; a failure is an outcome too.
+
+    Parameters
+    ----------
+    simulator : str
+        A name for `lstmfit.simulators.load`.
+    thetas : sequence of numpy.ndarray
+        (n_params,) each, physical.
+
+    Returns
+    -------
+    list
+        Of each point (signal in mK, neutral fraction, tau), both (n_channels,) float32, or why there is none (str).
+    """
     model = load_once(simulator)
+    shape = np.shape(model.redshifts)
     outcomes = []
     for theta in thetas:
         try:
-            history = model(theta.copy())
+            history = model(np.array(theta))
             signal = np.asarray(history.signal, dtype=np.float32)
             x_HI = np.asarray(history.x_HI, dtype=np.float32)
             tau = float(history.tau)
-            shape = np.shape(model.redshifts)
             if signal.shape != shape or x_HI.shape != shape:
                 raise SimulationError(f"shapes {signal.shape} and {x_HI.shape} where the redshifts have {shape}")
             if not (np.isfinite(signal).all() and np.isfinite(x_HI).all() and np.isfinite(tau)):
@@ -72,4 +89,4 @@ def _run(simulator: str, thetas: np.ndarray):
             outcomes.append((signal, x_HI, tau))
         except Exception as error:
             outcomes.append(f"{type(error).__name__}: {error}")
-    return outcomes, time.perf_counter() - started
+    return outcomes
