@@ -1,6 +1,7 @@
 """Import is free, and nobody imports what is not theirs."""
 
 import ast
+import configparser
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,15 @@ def imports_of(path):
 
 def sources(*folders):
     return [path for folder in folders for path in sorted(Path(folder).rglob("*.py"))]
+
+
+def test_every_package_is_installed():
+    """A folder that setup.cfg forgets is missing where the package is installed, but not here."""
+    config = configparser.ConfigParser()
+    config.read(TOP / "setup.cfg")
+    listed = set(config["options"]["packages"].split())
+    found = {".".join(path.relative_to(TOP).parent.parts) for path in PACKAGE.rglob("__init__.py")}
+    assert listed == found | {"lstmfit.likelihoods", "lstmfit.priors", "lstmfit.runs"}
 
 
 def test_likelihoods_and_priors_know_no_sampler_and_no_tensorflow():

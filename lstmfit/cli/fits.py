@@ -1,8 +1,7 @@
-"""The command line: thin over the package's functions."""
+"""Commands about fits: run them, look at them, measure their bias."""
 
 import contextlib
 import json
-import logging
 import re
 import signal
 import sys
@@ -11,58 +10,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from lstmfit._version import __version__
+from lstmfit.cli.options import Jobs, Json
 from lstmfit.console import ProgressLine, duration, print_table, with_error, write_json
 from lstmfit.errors import InputError
-
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    help="Fits of the global 21-cm signal with an LSTM emulator, and the bias that the emulator causes.",
-)
-data_app = typer.Typer(no_args_is_help=True, help="Public data sets: list, fetch.")
-app.add_typer(data_app, name="data")
-
-Json = Annotated[Optional[str], typer.Option("--json", metavar="FILE|-", help="Write the figures as JSON.")]  # noqa: UP045
-Jobs = Annotated[Optional[int], typer.Option("--jobs", help="Processes; all cores by default.")]  # noqa: UP045
-
-
-def main() -> None:
-    """Entry point of the console script: errors of the user become one line and exit status 2."""
-    from lstmfit.sampling.mpi import stopping_all_ranks
-
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
-    # It tells of every kind of accelerator that it does not find.
-    logging.getLogger("jax").setLevel(logging.WARNING)
-    try:
-        with stopping_all_ranks():
-            app()
-    except InputError as error:
-        sys.stderr.write(f"lstmfit: {error}\n")
-        sys.exit(2)
-    except KeyboardInterrupt:
-        sys.stderr.write("lstmfit: interrupted\n")
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.exit(1)
-
-
-def _version(value: bool):
-    if value:
-        typer.echo(__version__)
-        raise typer.Exit
-
-
-@app.callback()
-def _global(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
-    ] = False,
-):
-    """Take the options that stand before a command."""
-
 
 RESUME_STATUS = 75
 """Exit status of a fit that stopped before its end and wants --resume: EX_TEMPFAIL of sysexits.h."""
@@ -99,7 +49,6 @@ def _stopping_to_resume(seconds: float | None):
             signal.signal(s, handler)
 
 
-@app.command()
 def fit(
     run: Annotated[str, typer.Argument(help="Run file, or the name of a shipped one.")],
     output: Annotated[Optional[Path], typer.Option("-o", "--output", help="Output folder.")] = None,  # noqa: UP045
@@ -152,7 +101,6 @@ def _show_summary(folder):
         typer.echo(f"insertion-index test p {p:.2g}{'' if p > SMALL else SUSPICIOUS}")
 
 
-@app.command()
 def plot(folder: Annotated[Path, typer.Argument(help="Output folder of a fit.")]):
     """Draw corner.png and signal.png of a finished fit again."""
     from lstmfit.analysis import plots
@@ -165,7 +113,6 @@ def plot(folder: Annotated[Path, typer.Argument(help="Output folder of a fit.")]
         typer.echo(folder / f"{name}.png")
 
 
-@app.command()
 def bias(
     folder: Annotated[Path, typer.Argument(help="Output folder of a fit with an emulator.")],
     truth: Annotated[
@@ -218,7 +165,6 @@ def _show_bias(result):
         typer.echo(line)
 
 
-@app.command()
 def compare(
     a: Annotated[Path, typer.Argument(help="A run's folder, or the beginning of any chain's file names.")],
     b: Annotated[Path, typer.Argument(help="The other; the truth where there is one.")],
@@ -271,7 +217,6 @@ def compare(
     write_json(result, json_file)
 
 
-@app.command()
 def calibrate(
     run: Annotated[str, typer.Argument(help="Run file, or the name of a shipped one.")],
     n: Annotated[int, typer.Option("-n", help="Mocks drawn from the prior.")] = 100,
@@ -317,7 +262,6 @@ def calibrate(
     write_json(result, json_file)
 
 
-@app.command()
 def report(
     folder: Annotated[Path, typer.Argument(help="Output folder of a fit.")],
     output: Annotated[Optional[Path], typer.Option("-o", "--output", help="HTML file.")] = None,  # noqa: UP045
@@ -330,7 +274,6 @@ def report(
     typer.echo(write_report(read_run(folder, load_problem(folder)), output))
 
 
-@app.command()
 def check(
     run: Annotated[str, typer.Argument(help="Run file, or the name of a shipped one.")],
     json_file: Json = None,
@@ -347,212 +290,3 @@ def check(
     if verdict is not None:
         typer.echo(f"emulator: {verdict}")
     write_json(report, json_file)
-
-
-@app.command()
-def simulate(
-    output: Annotated[Path, typer.Option("-o", "--output", help="HDF5 file to make.")],
-    n: Annotated[int, typer.Option("-n", help="Training signals.")],
-    design: Annotated[str, typer.Option(help="sobol or uniform.")] = "sobol",
-    seed: Annotated[int, typer.Option(help="Seed of all splits.")] = 0,
-    simulator: Annotated[str, typer.Option(help="Name, or package.module:attribute of your own.")] = "echo21",
-    n_val: Annotated[Optional[int], typer.Option(help="Validation signals.")] = None,  # noqa: UP045
-    n_test: Annotated[Optional[int], typer.Option(help="Test signals.")] = None,  # noqa: UP045
-    jobs: Jobs = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
-):
-    """Simulate training, validation and test signals; repeat the command to go on after an interruption."""
-    from lstmfit.simulators.campaign import simulate_set
-
-    done = simulate_set(
-        output, n, simulator=simulator, design=design, seed=seed, n_val=n_val, n_test=n_test, jobs=jobs, force=force
-    )
-    if done is not None:
-        failed = f"; {done.n_failed} failed (group 'failed')" if done.n_failed else ""
-        typer.echo(f"{done.path}: {done.n_train} training, {done.n_val} validation, {done.n_test} test signals{failed}")
-
-
-@app.command()
-def train(
-    signals: Annotated[Path, typer.Argument(help="Set of signals.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Emulator file to make.")],
-    updates: Annotated[Optional[int], typer.Option(help="Gradient steps.")] = None,  # noqa: UP045
-    batch: Annotated[Optional[int], typer.Option(help="Signals a step.")] = None,  # noqa: UP045
-    learning_rate: Annotated[Optional[float], typer.Option(help="Peak learning rate.")] = None,  # noqa: UP045
-    units: Annotated[Optional[int], typer.Option(help="LSTM units a layer.")] = None,  # noqa: UP045
-    steps: Annotated[Optional[int], typer.Option(help="Steps of the recurrence.")] = None,  # noqa: UP045
-    architecture: Annotated[str, typer.Option(help="patched, or published: the 21cmLSTM of 2024.")] = "patched",
-    epochs: Annotated[float, typer.Option(help="Published: fraction of its authors' 175 epochs.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of weights and order.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
-):
-    """Train an emulator; its checkpoint is OUTPUT.checkpoint."""
-    from lstmfit.datasets.signals import load_signals, write_test_set
-    from lstmfit.emulator.emulator import test_set_path
-    from lstmfit.emulator.fitting import train_emulator
-    from lstmfit.emulator.training import Recipe
-
-    if output.exists() and not force:
-        raise InputError(f"{output} is there already; use --force to replace it")
-    checkpoint = output.with_name(output.name + ".checkpoint")
-    if checkpoint.exists() and not (resume or force):
-        raise InputError(f"{checkpoint} is of an unfinished training; use --resume to go on or --force to start anew")
-    if architecture not in ("patched", "published"):
-        raise InputError(f"architecture is {architecture!r}; expected patched or published")
-    given = {"updates": updates, "batch": batch, "learning_rate": learning_rate}
-    recipe = Recipe(seed=seed, **{key: value for key, value in given.items() if value is not None})
-    sizes = {key: value for key, value in {"units": units, "steps": steps}.items() if value is not None}
-    data = load_signals(signals)
-    if architecture == "published":
-        emulator = _train_published(data, epochs, units, seed)
-    else:
-        with _training_bar(recipe.updates) as progress:
-            emulator = train_emulator(
-                data, recipe, sizes, name=output.stem, checkpoint=checkpoint, resume=resume, progress=progress
-            )
-    if len(data.test):
-        write_test_set(test_set_path(output), data)
-    emulator.save(output)
-    checkpoint.unlink(missing_ok=True)
-    typer.echo(f"{output}: {emulator!r}")
-    if "test" in emulator.record:
-        _show_errors(emulator.record["test"])
-
-
-def _train_published(data, epochs, units, seed):
-    from tqdm import tqdm
-
-    from lstmfit.emulator.fitting import add_test_errors
-    from lstmfit.emulator.published import train_published
-
-    with tqdm(unit="epoch", dynamic_ncols=True) as bar:
-
-        def progress(epoch, total, loss):
-            bar.total = total
-            bar.update(epoch - bar.n)
-            bar.set_postfix_str(f"validation loss {loss:.3g}")
-
-        emulator = train_published(data, epochs=epochs, units=units, seed=seed, progress=progress)
-    return add_test_errors(emulator, data)
-
-
-@contextlib.contextmanager
-def _training_bar(total):
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="update", dynamic_ncols=True) as bar:
-
-        def progress(update, training_percent, validation_percent):
-            bar.update(update - bar.n)
-            bar.set_postfix_str(f"training {training_percent:.3f} %, validation {validation_percent:.3f} %")
-
-        yield progress
-
-
-def _show_errors(errors):
-    rows = [(key.replace("_", " "), f"{value:.4g}") for key, value in errors.items()]
-    print_table(("error", ""), rows)
-
-
-@app.command()
-def evaluate(
-    emulator: Annotated[str, typer.Argument(help="Shipped name or emulator file.")],
-    signals: Annotated[Optional[Path], typer.Argument(help="Set of signals; its own test set by default.")] = None,  # noqa: UP045
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
-    low: Annotated[Optional[float], typer.Option(help="Lower band edge in MHz.")] = None,  # noqa: UP045
-    high: Annotated[Optional[float], typer.Option(help="Upper band edge in MHz.")] = None,  # noqa: UP045
-    picture: Annotated[Optional[Path], typer.Option("--plot", help="Draw the errors into this PNG.")] = None,  # noqa: UP045
-    json_file: Json = None,
-):
-    """Errors of an emulator on a set of signals."""
-    from dataclasses import asdict
-
-    from lstmfit.emulator.emulator import Emulator
-    from lstmfit.emulator.fitting import evaluate as evaluate_emulator
-    from lstmfit.emulator.fitting import evaluation_split
-
-    loaded = Emulator.load(emulator)
-    data = evaluation_split(loaded, emulator, signals, split)
-    errors = asdict(evaluate_emulator(loaded, data, low, high))
-    _show_errors(errors)
-    if picture is not None:
-        from lstmfit.analysis.evaluation import errors_picture
-
-        errors_picture(loaded, data, picture)
-    write_json(errors, json_file)
-
-
-@app.command()
-def emulators(json_file: Json = None):
-    """List the emulators that are shipped."""
-    from lstmfit.emulator import store
-    from lstmfit.emulator.emulator import shipped
-
-    rows, content = [], {}
-    for name, path in shipped().items():
-        parts = store.read(path)
-        test, a = parts["record"].get("test", {}), parts["architecture"]
-        network = f"{a.layers} x LSTM({a.units}), {a.steps} steps"
-        names = ", ".join(p.name for p in parts["parameters"])
-        outputs = ", ".join((*a.histories, *a.scalars))
-        rows.append((name, f"{test.get('mean_percent', float('nan')):.3f} %", network, outputs, names))
-        content[name] = {"file": str(path), "network": network, "outputs": outputs, "parameters": names, "test": test}
-    print_table(("name", "mean error", "network", "outputs", "parameters"), rows)
-    write_json(content, json_file)
-
-
-@data_app.command("list")
-def data_list():
-    """List the public data sets that `fetch` knows."""
-    from lstmfit.datasets.public import PUBLIC
-
-    print_table(("name", "what", "where"), [(name, item.what, item.url) for name, item in PUBLIC.items()])
-
-
-@data_app.command("fetch")
-def data_fetch(
-    name: Annotated[str, typer.Argument(help="Name from `lstmfit data list`.")],
-    output: Annotated[Optional[Path], typer.Option("-o", help="Folder; the cache by default.")] = None,  # noqa: UP045
-    source: Annotated[Optional[str], typer.Option("--from", help="A mirror or a local file.")] = None,  # noqa: UP045
-):
-    """Fetch a public data set, verify it, and say where it lies."""
-    from lstmfit.datasets.public import fetch
-
-    typer.echo(fetch(name, output, source))
-
-
-@app.command()
-def bench(
-    emulator: Annotated[str, typer.Argument(help="Shipped name or emulator file.")] = "echo21",
-    peers: Annotated[bool, typer.Option(help="Also XLA and the published network (TensorFlow).")] = True,
-    json_file: Json = None,
-):
-    """Time a signal on one core, side by side with what a user would otherwise use."""
-    from lstmfit.benchmark import run_bench
-
-    results = run_bench(emulator, peers)
-    rows = [
-        (name, r["engine"], _number(r["single_ms"], 3), _number(r["batched_us"], 1), r["threads"])
-        for name, r in results.items()
-    ]
-    print_table(("network", "engine", "single [ms]", "batched [us a signal]", "threads"), rows)
-    write_json(results, json_file)
-
-
-def _number(value, digits):
-    return "" if value is None else f"{value:.{digits}f}"
-
-
-@app.command()
-def doctor(
-    install_polychord: Annotated[bool, typer.Option("--install-polychord", help="Build PolyChord here.")] = False,
-):
-    """Say what is installed, and what to type where something is missing."""
-    from lstmfit.doctor import examine
-
-    if install_polychord:
-        from lstmfit.sampling.build import install_polychord as install
-
-        typer.echo(install(log=typer.echo))
-    print_table(("part", "found", "to mend"), examine())

@@ -1,0 +1,76 @@
+"""The command line: thin over the package's functions."""
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from lstmfit._version import __version__
+from lstmfit.cli import emulators, fits
+from lstmfit.console import print_table
+from lstmfit.errors import InputError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Fits of the global 21-cm signal with an LSTM emulator, and the bias that the emulator causes.",
+)
+
+
+def main() -> None:
+    """Entry point of the console script: errors of the user become one line and exit status 2."""
+    from lstmfit.sampling.mpi import stopping_all_ranks
+
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    # It tells of every kind of accelerator that it does not find.
+    logging.getLogger("jax").setLevel(logging.WARNING)
+    try:
+        with stopping_all_ranks():
+            app()
+    except InputError as error:
+        sys.stderr.write(f"lstmfit: {error}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("lstmfit: interrupted\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(1)
+
+
+def _version(value: bool):
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _global(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+):
+    """Take the options that stand before a command."""
+
+
+def doctor(
+    install_polychord: Annotated[bool, typer.Option("--install-polychord", help="Build PolyChord here.")] = False,
+):
+    """Say what is installed, and what to type where something is missing."""
+    from lstmfit.doctor import examine
+
+    if install_polychord:
+        from lstmfit.sampling.build import install_polychord as install
+
+        typer.echo(install(log=typer.echo))
+    print_table(("part", "found", "to mend"), examine())
+
+
+# In the order of the help.
+_FITS = (fits.fit, fits.plot, fits.bias, fits.compare, fits.calibrate, fits.report, fits.check)
+_EMULATORS = (emulators.simulate, emulators.train, emulators.evaluate, emulators.emulators, emulators.bench)
+for _command in (*_FITS, *_EMULATORS, doctor):
+    app.command()(_command)
+app.add_typer(emulators.data, name="data")
