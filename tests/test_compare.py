@@ -50,6 +50,46 @@ def polychord_run(rng, tmp_path, name, names=NAMES, **kwargs):
     return root
 
 
+@pytest.mark.parametrize("named", ["both", "first", "neither"])
+def test_published_polychord_folders(rng, tmp_path, named):
+    """The layout of Bevins et al. 2025 (htjb/validating_posteriors): linear columns up to 1e40 with three digits of
+    exponent, clusters, prior_info, and a .paramnames of blanks in some folders only."""
+    folders = [tmp_path / f"ares_fiducial_model_noise_25_ARES_{ares}_FIXED_NOISE_True" for ares in ("False", "True")]
+    for i, folder in enumerate(folders):
+        with anesthetic_seed(i):
+            ns = gaussian(100, ndims=2)
+        (folder / "clusters").mkdir(parents=True)
+        x, y = ns.iloc[:, :2].to_numpy().T
+        rows = np.column_stack([10.0 ** (39 + x + 0.3 * i), y, ns.logL, ns.logL_birth])
+        lines = ["".join(f" {v:.14E}".replace("E+", "E+0").replace("E-", "E-0") for v in row) for row in rows]
+        assert any("E+039" in line for line in lines)
+        (folder / "test_dead-birth.txt").write_text("\n".join(lines) + "\n")
+        # Those of the last update, which died afterwards.
+        (folder / "test_phys_live-birth.txt").write_text("\n".join(lines[-150:-50]) + "\n")
+        (folder / "test_equal_weights.txt").write_text("")
+        (folder / "clusters" / "test_1.txt").write_text(lines[0] + "\n")
+        (folder / "test.prior_info").write_text("nprior =          200\n")
+        if named == "both" or (named == "first" and i == 0):
+            (folder / "test.paramnames").write_text("cX   c_X\nfesc   f_{esc}\n")
+    a, b = (read_chain(folder) for folder in folders)
+    first, second = ("0", "1") if named == "neither" else ("cX", "fesc")
+    a, b, names = align(a, b, [first])
+    assert names == [first, second]
+    got = compare(a.samples, b.samples, names)
+    assert got["parameters"][first]["shift"] == pytest.approx(-0.3 / got["parameters"][first]["std_b"], abs=0.15)
+    assert abs(got["parameters"][second]["shift"]) < 0.2
+    assert abs(got["dlogZ"]) < 3 * got["dlogZ_err"]
+    assert len(b.samples) == len(rows)
+
+
+def test_unnamed_chains_of_other_sizes_need_names(rng, tmp_path):
+    roots = [polychord_run(rng, tmp_path, name, names=None) for name in "ab"]
+    table = np.loadtxt(roots[1].with_name("test_dead-birth.txt"))
+    write_polychord(roots[1], table[:, :1], table[:, 2:], names=None)
+    with pytest.raises(InputError, match=r"has 2 columns without names.* 1; put a \.paramnames beside each"):
+        align(read_chain(roots[0]), read_chain(roots[1]))
+
+
 def test_known_gaussians(rng):
     a = MCMCSamples(data=draws(rng, 4000, (0.5, 0.0), 1.3), columns=NAMES)
     b = MCMCSamples(data=draws(rng, 4000), columns=NAMES)

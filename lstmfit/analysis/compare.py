@@ -25,7 +25,8 @@ def align(a: Chain, b: Chain, log10=()) -> tuple[Chain, Chain, list[str]]:
     Returns
     -------
     a, b : Chain
-        With log10 taken and names settled: a chain without names (no .paramnames) takes the other's, in its order.
+        With log10 taken and names settled: a chain without names (no .paramnames) takes the other's, in its order; two
+        without have their columns' numbers, as anesthetic has.
     names : list of str
         Parameters that both have and that vary, in the order of `b`.
 
@@ -54,10 +55,21 @@ def align(a: Chain, b: Chain, log10=()) -> tuple[Chain, Chain, list[str]]:
     return out[0], out[1], names
 
 
-def _named_like(chain, other):
+def _numbers(chain):
+    """Columns that have a number in place of a name."""
     columns = [c[0] if isinstance(c, tuple) else c for c in chain.samples.columns]
-    numbers = [c for c in columns if isinstance(c, (int, np.integer))]
-    names = parameter_names(other.samples)
+    return [c for c in columns if isinstance(c, (int, np.integer))]
+
+
+def _named_like(chain, other):
+    numbers, names = _numbers(chain), parameter_names(other.samples)
+    if numbers and not names:
+        names = [str(number) for number in _numbers(other)]
+        if len(names) != len(numbers):
+            raise InputError(
+                f"{chain.label} has {len(numbers)} columns without names, {other.label} {len(names)}; "
+                "put a .paramnames beside each chain"
+            )
     if not numbers or len(numbers) < len(names):
         return chain
     renamed = chain.samples.copy()
