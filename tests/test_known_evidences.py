@@ -201,7 +201,7 @@ def moments_against(samples, names, mean, covariance):
 
 
 def say(what, **figures):
-    log.info("%s: %s", what, ", ".join(f"{key} {value:.4g}" for key, value in figures.items()))
+    log.info("%s: %s", what, ", ".join(f"{key} {value:.6g}" for key, value in figures.items()))
 
 
 def pull(samples, known):
