@@ -49,7 +49,8 @@ class NautilusSettings:
     f_live : float
         Fraction of the evidence in the live points at which exploration ends.
     discard_exploration : bool
-        Leave the points of the exploration out, as a strictly unbiased answer requires; takes more calls.
+        Leave the points of the exploration out. nautilus itself keeps them, saves a third of the calls and is off by up
+        to six of its quoted errors for it (docs/sampling.md).
     seed : int
         Seed.
 
@@ -62,7 +63,7 @@ class NautilusSettings:
     n_live: int = 2000
     n_eff: int = 10_000
     f_live: float = 0.01
-    discard_exploration: bool = False
+    discard_exploration: bool = True
     seed: int = 0
 
     def __post_init__(self):
