@@ -31,6 +31,7 @@ from lstmfit.mpi import under_mpirun
 from lstmfit.problem import build
 from lstmfit.sampling.libraries import load_library
 from lstmfit.sampling.samplers import make_sampler
+from lstmfit.signals import FlattenedGaussianSignal
 from lstmfit.simulators import SimulationError, load_once
 from lstmfit.workers import cores, death_as, worker_pool
 
@@ -186,6 +187,8 @@ def _check_drawable(problem):
 
 def _simulator(problem) -> str:
     emulator = problem.signal.emulator
+    if isinstance(problem.signal, FlattenedGaussianSignal):
+        raise InputError(f"calibrate has no truth for signal: {problem.signal.name}; give an emulator or a simulator")
     name = problem.signal.name if emulator is None else emulator.record.get("simulator")
     if not name:
         raise InputError(f"{problem.signal.name} does not say which simulator it emulates, so there is no truth")

@@ -204,6 +204,10 @@ def test_bad_input(tmp_path):
     run["likelihood"] = quick_run()["likelihood"] | {"test_calibrate.Undrawable": {}}
     with pytest.raises(InputError, match=r"Undrawable cannot draw data \(it has no method mocked\)"):
         calibrate(run, tmp_path / "c", 1, jobs=1)
+    shape = {"A": 500.0, "nu_0": 78.0, "w": 19.0, "tau": 7.0}
+    formula = {"signal": "flattened_gaussian", "data": {"mock": {"theta": shape, "noise": 25, "seed": 1}}}
+    with pytest.raises(InputError, match="calibrate has no truth for signal: flattened_gaussian"):
+        calibrate({"likelihood": quick_run()["likelihood"]} | formula, tmp_path / "c", 1, jobs=1)
     assert not (tmp_path / "c").exists()
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "thesis.tex").write_text("precious")
