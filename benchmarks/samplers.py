@@ -1,0 +1,83 @@
+"""The three samplers on the same fits: the table of docs/sampling.md.
+
+    python benchmarks/samplers.py WORK [--runs mock_25mK,mock_5mK] [--only polychord,nautilus]
+
+Each with its defaults, on all cores, one after the other; fits that are there already are not repeated.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from lstmfit.analysis.compare import align, compare
+from lstmfit.analysis.foreign_chains import read_chain
+
+TOP = Path(__file__).resolve().parent.parent
+SAMPLERS = ("polychord", "nautilus", "blackjax")
+
+
+def fit(work: Path, run: str, sampler: str) -> Path:
+    """Fit a shipped run file with another sampler, unless that is done."""
+    folder = work / f"{run}_{sampler}"
+    content = yaml.safe_load((TOP / "runs" / f"{run}.yaml").read_text())
+    content["sampler"] = {sampler: {"seed": 1}}
+    (work / f"{run}_{sampler}.yaml").write_text(yaml.safe_dump(content))
+    command = [str(Path(sys.executable).with_name("lstmfit")), "fit", f"{folder}.yaml", "-o", str(folder), "--resume"]
+    print(f"{run}, {sampler}", flush=True)
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return folder
+
+
+def main():
+    """Fit, compare with PolyChord, put the table into the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--runs", default="mock_25mK,mock_5mK")
+    parser.add_argument("--only", default=",".join(SAMPLERS))
+    wanted = parser.parse_args()
+    wanted.work.mkdir(parents=True, exist_ok=True)
+    load = os.getloadavg()[0]
+    lines = [
+        "| run | sampler | calls | wall | logZ | from PolyChord, joint σ | largest KS distance from PolyChord | means "
+        "within | widths within |",
+        "|" + "---|" * 9,
+    ]
+    for run in wanted.runs.split(","):
+        first = None
+        for sampler in wanted.only.split(","):
+            folder = fit(wanted.work, run, sampler)
+            summary, chain = json.loads((folder / "summary.json").read_text()), read_chain(folder)
+            cells = [""] * 4
+            if first is None:
+                first = summary, chain
+            else:
+                difference = abs(summary["logZ"] - first[0]["logZ"])
+                a, b, names = align(chain, first[1])
+                found = compare(a.samples, b.samples, names)["parameters"].values()
+                worst = max(found, key=lambda p: p["ks"])
+                widths = np.abs(np.array([p["width_ratio"] for p in found]) - 1.0)
+                cells = [
+                    f"{difference / np.hypot(summary['logZ_err'], first[0]['logZ_err']):.1f}",
+                    f"{worst['ks']:.3f} (p {worst['ks_p']:.2g})",
+                    f"{max(p['bias'] for p in found):.2f}σ",
+                    f"{100 * widths.max():.0f} %",
+                ]
+            lines.append(
+                f"| {run} | {summary['sampler']} | {summary['n_like']:,} | {summary['wall_s']:.0f} s "
+                f"| {summary['logZ']:.2f} ± {summary['logZ_err']:.2f} | {' | '.join(cells)} |"
+            )
+    text = f"Load {load:.1f} before the start, {os.cpu_count()} cores.\n\n" + "\n".join(lines)
+    page, mark = TOP / "docs" / "sampling.md", "<!-- samplers -->"
+    page.write_text(re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n{text}\n{mark}", page.read_text(), flags=re.S))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
