@@ -205,6 +205,17 @@ def long_run():
 MPIRUN = pytest.param(["mpirun", "--allow-run-as-root", "-n", "2"], marks=pytest.mark.mpi)
 
 
+@pytest.mark.mpi
+def test_ranks_share_one_log(finished):
+    """What all of them know is said once, by the first."""
+    mpirun = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n", "3"]
+    fit_again = [sys.executable, "-m", "lstmfit", "fit", str(finished / "run.yaml"), "-o", str(finished), "--resume"]
+    done = subprocess.run([*mpirun, *fit_again], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is finished already") == 1
+    assert f"rank 0: {finished} is finished already" in done.stderr
+
+
 @pytest.mark.parametrize("prefix", [[], MPIRUN])
 def test_a_time_limit_stops_to_be_resumed(tmp_path, prefix):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(long_run()))

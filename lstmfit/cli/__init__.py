@@ -10,6 +10,7 @@ from lstmfit._version import __version__
 from lstmfit.cli import emulators, fits
 from lstmfit.console import print_table
 from lstmfit.errors import InputError
+from lstmfit.mpi import promised_rank, under_mpirun
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -24,7 +25,7 @@ def main() -> None:
     """Entry point of the console script: errors of the user become one line and exit status 2."""
     from lstmfit.sampling.mpi import stopping_all_ranks
 
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    _begin_log()
     # It tells of every kind of accelerator that it does not find.
     logging.getLogger("jax").setLevel(logging.WARNING)
     try:
@@ -38,6 +39,13 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
+
+
+def _begin_log():
+    """One log for all ranks: what the first one does, and the others' warnings, each line with its rank."""
+    rank = promised_rank()
+    form = f"rank {rank}: %(message)s" if under_mpirun() else "%(message)s"
+    logging.basicConfig(format=form, level=logging.WARNING if rank else logging.INFO, stream=sys.stderr)
 
 
 def _version(value: bool):
