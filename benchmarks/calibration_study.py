@@ -250,8 +250,10 @@ def tables(work: Path) -> tuple[str, dict]:
 
 def picture(mocks, path: Path):
     """Ranks of each campaign against uniform ones, and the emulation bias over mocks."""
-    figure = new_figure(figsize=(11.0, 6.4), layout="constrained")
-    axes = figure.subplots(2, 3).ravel()
+    columns = 2 if len(mocks) < 4 else 3
+    rows = -(-(len(mocks) + 1) // columns)
+    figure = new_figure(figsize=(3.7 * columns, 3.2 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns).ravel()
     for axis, (name, group) in zip(axes, mocks.items()):
         n = len(group)
         critical = kstwo.isf(0.05, n)
@@ -265,7 +267,7 @@ def picture(mocks, path: Path):
             ylabel="cumulative fraction − rank", xlim=(0, 1), ylim=(-0.35, 0.35),
         )  # fmt: skip
     axes[0].legend(frameon=False, fontsize=7, ncols=2)
-    last = axes[-1]
+    last = axes[len(mocks)]
     for (name, group), colour in zip(mocks.items(), (GREY, BLUE, BLUE, RED, RED)):
         largest = [
             max(abs(v) for v in m["emulation"]["shift"].values()) for m in group if "shift" in m.get("emulation", {})
@@ -278,7 +280,7 @@ def picture(mocks, path: Path):
             )  # fmt: skip
     last.set(xscale="log", xlabel=r"largest emulation bias of a fit [$\sigma$]", ylabel="fraction of mocks")
     last.legend(frameon=False, fontsize=8)
-    for axis in axes[len(mocks) : -1]:
+    for axis in axes[len(mocks) + 1 :]:
         axis.set_visible(False)
     save(figure, path)
 
