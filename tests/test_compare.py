@@ -108,6 +108,15 @@ def test_known_gaussians(rng):
     json.dumps(got)
 
 
+def test_a_larger_sample_of_the_same_has_no_divergence(rng):
+    """Distances of neighbours in a box with edges depend on the number of points; that must not pass for nats."""
+    names = [f"p{i}" for i in range(6)]
+    a, b = (MCMCSamples(data=rng.uniform(size=(n, 6)), columns=names) for n in (4000, 400))
+    got = compare(a, b, names)
+    assert abs(got["D_KL"]) < 4 * got["D_KL_err"] < 0.5
+    assert abs(got["D_KL_reverse"]) < 4 * got["D_KL_reverse_err"] < 0.5
+
+
 def test_weights_are_respected(rng):
     """Weighting makes one Gaussian out of another."""
     x = rng.standard_normal((20000, 1)) * 1.5
