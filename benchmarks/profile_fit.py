@@ -91,9 +91,9 @@ def profile(work: Path, run: Path) -> dict:
         return comm.reduce(None, op=_add)
 
     def seconds(name, *within):
-        """Of a clock, without those inside it and without what all of them cost."""
+        """Of a clock, without what it and those inside it cost."""
         clock = clocks[name]
-        return 1e-9 * (clock.ns - clock.calls * inside - sum(clocks[w].calls * (outside - inside) for w in within))
+        return 1e-9 * (clock.ns - clock.calls * inside - sum(clocks[w].calls * outside for w in within))
 
     raw = {
         "signal": seconds("signal"),

@@ -2,8 +2,9 @@
 
     python benchmarks/scaling.py WORK [--run runs/mock_25mK.yaml] [--seeds 3]
 
-Each seed is fitted in every way in turn, so that whatever else the machine does meets all of them. A way's rate is its
-likelihood calls over the seconds that the run itself took: start, files and pictures are counted apart, in the whole.
+Each seed is fitted in every way in turn, so that whatever else the machine does meets all of them. What is compared is
+dead points a second while PolyChord runs, in the slowest process where there are several: points and not calls, since
+workers also make points that are thrown away. Start, merging, files and pictures are in the whole.
 """
 
 import argparse
@@ -36,7 +37,7 @@ WAYS = {
 
 
 def measure(work: Path, run: Path, seeds: int) -> dict:
-    """Fit in every way; way -> list of {calls, wall_s, whole_s, logZ, logZ_err}."""
+    """Fit in every way; way -> list of {calls, points, sampling_s, whole_s, logZ, logZ_err}."""
     found = {way: [] for way in WAYS}
     content = yaml.safe_load(run.read_text())
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -51,8 +52,11 @@ def measure(work: Path, run: Path, seeds: int) -> dict:
             subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             whole = time.monotonic() - began
             summary = json.loads((folder / "summary.json").read_text())
-            row = {key: summary[key] for key in ("logZ", "logZ_err", "wall_s")}
-            found[way].append(row | {"calls": summary["n_like"], "whole_s": whole})
+            states = sorted(folder.glob("parts/*/chain.state.json")) or [folder / "chain.state.json"]
+            states = [json.loads(state.read_text()) for state in states]
+            row = {key: summary[key] for key in ("logZ", "logZ_err")}
+            row |= {"points": sum(state["n_dead"] for state in states), "calls": summary["n_like"], "whole_s": whole}
+            found[way].append(row | {"sampling_s": max(state["wall_s"] for state in states)})
             print(f"seed {seed}, {way}: {found[way][-1]}", flush=True)
     return found
 
@@ -62,22 +66,28 @@ def speed_up(workers, n_live):
     return n_live * np.log1p(np.asarray(workers) / n_live)
 
 
+def ratios(found: dict) -> dict:
+    """Points a second against one process, of each seed."""
+    rates = {way: np.array([r["points"] / r["sampling_s"] for r in rows]) for way, rows in found.items()}
+    return {way: rate / rates["one process"] for way, rate in rates.items()}
+
+
 def table(found: dict) -> str:
     """Markdown of the measured rates against one process."""
     lines = [
-        "| | workers | calls a second | against one process | of its workers | run [s] | whole command [s] | logZ |",
+        "| | workers | points a second, against one process | per worker | calls a point | sampling [s] "
+        "| whole command [s] | logZ |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    rates = {way: np.array([r["calls"] / r["wall_s"] for r in rows]) for way, rows in found.items()}
-    for way, rows in found.items():
-        ratio = rates[way] / rates["one process"]
+    for way, ratio in ratios(found).items():
+        rows = found[way]
         workers = WAYS[way][2]
         spread = ratio.std(ddof=1) / math.sqrt(len(rows)) if len(rows) > 1 else math.nan
-        mean = {key: np.mean([r[key] for r in rows]) for key in ("wall_s", "whole_s", "logZ")}
+        mean = {key: np.mean([r[key] for r in rows]) for key in rows[0]}
         error = math.sqrt(np.mean([r["logZ_err"] ** 2 for r in rows]) / len(rows))
         lines.append(
-            f"| {way} | {workers} | {rates[way].mean():,.0f} | {ratio.mean():.2f} ± {spread:.2f} "
-            f"| {100 * ratio.mean() / workers:.0f} % | {mean['wall_s']:.1f} | {mean['whole_s']:.1f} "
+            f"| {way} | {workers} | {ratio.mean():.2f} ± {spread:.2f} | {100 * ratio.mean() / workers:.0f} % "
+            f"| {mean['calls'] / mean['points']:.0f} | {mean['sampling_s']:.1f} | {mean['whole_s']:.1f} "
             f"| {mean['logZ']:.2f} ± {error:.2f} |"
         )
     return "\n".join(lines)
@@ -91,9 +101,8 @@ def picture(found: dict, path: Path):
     axis.plot(workers, workers, color=GREY, lw=1, ls=":", label="perfect")
     for n_live, style in ((175, "-"), (1000, "--")):
         axis.plot(workers, speed_up(workers, n_live), color=BLUE, ls=style, label=f"law, {n_live} live points")
-    one = np.mean([r["calls"] / r["wall_s"] for r in found["one process"]])
-    for way, rows in found.items():
-        axis.plot(WAYS[way][2], np.mean([r["calls"] / r["wall_s"] for r in rows]) / one, "o", color=RED, ms=4)
+    for way, ratio in ratios(found).items():
+        axis.plot(WAYS[way][2], ratio.mean(), "o", color=RED, ms=4)
     axis.plot([], [], "o", color=RED, ms=4, label="measured on two cores")
     axis.set(xscale="log", yscale="log", xlabel="workers", ylabel="speed-up")
     axis.legend(frameon=False, fontsize=8)

@@ -28,7 +28,8 @@ def examine() -> list[tuple[str, str, str]]:
     rows = []
     try:
         library = load_library()
-        rows.append(("PolyChord", f"{library.version}, {library.path}; academic, non-commercial use only", ""))
+        remedy = "" if library.counts_repeats else "built before grades: lstmfit doctor --install-polychord"
+        rows.append(("PolyChord", f"{library.version}, {library.path}; academic, non-commercial use only", remedy))
     except InputError as error:
         rows.append(("PolyChord", "missing", str(error)))
     tools = {"gfortran": "gfortran", "make": "make", "mpirun": "openmpi-bin", "mpif90": "libopenmpi-dev"}

@@ -88,7 +88,7 @@ class Problem:
             *(space.latex[name] for name in space.derived_names),
         )
         self._nothing = (float("nan"),) * len(self.derived_names)
-        self._last = None, None
+        self._kept_signal = None, None
 
     def signal_parameters(self, theta: np.ndarray) -> np.ndarray:
         """All of the signal's parameters (n_params,) from the sampled ones (n,); overwritten by the next call."""
@@ -123,10 +123,10 @@ class Problem:
             return self._evaluate(self.signal.outputs(full[: self._n_own]), full)
         # A step of the fast parameters leaves the signal as it was.
         own = full[: self._n_own].tobytes()
-        key, outputs = self._last
+        key, outputs = self._kept_signal
         if key != own:
             outputs = self.signal.outputs(full[: self._n_own]).copy()
-            self._last = own, outputs
+            self._kept_signal = own, outputs
         return self._evaluate(outputs, full)
 
     def loglikelihoods(self, theta: np.ndarray):

@@ -1,6 +1,7 @@
 """The command line: thin over the package's functions."""
 
 import logging
+import os
 import sys
 from typing import Annotated
 
@@ -11,6 +12,7 @@ from lstmfit.cli import emulators, fits
 from lstmfit.console import print_table
 from lstmfit.errors import InputError
 from lstmfit.mpi import promised_rank, under_mpirun
+from lstmfit.workers import THREAD_VARIABLES
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -23,6 +25,9 @@ app = typer.Typer(
 
 def main() -> None:
     """Entry point of the console script: errors of the user become one line and exit status 2."""
+    if under_mpirun():
+        # Before anything loads NumPy, whose libraries look once.
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     from lstmfit.sampling.mpi import stopping_all_ranks
 
     _begin_log()

@@ -33,9 +33,10 @@ def _stopping_to_resume(seconds: float | None):
     from lstmfit.sampling import mpi
 
     def stop(_signal, _frame):
+        # Every rank gets the signal; the first one ends all of them.
         if mpi.promised_rank() == 0:
             sys.stderr.write("lstmfit: stopped before the end; go on with --resume\n")
-        raise SystemExit(RESUME_STATUS)
+            raise SystemExit(RESUME_STATUS)
 
     signals = (signal.SIGALRM, signal.SIGUSR1)
     before = [signal.signal(s, stop) for s in signals]

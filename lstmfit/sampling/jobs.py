@@ -43,24 +43,13 @@ from lstmfit.sampling.state import (
     write_paramnames,
     write_state,
 )
+from lstmfit.workers import THREAD_VARIABLES
 
 PARTS = "parts"
 PART_ROOT = "chain"
 # What a child does when its parent asks or vanishes, and how long it is given.
 STOP_GRACE_S = 10.0
 POLL_S = 0.25
-# One core per run: threads of linear algebra would only get into each other's way.
-THREAD_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "TF_NUM_INTRAOP_THREADS",
-    "TF_NUM_INTEROP_THREADS",
-)
 # The child takes its parent's import path, so that whatever make_problem was pickled from is found.
 CHILD_CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "

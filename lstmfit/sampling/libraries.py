@@ -13,7 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from lstmfit.errors import InputError
-from lstmfit.sampling.build import MPI_LIBRARY, POLYCHORD_VERSION, SERIAL_LIBRARY, polychord_folder
+from lstmfit.sampling.build import (
+    CHANGES,
+    MPI_LIBRARY,
+    POLYCHORD_VERSION,
+    SERIAL_LIBRARY,
+    polychord_folder,
+    read_record,
+)
 
 MAX_PATH_BYTES = 300
 """Fortran holds every path in 300 characters and cuts what is longer."""
@@ -59,6 +66,7 @@ class _PyPolyChord:
         except importlib.metadata.PackageNotFoundError:
             self.version = getattr(pypolychord, "__version__", "unknown")
         self.path = str(Path(pypolychord.__file__).parent)
+        self.counts_repeats = True
 
     def run(self, run, seed):
         import pypolychord
@@ -152,6 +160,7 @@ class _CtypesLibrary:
                 ) from error
             raise InputError(f"{path} cannot be loaded ({error}); build it again: {INSTALL_LINE}") from error
         self.version, self.path = POLYCHORD_VERSION, str(path)
+        self.counts_repeats = read_record(path.parent).get("changes") == CHANGES
 
     def run(self, run, seed):
         s, problem = run.settings, run.problem

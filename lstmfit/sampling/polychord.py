@@ -114,6 +114,16 @@ class PolyChordSettings:
                 f"grade_dims has {len(self.grade_dims)} entries, grade_frac {len(self.grade_frac)}; give one per speed"
             )
 
+        if self.grade_dims is not None:
+            if min(self.grade_dims) < 1:
+                raise InputError(f"grade_dims is {list(self.grade_dims)}; give whole numbers of at least 1")
+            counts = all(x > 1 and x == int(x) for x in self.grade_frac)
+            if not counts and not all(0 < x <= 1 for x in self.grade_frac):
+                raise InputError(
+                    f"grade_frac is {list(self.grade_frac)}; give whole numbers of repeats above 1, or shares of the "
+                    "time up to 1"
+                )
+
     def check_grades(self, n: int):
         """Refuse grades of other than `n` parameters (InputError)."""
         if self.grade_dims is not None and sum(self.grade_dims) != n:

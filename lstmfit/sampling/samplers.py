@@ -75,8 +75,13 @@ class PolyChord:
         """See `Sampler`."""
         from lstmfit.sampling.libraries import load_library
 
-        load_library(mpi=comm is not None)
+        library = load_library(mpi=comm is not None)
         self.settings.check_grades(len(problem.names))
+        if len(self.settings.grade_dims or ()) > 1 and not library.counts_repeats:
+            raise InputError(
+                f"{library.path} sets the repeats of fast parameters by the clock, so that no run can be repeated; "
+                "build it again: lstmfit doctor --install-polychord"
+            )
 
     def run(self, make_problem, folder, *, comm=None, jobs=None, resume=False, progress=None) -> Result:
         """See `Sampler`."""
@@ -106,7 +111,9 @@ class PolyChord:
 
     def calls(self, n_params: int) -> float:
         """See `Sampler`."""
-        return self.CALLS_PER_LIVE_REPEAT * self.settings.n_live * self.settings.num_repeats
+        frac = self.settings.grade_frac or (1.0,)
+        repeats = sum(frac) if min(frac) > 1 else self.settings.num_repeats
+        return self.CALLS_PER_LIVE_REPEAT * self.settings.n_live * repeats
 
 
 class Nautilus:
