@@ -49,8 +49,8 @@ class NautilusSettings:
     f_live : float
         Fraction of the evidence in the live points at which exploration ends.
     discard_exploration : bool
-        Leave the points of the exploration out. nautilus itself keeps them, saves a third of the calls and is off by up
-        to six of its quoted errors for it (docs/sampling.md).
+        Leave the points of the exploration out. nautilus itself keeps them by default, takes fewer calls and is off by
+        up to six of its quoted errors for it (docs/sampling.md).
     seed : int
         Seed.
 
