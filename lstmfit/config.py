@@ -221,7 +221,7 @@ TimesD = Annotated[int | str, BeforeValidator(_resolve_d)]
 class PolyChordBlock(Block):
     """Settings of PolyChord; 25d is 25 times the number of sampled parameters.
 
-    Grades are set where there are parameters that leave the signal alone, see `lstmfit.sampling.samplers.settle`.
+    Grades: numbers of parameters, slow ones first, and of the repeats that move each and the faster ones.
     """
 
     nlive: TimesD = "25d"

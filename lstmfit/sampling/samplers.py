@@ -204,12 +204,7 @@ SAMPLERS = {"polychord": PolyChord, "nautilus": Nautilus, "blackjax": Blackjax}
 
 
 def settle(config: RunConfig, problem) -> dict:
-    """Settings of a run's sampler, worked out for its parameters.
-
-    Multiples of d become numbers. PolyChord's ``num_repeats`` steps for each new point are shared out between those
-    that move all parameters and those that move only the fast ones, which leave the signal as it is: in proportion to
-    the numbers of slow and fast parameters, unless the run file sets the grades itself (``grade_dims: [d],
-    grade_frac: [1]`` for none).
+    """Settings of a run's sampler, multiples of d worked out for its parameters.
 
     Parameters
     ----------
@@ -218,18 +213,11 @@ def settle(config: RunConfig, problem) -> dict:
     problem : lstmfit.problem.Problem
         Built from it.
     """
-    d, slow = len(problem.names), problem.space.n_slow
-    settings = {
+    d = len(problem.names)
+    return {
         key: int(value[:-1]) * d if isinstance(value, str) else value
         for key, value in config.sampler.block.model_dump(exclude_none=True).items()
     }
-    if config.sampler.name == "polychord" and not {"grade_dims", "grade_frac"} & settings.keys():
-        repeats = settings["num_repeats"]
-        of_all = round(repeats * slow / d)
-        # Numbers of repeats; PolyChord takes fractions of one and below for shares of the time.
-        if 2 <= of_all <= repeats - 2:
-            settings |= {"grade_dims": [slow, d - slow], "grade_frac": [float(of_all), float(repeats - of_all)]}
-    return settings
 
 
 def make_sampler(config: RunConfig, seed: int | None = None) -> Sampler:

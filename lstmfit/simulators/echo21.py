@@ -98,11 +98,12 @@ class Echo21:
         from echo21 import function_container as container
 
         from lstmfit.simulators import _kernel
+        from lstmfit.simulators._radau import integrate
 
         self.version = metadata.version("echo21")
         self.redshifts = np.linspace(5.0, 50.0, 451)
         self.redshifts.flags.writeable = False
-        self._kernel = _kernel
+        self._kernel, self._integrate = _kernel, integrate
         self._const = const = echo21.const
 
         # ECHO21 makes its cosmology colossus's current one. Put back what was there; this object has its own.
@@ -273,12 +274,10 @@ class Echo21:
         both = np.concatenate([scale_factors, -np.log(self._tau_knots[::-1])])
         order = np.argsort(both, kind="stable")
         filled = np.empty(both.size)
-        filled[order] = kernel.integrate(kernel.IONISATION, np.zeros(1), start, 0.0, both[order], 1e-3, 1e-6, *shared)[
-            0
-        ]
+        filled[order] = self._integrate(kernel.IONISATION, np.zeros(1), start, 0.0, both[order], 1e-3, 1e-6, *shared)[0]
         ionised = filled[: one_plus_z.size]
         tau = float(self._tau_weights @ filled[one_plus_z.size :][::-1])
-        x_e, t_k = kernel.integrate(
+        x_e, t_k = self._integrate(
             kernel.THERMAL, np.array(INITIAL_STATE), start, 0.0, scale_factors, 1e-4, 1e-7, *shared
         )
 
