@@ -20,7 +20,7 @@ from lstmfit.files import locked, writing_into
 from lstmfit.problem import Problem, build
 from lstmfit.sampling import mpi
 from lstmfit.sampling.result import Result
-from lstmfit.sampling.samplers import ROOT, Sampler, make_sampler, settle
+from lstmfit.sampling.samplers import ROOT, Sampler, make_sampler, resolve_settings
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +188,7 @@ def resolve(config: RunConfig, problem: Problem, folder) -> RunConfig:
     content["likelihood"] = content["likelihood"] | problem.options
     content |= {
         "params": problem.space.blocks(),
-        "sampler": {config.sampler.name: settle(config, problem)},
+        "sampler": {config.sampler.name: resolve_settings(config, len(problem.names))},
         "output": str(folder),
         "resolved": {
             "signal": problem.signal.name,

@@ -203,17 +203,16 @@ SAMPLERS = {"polychord": PolyChord, "nautilus": Nautilus, "blackjax": Blackjax}
 """By the name that run files use."""
 
 
-def settle(config: RunConfig, problem) -> dict:
-    """Settings of a run's sampler, multiples of d worked out for its parameters.
+def resolve_settings(config: RunConfig, d: int) -> dict:
+    """Settings of a run's sampler, multiples of the number of parameters worked out.
 
     Parameters
     ----------
     config : RunConfig
         The run.
-    problem : lstmfit.problem.Problem
-        Built from it.
+    d : int
+        Sampled parameters.
     """
-    d = len(problem.names)
     return {
         key: int(value[:-1]) * d if isinstance(value, str) else value
         for key, value in config.sampler.block.model_dump(exclude_none=True).items()
