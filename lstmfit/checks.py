@@ -52,7 +52,7 @@ def check_run(source, n_draws: int = 1000, seed: int = 0) -> dict:
         "total_us": _time(problem.loglikelihood, theta),
     }
     sampler = make_sampler(resolve(config, problem, "."))
-    calls = sampler.calls(len(problem.names))
+    calls, signals_expected = sampler.calls(problem.space.n_slow) or (None, None)
     report = {
         "parameters": len(problem.names),
         "channels": len(problem.spectrum.frequency),
@@ -63,8 +63,12 @@ def check_run(source, n_draws: int = 1000, seed: int = 0) -> dict:
         "best_loglike_of_draws": float(np.nanmax(values)),
         **times,
         "calls_expected": calls,
-        "seconds_expected_on_one_core": calls and calls * (times["total_us"] + times["prior_us"] + 8.0) * 1e-6,
+        "signals_expected": signals_expected,
+        "seconds_expected_on_one_core": None,
     }
+    if calls is not None:
+        spent = calls * (times["total_us"] + times["prior_us"] + 8.0) - (calls - signals_expected) * times["signal_us"]
+        report["seconds_expected_on_one_core"] = 1e-6 * spent
     if problem.signal.emulator is not None:
         report |= _emulator_report(config, problem)
     return report

@@ -162,6 +162,9 @@ class Problem:
         return -np.inf if full is None else self._evaluate(outputs, full)[0]
 
     def _evaluate(self, outputs, full):
+        # Other likelihoods, and the next call that keeps the signal, read the same array.
+        outputs = outputs.view()
+        outputs.flags.writeable = False
         parts = [part(outputs, full) for part in self._calls]
         total = sum(parts)
         return total, (*parts, *self.space.columns(full))

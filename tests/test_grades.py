@@ -6,6 +6,7 @@ import pytest
 import yaml
 from test_driver import THETA, small_run
 
+from lstmfit.checks import check_run
 from lstmfit.config import load
 from lstmfit.driver import fit, load_problem, resolve
 from lstmfit.errors import InputError
@@ -105,6 +106,15 @@ def test_fast_steps_of_a_fit_cost_no_calls_of_the_signal(tmp_path):
     problem.signal.outputs = lambda theta: calls.append(1) or outputs(theta)
     result = make_sampler(resolve(config, problem, tmp_path)).run_here(problem, tmp_path / "run")
     assert 0.2 * result.n_like < len(calls) < 0.6 * result.n_like
+
+
+def test_the_check_charges_fast_steps_no_signal():
+    report = check_run(graded_run(**GRADES), n_draws=50)
+    assert report["signals_expected"] == pytest.approx(0.4 * report["calls_expected"])
+    each = report["total_us"] + report["prior_us"] + 8.0 - 0.6 * report["signal_us"]
+    assert report["seconds_expected_on_one_core"] == pytest.approx(1e-6 * report["calls_expected"] * each)
+    ungraded = check_run(graded_run(), n_draws=50)
+    assert ungraded["signals_expected"] == ungraded["calls_expected"]
 
 
 @pytest.mark.slow

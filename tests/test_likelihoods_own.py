@@ -57,3 +57,31 @@ def test_its_mistakes_are_the_users(make):
         make({"depth": -150.0, "err": -1})
     with pytest.raises(InputError, match="mock needs the true gain; fix it: gain: VALUE"):
         make({"depth": 0.0, "err": 20.0, "mock": True})
+
+
+class WritesIntoTheSignal:
+    """A mistake that would spoil what other likelihoods, and the next call that keeps the signal, are handed."""
+
+    outputs, names = ("signal",), ("offset",)
+    params = {"offset": {"prior": {"min": -1.0, "max": 1.0}}}  # noqa: RUF012
+
+    def __init__(self, redshifts, /):
+        pass
+
+    def __call__(self, signal, values):
+        signal -= values[0]
+        return -0.5 * float(signal @ signal)
+
+
+@pytest.mark.parametrize("offset", [0.5, {"prior": {"min": -1.0, "max": 1.0}}])
+def test_the_signal_cannot_be_written_into(offset, rng):
+    name = f"{__name__}.{WritesIntoTheSignal.__name__}"
+    run = {
+        "emulator": "echo21",
+        "data": {"mock": {"theta": THETA, "from": "emulator", "noise": 25, "seed": 1}},
+        "likelihood": {"global_signal": {"noise": {"sigma": 25}}, name: {}},
+        "params": {"offset": offset},
+    }
+    problem = build(load(run))
+    with pytest.raises(ValueError, match="read-only"):
+        problem.loglikelihood(problem.prior.sample(1, rng)[0])

@@ -53,8 +53,8 @@ class Sampler(Protocol):
     def run_here(self, problem, folder: Path, *, resume: bool = False) -> Result:
         """Run in this process alone."""
 
-    def calls(self, n_params: int) -> float | None:
-        """Likelihood calls to expect; None where nothing is known."""
+    def calls(self, n_slow: int) -> tuple[float, float] | None:
+        """Likelihood calls to expect, and those that move one of the first `n_slow` parameters; None: not known."""
 
 
 class PolyChord:
@@ -109,11 +109,14 @@ class PolyChord:
             resume=resume,
         )
 
-    def calls(self, n_params: int) -> float:
+    def calls(self, n_slow: int) -> tuple[float, float]:
         """See `Sampler`."""
-        frac = self.settings.grade_frac or (1.0,)
-        repeats = sum(frac) if min(frac) > 1 else self.settings.num_repeats
-        return self.CALLS_PER_LIVE_REPEAT * self.settings.n_live * repeats
+        dims, frac = self.settings.grade_dims or (1,), self.settings.grade_frac or (1.0,)
+        repeats = frac if min(frac) > 1 else (self.settings.num_repeats,)
+        first = [sum(dims[:i]) for i in range(len(dims))]
+        slow = sum(number for i, number in zip(first, repeats) if i < n_slow)
+        per_repeat = self.CALLS_PER_LIVE_REPEAT * self.settings.n_live
+        return per_repeat * sum(repeats), per_repeat * slow
 
 
 class Nautilus:
@@ -156,7 +159,7 @@ class Nautilus:
 
         return run_nautilus(problem, folder, ROOT, self.settings, resume=resume)
 
-    def calls(self, n_params: int) -> None:
+    def calls(self, n_slow: int) -> None:
         """See `Sampler`."""
         return None
 
@@ -194,7 +197,7 @@ class Blackjax:
 
         return run_blackjax(problem, folder, ROOT, self.settings, resume=resume)
 
-    def calls(self, n_params: int) -> None:
+    def calls(self, n_slow: int) -> None:
         """See `Sampler`."""
         return None
 
