@@ -1,0 +1,102 @@
+"""How many repeats does PolyChord need? The same fit with many seeds: the table of docs/sampling.md.
+
+    python benchmarks/repeats.py WORK [--runs mock_5mK,mock_25mK] [--repeats 5,10,20] [--seeds 8] [--jobs 2]
+
+A run with n_live points, so many repeats and another seed, in one process each, `--jobs` at a time; runs that are there
+already are not repeated. What is asked: do means and evidences scatter over seeds as their quoted errors say?
+"""
+
+import argparse
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import yaml
+
+from lstmfit.analysis.foreign_chains import read_chain
+
+TOP = Path(__file__).resolve().parent.parent
+
+
+def fit(work: Path, run: str, repeats: int, seed: int) -> Path:
+    """Fit a shipped run file in one process, unless that is done."""
+    folder = work / f"{run}_{repeats}d_{seed}"
+    content = yaml.safe_load((TOP / "runs" / f"{run}.yaml").read_text())
+    content["sampler"] = {"polychord": {"nlive": "25d", "num_repeats": f"{repeats}d", "seed": seed}}
+    (work / f"{folder.name}.yaml").write_text(yaml.safe_dump(content))
+    lstmfit = Path(sys.executable).with_name("lstmfit")
+    command = [str(lstmfit), "fit", f"{folder}.yaml", "-o", str(folder), "--resume", "--jobs", "1"]
+    subprocess.run(
+        command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    return folder
+
+
+def figures(folders: list[Path]) -> dict:
+    """Of runs that differ by their seed alone: scatter of evidences and means against what they quote."""
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
+    samples = [read_chain(folder).samples for folder in folders]
+    names = list(summaries[0]["parameters"])
+    weights = [s.get_weights() / s.get_weights().sum() for s in samples]
+    values = [s[names].to_numpy() for s in samples]
+    means = np.array([w @ x for w, x in zip(weights, values)])
+    variances = np.array([w @ (x - m) ** 2 for w, x, m in zip(weights, values, means)])
+    sizes = np.array([1.0 / (w @ w) for w in weights])
+    width = np.sqrt(variances.mean(axis=0))
+    logZ, quoted = (np.array([s[key] for s in summaries]) for key in ("logZ", "logZ_err"))
+    return {
+        "calls": float(np.mean([s["n_like"] for s in summaries])),
+        "logZ": float(logZ.mean()),
+        "logZ_err": float(quoted.mean()),
+        "logZ_scatter": float(logZ.std(ddof=1)),
+        "ess": float(sizes.mean()),
+        # Variance over seeds in units of a mean of that many independent draws.
+        "excess": dict(zip(names, np.sqrt(sizes.mean() * means.var(axis=0, ddof=1)) / width)),
+        "insertion_p": [s["insertion_p"] for s in summaries],
+    }
+
+
+def main():
+    """Run them all, put the table into the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--runs", default="mock_5mK,mock_25mK")
+    parser.add_argument("--repeats", default="5,10,20")
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--jobs", type=int, default=2)
+    wanted = parser.parse_args()
+    wanted.work.mkdir(parents=True, exist_ok=True)
+    cells = list(itertools.product(wanted.runs.split(","), map(int, wanted.repeats.split(","))))
+    with ThreadPoolExecutor(wanted.jobs) as pool:
+        made = {cell: [pool.submit(fit, wanted.work, *cell, seed) for seed in range(wanted.seeds)] for cell in cells}
+    lines = [
+        f"{wanted.seeds} seeds each.",
+        "",
+        "| run | repeats | calls | ln Z, mean | quoted error | scatter | effective size | scatter of means over "
+        "1/√size: rms of all parameters | largest |",
+        "|" + "---|" * 9,
+    ]
+    for (run, repeats), futures in made.items():
+        found = figures([future.result() for future in futures])
+        print(json.dumps(found, indent=1))
+        excess, largest = found["excess"], max(found["excess"], key=found["excess"].get)
+        rms = np.sqrt(np.mean(np.square(list(excess.values()))))
+        lines.append(
+            f"| {run} | {repeats}d | {found['calls']:,.0f} | {found['logZ']:.2f} | {found['logZ_err']:.2f} "
+            f"| {found['logZ_scatter']:.2f} | {found['ess']:.0f} | {rms:.2f} | {excess[largest]:.2f} ({largest}) |"
+        )
+    text = "\n".join(lines)
+    page, mark = TOP / "docs" / "sampling.md", "<!-- repeats -->"
+    page.write_text(re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n{text}\n{mark}", page.read_text(), flags=re.S))
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
