@@ -20,6 +20,7 @@ from lstmfit.files import replacing
 from lstmfit.likelihoods.jax_form import make_loglikelihood
 from lstmfit.priors.jax_form import make_transform
 from lstmfit.sampling.chainfiles import LOGZERO, write_nested, write_posterior
+from lstmfit.sampling.countdown import Countdown
 from lstmfit.sampling.refusals import MAX_FRUITLESS_DRAWS, refuse_fruitless, refuse_infinite
 from lstmfit.sampling.result import Progress, Result
 from lstmfit.sampling.state import prepare_folder, write_state
@@ -227,6 +228,7 @@ class _Run:
         )
         self.dead = []  # (n, n_params + 2): cube, ln L, birth
         self.steps, self.n_like, self.prior_fraction = 0, 0, None
+        self.countdown = Countdown(settings.precision_criterion)
 
     def execute(self, progress) -> Result:
         self.began = saved = said = time.monotonic()
@@ -300,14 +302,17 @@ class _Run:
 
     def _progress(self, live) -> Progress:
         logL = np.asarray(live.particles.loglikelihood)
+        folds = -self.steps * math.log1p(-self.settings.num_delete / self.settings.n_live)
+        self.countdown.update(folds, logL, self._live_fraction(live))
         return Progress(
             n_dead=self.steps * self.settings.num_delete,
             n_like=self.n_like,
             logZ=float(np.logaddexp(live.integrator.logZ, live.integrator.logZ_live)),
             logL_min=float(logL.min()),
             logL_max=float(logL.max()),
-            log_live_fraction=self._live_fraction(live),
             elapsed=self._wall(),
+            remaining=self.countdown.seconds(),
+            climbing=self.countdown.climbing,
         )
 
     def _save(self, live):

@@ -365,9 +365,9 @@ class _Watch:
             logZ_err=float(np.sqrt(np.sum((shares * [p.logZ_err for p in latest]) ** 2))) if known else math.nan,
             logL_min=min(p.logL_min for p in latest),
             logL_max=max(p.logL_max for p in latest),
-            log_live_fraction=max(p.log_live_fraction for p in latest),
             elapsed=self.elapsed(),
             remaining=None if None in remaining else max(remaining, default=0.0),
+            climbing=any(p.climbing for p in latest),
         )
 
     def totals(self) -> dict:

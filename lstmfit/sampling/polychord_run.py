@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from lstmfit.errors import InputError
+from lstmfit.sampling.countdown import Countdown
 from lstmfit.sampling.libraries import load_library
 from lstmfit.sampling.refusals import MAX_FRUITLESS_DRAWS, refuse_fruitless, refuse_infinite
 from lstmfit.sampling.result import Progress, Result
@@ -58,7 +59,7 @@ class Run:
         # A list, because the truth of a list in a closure is the cheapest flag there is.
         self.stopping = []
         self.latest = Progress(n_dead=0, n_like=0)
-        self.history = []
+        self.countdown = Countdown(settings.precision_criterion)
         self.updated = False
         self.library_logZ = (math.nan, math.nan)
 
@@ -149,10 +150,10 @@ class Run:
                 peak = logL.max()
                 log_volume = n_dead * math.log(n_live / (n_live + 1))
                 live_logZ = peak + math.log(np.exp(logL - peak).mean()) + log_volume
-                figures |= {"logZ": float(np.logaddexp(logZ, live_logZ)), "log_live_fraction": float(live_logZ - logZ)}
+                figures |= {"logZ": float(np.logaddexp(logZ, live_logZ))}
                 figures |= {"logL_min": float(logL.min()), "logL_max": float(peak)}
+                self.countdown.update(-log_volume, logL, live_logZ - logZ)
             self.latest = dataclasses.replace(self.latest, **figures)
-            self.history.append((time.monotonic(), figures.get("log_live_fraction", -math.inf)))
             self.updated = True
             self.wake.set()
         except BaseException as error:
@@ -272,20 +273,9 @@ class Run:
             n_dead=figures["n_dead"],
             n_like=figures["n_like"],
             elapsed=figures["wall_s"],
-            remaining=self._remaining(),
+            remaining=self.countdown.seconds(),
+            climbing=self.countdown.climbing,
         )
-
-    def _remaining(self) -> float | None:
-        """Extrapolate the fall of the live points' share over the last few updates."""
-        if len(self.history) < 2:
-            return None
-        (t0, r0), (t1, r1) = self.history[max(-5, -len(self.history))], self.history[-1]
-        if not r1 < r0:
-            return None
-        ahead = r1 - math.log(self.settings.precision_criterion)
-        if not ahead > 0:
-            return 0.0
-        return max(0.0, ahead * (t1 - t0) / (r0 - r1) - (time.monotonic() - t1))
 
     def _finish(self, library, finished, progress) -> Result:
         figures = self._figures()

@@ -19,12 +19,12 @@ class Progress:
         update.
     logL_min, logL_max : float
         Range of the live points' log-likelihood; NaN before the first update.
-    log_live_fraction : float
-        ln(evidence in the live points / evidence in the dead ones), which falls to ln(precision_criterion).
     elapsed : float
         Seconds, interruptions not counted.
     remaining : float or None
-        Seconds that are left, extrapolated from the fall of `log_live_fraction`; None until it falls.
+        Seconds that are left, see `lstmfit.sampling.countdown.Countdown`; None where it is not known.
+    climbing : bool
+        The live points still climb: `remaining` is a lower bound.
     stage : str
         What a sampler without dead points is at, in words; empty for the others.
     """
@@ -35,9 +35,9 @@ class Progress:
     logZ_err: float = math.nan
     logL_min: float = math.nan
     logL_max: float = math.nan
-    log_live_fraction: float = math.nan
     elapsed: float = 0.0
     remaining: float | None = None
+    climbing: bool = False
     stage: str = ""
 
 
