@@ -50,6 +50,7 @@ def _make_mock(config, signal):
     if mock.test_signal is not None:
         _, true = _test_signal(config, signal, mock.test_signal)
     elif mock.source == "emulator" or config.signal is not None:
+        _check_trained(config, signal)
         true = np.array(signal(to_array(mock.theta, signal.parameters)), dtype=float)
     else:
         true = simulate_truth(config, signal).signal
@@ -63,6 +64,20 @@ def _make_mock(config, signal):
     if isinstance(mock.noise, float):
         return Spectrum(frequency, sky + mock.noise * rng.standard_normal(len(true)), weight, true)
     return Spectrum(frequency, sky + make_noise(mock.noise, frequency, sky, weight).draw(weight, rng), weight, true)
+
+
+def _check_trained(config, signal):
+    """Refuse an emulated truth outside the training range: the signal there is no model's."""
+    if signal.emulator is None or config.extrapolate:
+        return
+    theta = to_array(config.data.mock.theta, signal.parameters)
+    outside = signal.emulator.outside(theta)
+    for parameter, value in zip(signal.parameters, theta):
+        if parameter.name in outside:
+            raise InputError(
+                f"data.mock.theta: {parameter.name} is {value:g}, but the emulator was trained on {parameter.min:g}.."
+                f"{parameter.max:g}; mend the value, take from: simulator, or set extrapolate: true"
+            )
 
 
 def simulate_truth(config: RunConfig, signal):

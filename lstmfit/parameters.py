@@ -73,11 +73,24 @@ def to_array(theta, parameters: Sequence[Parameter]) -> np.ndarray:
             found = (("missing", missing), ("unknown", unknown))
             what = "; ".join(f"{word} {', '.join(map(str, which))}" for word, which in found if which)
             raise InputError(f"theta: {what}; the parameters are {', '.join(names)}")
-        return np.array([float(theta[n]) for n in names])
-    array = np.asarray(theta, dtype=float)
+        return np.array([_number(n, theta[n], names) for n in names])
+    try:
+        array = np.asarray(theta, dtype=float)
+    except (TypeError, ValueError):
+        raise InputError(f"theta is {theta!r}; expected {len(names)} numbers in the order {', '.join(names)}") from None
     if array.ndim not in (1, 2) or array.shape[-1] != len(names):
         raise InputError(
             f"theta has shape {array.shape}; expected ({len(names)},) or (n, {len(names)}) "
             f"in the order {', '.join(names)}"
         )
     return array
+
+
+def _number(name, value, names):
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"theta: {name} is {value!r}, not a number; many signals at once are an array of shape (n, {len(names)}) "
+            f"in the order {', '.join(names)}"
+        ) from None

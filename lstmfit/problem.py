@@ -1,5 +1,6 @@
 """From a run file to what a sampler needs: prior, likelihood, names."""
 
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -205,7 +206,20 @@ def build(config: RunConfig, spectrum: Spectrum | None = None) -> Problem:
     _make_mocks(config, signal, likelihoods, options)
     space = make_space(config, signal, likelihoods)
     truth = true_parameters(config, signal)
+    _check_truth(space, truth)
     return Problem(signal, space, likelihoods, spectrum, truth, options)
+
+
+def _check_truth(space, truth):
+    """Warn of a mock whose truth the fit cannot find: allowed, and mostly a mistake."""
+    for name, value in truth.items():
+        distribution = space.prior.distributions.get(name)
+        if distribution is not None:
+            low, high = distribution.support
+            if not low * (1 - 1e-9 * np.sign(low)) <= value <= high * (1 + 1e-9 * np.sign(high)):
+                warnings.warn(f"the mock's {name} {value:g} is outside its prior {low:g}..{high:g}", stacklevel=3)
+        elif name in space.fixed and not np.isclose(space.fixed[name], value, rtol=1e-9):
+            warnings.warn(f"the mock's {name} is {value:g}, but it is fixed at {space.fixed[name]:g}", stacklevel=3)
 
 
 def _check_outputs(signal, likelihoods, formula):

@@ -6,13 +6,14 @@ import time
 
 import numpy as np
 import pytest
+import yaml
 from scipy.stats import genpareto
 from test_driver import small_run
 
 from lstmfit import Emulator
 from lstmfit.analysis import bias as bias_module
 from lstmfit.analysis.bias import bias_between, measure_bias, reweighted
-from lstmfit.analysis.chains import read_run
+from lstmfit.analysis.chains import Run, read_run
 from lstmfit.analysis.divergence import linear_gaussian
 from lstmfit.analysis.reweight import choose_points, effective_size, fit_generalised_pareto, k_hat_limit, pareto_smooth
 from lstmfit.analysis.truth import TruthCache, cache_path
@@ -167,6 +168,18 @@ def honest(tmp_path_factory):
     return fit(small_run(), tmp_path_factory.mktemp("honest") / "run", jobs=2)
 
 
+def direct_run(**changes):
+    """The same fit with the simulator itself."""
+    run = small_run(simulator="echo21", **changes)
+    del run["emulator"]
+    return run
+
+
+@pytest.fixture(scope="module")
+def direct(tmp_path_factory):
+    return fit(direct_run(), tmp_path_factory.mktemp("direct") / "run", jobs=2)
+
+
 def test_a_good_emulator_is_called_good(honest):
     got = measure_bias(run_of(honest), n=200)
     assert {"parameters", "D_KL", "D_KL_err", "dlogZ", "khat", "ess", "n"} <= set(got)
@@ -187,13 +200,13 @@ def test_a_good_emulator_is_called_good(honest):
     json.dumps(got)
 
 
-def test_a_biased_emulator_is_caught_and_undone(biased, honest):
-    """Both runs have the same data, so reweighting must lead from the biased posterior to the honest one."""
+def test_a_biased_emulator_is_caught_and_undone(biased, direct):
+    """Both runs have the same data, so reweighting must lead from the biased posterior to the true one."""
     got = measure_bias(run_of(biased), "echo21", n=1000)
     assert max(p["bias"] for p in got["parameters"].values()) > 0.3
     assert got["D_KL"] > 0.03
     assert "good" not in got["verdict"]["text"]
-    pair = bias_between(run_of(biased), run_of(honest))
+    pair = bias_between(run_of(biased), run_of(direct))
     chains = pair["chains"]
     for name, p in got["parameters"].items():
         for other in (pair["parameters"][name], chains["parameters"][name]):
@@ -203,6 +216,58 @@ def test_a_biased_emulator_is_caught_and_undone(biased, honest):
     evidence = chains["logZ_b"] - chains["logZ_a"], np.hypot(chains["logZ_a_err"], chains["logZ_b_err"])
     assert abs(got["dlogZ"] - evidence[0]) < 3.5 * evidence[1]
     json.dumps(pair)
+
+
+def test_a_truth_that_is_no_direct_fit_of_the_same_problem_is_refused(honest, biased, direct, tmp_path):
+    with pytest.raises(InputError, match=r"was fitted with the emulator echo21, not with the simulator; .* compare"):
+        bias_between(run_of(biased), run_of(honest))
+    noise = {"global_signal": {"noise": {"model": "white", "sigma": 30}}}
+    prior = small_run()["params"] | {"fX": {"prior": {"dist": "loguniform", "min": 0.01, "max": 1}}}
+    for name, changes, message in (
+        ("noise", {"likelihood": noise}, r"differ in likelihood.global_signal.noise; the direct fit needs the same"),
+        ("prior", {"params": prior}, r"differ in the prior of fX; the direct fit needs the same"),
+        ("value", {"params": small_run()["params"] | {"wX": 1.0}}, r"differ in the value of wX"),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        shutil.copy(direct / "data.csv", folder)
+        (folder / "run.yaml").write_text(yaml.safe_dump(direct_run(**changes)))
+        with pytest.raises(InputError, match=message):
+            bias_between(run_of(honest), Run(folder, None, load_problem(folder)))
+    assert bias_between(run_of(honest), run_of(direct))["verdict"]["trusted"]
+
+
+def test_the_noise_is_that_of_the_data_under_a_foreground_too(tmp_path):
+    mock = small_run()["data"]["mock"] | {"foreground": {"reference": 75, "coefficients": [1750.0, -120.0, 5.0]}}
+    for marginalise in (True, False):
+        foreground = {"terms": 3, "reference": 75, "mean": [1750.0, -120.0, 5.0], "scale": 1}
+        foreground["marginalise"] = marginalise
+        likelihood = {"global_signal": {"noise": {"model": "white", "sigma": 25}, "foreground": foreground}}
+        folder = fit(small_run(data={"mock": mock}, likelihood=likelihood), tmp_path / str(marginalise), jobs=2)
+        assert measure_bias(run_of(folder), n=50)["signal_rms_mK"]["noise"] == pytest.approx(25.0, rel=0.1)
+
+
+@pytest.mark.parametrize("n", [25, 50, 500])
+def test_nearly_equal_weights_are_trusted_and_not_smoothed(rng, n):
+    """k-hat of a few weights that hardly differ is anything."""
+    above = []
+    for _ in range(40):
+        x = rng.standard_normal((n, 3))
+        ratio = 0.04 * x[:, 0] + 0.02 * rng.standard_normal(n)
+        got = reweighted(x, np.full(n, 1.0 / n), ratio, NAMES)
+        got["failures"] = {"n": 0, "first": None}
+        assert bias_module._verdict(got)["trusted"]
+        plain = np.exp(ratio) / np.exp(ratio).sum()
+        np.testing.assert_allclose(got["weights"], plain, rtol=1e-12)
+        above.append(got["khat"] > got["khat_limit"])
+    assert n > 25 or any(above)
+
+
+def test_too_few_points_are_told_from_a_posterior_elsewhere(rng):
+    result = {"khat": 0.4, "khat_limit": k_hat_limit(25), "n": 25, "ess": 15.0, "failures": {"n": 0, "first": None}}
+    result["parameters"] = {"a": {"bias": 0.1, "bias_err": 0.1}}
+    assert "25 points are too few to tell" in bias_module._verdict(result)["text"]
+    assert "is too far from the emulated one" in bias_module._verdict(result | {"khat": 0.9})["text"]
 
 
 def test_points_are_simulated_once(honest, tmp_path):

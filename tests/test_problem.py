@@ -1,5 +1,7 @@
 """Composition: parameters shared, fixed, computed; likelihoods added; data made, cut and read."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -149,6 +151,7 @@ def test_double_power_law_brings_its_parameters_by_a_set(rng):
         ({"noise": {"model": "student_t", "sigma": 25, "dof": "free"}}, "dof is sampled and needs a prior"),
         ({"priors": "ars"}, "did you mean 'ares'"),
         ({"mock": {"theta": {"fX": 1}}}, "theta: missing"),
+        ({"mock": {"theta": THETA | {"Tmin_vir": 4}}}, r"Tmin_vir is 4, but the emulator was trained on 316"),
         ({"more": {"planck_tau": {"mock": 3}}}, "give true"),
         ({"more": {"lstmfit.likelihoods.nothing.X": {}}}, "no module"),
     ],
@@ -157,6 +160,26 @@ def test_mistakes(changes, message):
     with pytest.raises(InputError, match=message) as error:
         make(**changes)
     assert "\n" not in str(error.value)
+
+
+def test_an_extrapolated_mock_is_made_where_it_is_asked_for():
+    theta = THETA | {"fX": 200.0}
+    with pytest.raises(InputError, match=r"mend the value, take from: simulator, or set extrapolate: true"):
+        make(mock={"theta": theta})
+    with pytest.warns(UserWarning, match=r"the mock's fX 200 is outside its prior 0.001..100"):
+        make(mock={"theta": theta}, extrapolate=True)
+    with pytest.warns(UserWarning, match=r"the mock's fX 200 is outside its prior 0.001..100"):
+        make(mock={"theta": theta, "from": "simulator"})
+
+
+def test_a_truth_that_the_fit_cannot_find_is_warned_of():
+    with pytest.warns(UserWarning, match=r"the mock's fX 0.1 is outside its prior 1..10"):
+        make(params={"fX": {"prior": {"dist": "loguniform", "min": 1, "max": 10}}})
+    with pytest.warns(UserWarning, match=r"the mock's fX is 0.1, but it is fixed at 0.3"):
+        make(params={"fX": 0.3})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make(params={"fX": 0.1})
 
 
 def test_two_parts_may_not_bring_one_name(monkeypatch):

@@ -12,7 +12,7 @@ import numpy as np
 
 from lstmfit import config as run_file
 from lstmfit.analysis.chains import Run
-from lstmfit.analysis.reweight import choose_points, effective_size, k_hat_limit, pareto_smooth
+from lstmfit.analysis.reweight import K_HAT_LIMIT, choose_points, effective_size, k_hat_limit, pareto_smooth
 from lstmfit.analysis.truth import TruthCache, cache_path
 from lstmfit.errors import InputError
 from lstmfit.files import write_text
@@ -23,6 +23,9 @@ MOST_FAILURES = 0.05
 """Fraction of failed simulations above which what is left no longer represents the posterior."""
 SMALL = 0.1
 """Bias in sigma below which no reader of a corner plot could see it."""
+NEARLY_EQUAL = 0.95
+"""Effective size over the number of points above which the tail of the weights is not asked: k-hat is the shape of the
+tail whatever its scale, and a few points of all but equal weights give it any value."""
 
 
 def truth_problem(run: Run, simulator: str) -> Problem:
@@ -182,12 +185,16 @@ def reweighted(
     Notes
     -----
     The means under both posteriors come from the same points, so that their scatter cancels in the difference. Errors
-    are linear propagation (influence functions) over independent points. D_KL is that between the smoothed and the
-    base weights, which is never negative and of second order in the ratio.
+    are linear propagation (influence functions) over independent points. D_KL is that between the new and the base
+    weights, which is never negative and of second order in the ratio. The tail of the weights is smoothed, except where
+    they are nearly equal: there is no tail to tame, and the smoothing would take a tenth off a small bias.
     """
     if not np.isfinite(np.max(log_ratio)):
         raise InputError("the true likelihood vanishes at every point; the emulator or the truth is another model")
-    log_weights, khat = pareto_smooth(np.log(base) + log_ratio)
+    plain = np.log(base) + log_ratio
+    log_weights, khat = pareto_smooth(plain)
+    if effective_size(np.exp(log_ratio - np.max(log_ratio))) > NEARLY_EQUAL * len(x):
+        log_weights = plain
     top = log_weights.max()
     w = np.exp(log_weights - top)
     total = w.sum()
@@ -250,20 +257,25 @@ def _signal_rms(problem, truth, theta, outputs, base, weights):
     if spectrum.truth is None:
         return None
 
-    def rms(signals, redshifts):
+    def on_channels(signals, redshifts):
         matrix = interpolation_matrix(redshifts, spectrum.frequency)
-        on_channels = signals if matrix is None else signals @ matrix.T
-        return np.sqrt(np.mean((on_channels - spectrum.truth) ** 2, axis=1))
+        return signals if matrix is None else signals @ matrix.T
+
+    def rms(differences):
+        return np.sqrt(np.mean(differences**2, axis=-1))
 
     emulated = np.array([np.array(problem.signal(problem.signal_parameters(t)), dtype=float) for t in theta])
-    values = {
-        "emulated_68": weighted_percentile(rms(emulated, problem.signal.redshifts), base, 68.0),
-        "true_68": weighted_percentile(
-            rms(outputs[:, truth.signal.where["signal"]], truth.signal.redshifts), weights, 68.0
-        ),
+    emulated = on_channels(emulated, problem.signal.redshifts)
+    raw = outputs[:, truth.signal.where["signal"]]
+    simulated = on_channels(raw, truth.signal.redshifts)
+    # What the best of the points leaves of the data once its foreground is taken off.
+    best = int(np.argmax([truth.loglikelihood_of(o, t) for o, t in zip(outputs, theta)]))
+    foreground = truth.likelihood.foreground(raw[best], truth.values(theta[best]))
+    return {
+        "emulated_68": weighted_percentile(rms(emulated - spectrum.truth), base, 68.0),
+        "true_68": weighted_percentile(rms(simulated - spectrum.truth), weights, 68.0),
+        "noise": float(rms(spectrum.temperature - foreground - simulated[best])),
     }
-    values["noise"] = float(np.sqrt(np.mean((spectrum.temperature - spectrum.truth) ** 2)))
-    return values
 
 
 def _verdict(result) -> dict:
@@ -272,19 +284,26 @@ def _verdict(result) -> dict:
     failed = result["failures"]["n"]
     name, worst = max(result["parameters"].items(), key=lambda item: item[1]["bias"])
     figure = f"{worst['bias']:.2g} ± {worst['bias_err']:.1g} sigma in {name}"
-    if khat is None or khat > result["khat_limit"]:
+    nearly_equal = result["ess"] > NEARLY_EQUAL * n
+    if not nearly_equal and (khat is None or khat > result["khat_limit"]):
         shown = "unknown" if khat is None else f"{khat:.2f}"
+        few = khat is not None and khat <= K_HAT_LIMIT
+        why = (
+            f"{n} points are too few to tell whether the weights reach from the emulated posterior to the true one"
+            if few
+            else "the true posterior is too far from the emulated one for these weights"
+        )
         text = (
-            f"k-hat is {shown}, above {result['khat_limit']:.2f}: the true posterior is too far from the emulated one "
-            "for these weights, and the figures are no more than a lower limit; use more points (-n) or a direct fit "
-            "(simulator: in place of emulator: in the run file, then --truth ITS_FOLDER)"
+            f"k-hat is {shown}, above {result['khat_limit']:.2f}: {why}, and the figures are no more than a lower "
+            "limit; use more points (-n) or a direct fit (simulator: in place of emulator: in the run file, then "
+            "--truth ITS_FOLDER)"
         )
         return {"trusted": False, "text": text}
     if failed > MOST_FAILURES * (n + failed):
         text = f"{failed} of {n + failed} simulations failed, too many for the others to represent the posterior"
         return {"trusted": False, "text": text}
     if worst["bias_err"] > SMALL:
-        text = f"largest bias {figure}; the error is too large to say more, use more points (-n)"
+        text = f"largest bias {figure}; the error is too large to say more, use more points"
     elif worst["bias"] < SMALL:
         text = f"the emulator is good for these data: largest bias {figure}"
     elif worst["bias"] < 0.5:
@@ -321,21 +340,8 @@ def bias_between(run: Run, true_run: Run, seed: int = 0) -> dict:
     """
     from lstmfit.analysis.compare import compare
 
-    spectra = run.problem.spectrum, true_run.problem.spectrum
-    if not all(
-        np.shape(getattr(spectra[0], what)) == np.shape(getattr(spectra[1], what))
-        and np.allclose(getattr(spectra[0], what), getattr(spectra[1], what), rtol=1e-6, atol=1e-6)
-        for what in ("frequency", "temperature")
-    ):
-        raise InputError(
-            f"{run.folder} and {true_run.folder} are fits of different data; `lstmfit compare` takes any two chains"
-        )
+    _check_direct(run, true_run)
     names = list(run.problem.names)
-    if set(names) != set(true_run.problem.names):
-        raise InputError(
-            f"{run.folder} sampled {', '.join(names)}; {true_run.folder} sampled "
-            f"{', '.join(true_run.problem.names)}; the direct fit needs the same run file"
-        )
     weights = true_run.samples.get_weights()
     rows, base = choose_points(weights, len(weights), np.random.default_rng(seed))
     if len(rows) < 25:
@@ -348,6 +354,59 @@ def bias_between(run: Run, true_run: Run, seed: int = 0) -> dict:
     result |= {"truth": str(true_run.folder), "failures": {"n": 0, "first": None}, "signal_rms_mK": None}
     result["chains"] = compare(run.natural(), true_run.natural(), names, seed)
     return result | {"verdict": _verdict(result)}
+
+
+def _check_direct(run, true_run):
+    """Refuse what is no direct fit of the same problem: its difference would pass for the emulator's."""
+    signal = true_run.problem.signal
+    if signal.emulator is not None:
+        raise InputError(
+            f"{true_run.folder} was fitted with the emulator {signal.name}, not with the simulator; give a fit with "
+            "simulator: in place of emulator:, or use `lstmfit compare`"
+        )
+    spectra = run.problem.spectrum, true_run.problem.spectrum
+    if not all(
+        np.shape(getattr(spectra[0], what)) == np.shape(getattr(spectra[1], what))
+        and np.allclose(getattr(spectra[0], what), getattr(spectra[1], what), rtol=1e-6, atol=1e-6)
+        for what in ("frequency", "temperature", "weight")
+    ):
+        raise InputError(
+            f"{run.folder} and {true_run.folder} are fits of different data; `lstmfit compare` takes any two chains"
+        )
+    names = list(run.problem.names)
+    if set(names) != set(true_run.problem.names):
+        raise InputError(
+            f"{run.folder} sampled {', '.join(names)}; {true_run.folder} sampled "
+            f"{', '.join(true_run.problem.names)}; the direct fit needs the same run file"
+        )
+    blocks = [_compared(r) for r in (run, true_run)]
+    different = [key for key in sorted({*blocks[0], *blocks[1]}) if blocks[0].get(key) != blocks[1].get(key)]
+    if different:
+        raise InputError(
+            f"{run.folder} and {true_run.folder} differ in {', '.join(different)}; the direct fit needs the same "
+            "run file but for simulator: in place of emulator:; `lstmfit compare` takes any two chains"
+        )
+
+
+def _compared(run):
+    """By name, what two run files of one problem have in common; the emulator's error is not the simulator's."""
+    config = run_file.load(run.folder / "run.yaml")
+    spectrum = config.likelihood.global_signal.model_dump(exclude={"emulator_error"})
+    blocks = {f"likelihood.global_signal.{key}": value for key, value in spectrum.items()}
+    blocks |= {f"likelihood.{key}": value for key, value in config.likelihood.others.items()}
+    space = run.problem.space
+    priors = {f"the prior of {key}": value.get("prior") for key, value in space.blocks().items() if "prior" in value}
+    blocks |= priors | {f"the value of {key}": value for key, value in (space.fixed | space.expressions).items()}
+    return {key: _rounded(value) for key, value in blocks.items()}
+
+
+def _rounded(value):
+    """To nine digits: a range may have been written with fewer than it has."""
+    if isinstance(value, dict):
+        return {key: _rounded(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(v) for v in value]
+    return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
 def bias_lines(result: dict) -> list[str]:
