@@ -1,6 +1,8 @@
 """Every run file that ships: it is read, built and evaluated; two are run to the end."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +137,19 @@ def test_the_examples_of_the_documentation_build(rng):
     assert "log10_fLy" in problem.names
     assert problem.derived_names[-2:] == ("fLy", "ratio")
     assert np.isfinite(problem.loglikelihood(problem.prior.sample(1, rng)[0])[0])
+
+
+def test_the_python_of_the_documentation_runs_as_a_script(tmp_path):
+    """Every block of docs/python.md, one after the other."""
+    pytest.importorskip("echo21")
+    text = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
+    script = "\n".join(part.split("```")[0] for part in text.split("```python")[1:])
+    script += "\nassert run.truth() == {'fX': -1.0, 'Tmin_vir': 4.0}\nassert compare(a.samples, b.samples, names)"
+    script += "['parameters']['fX']['ks'] == 0.0\nassert result['verdict']['trusted']\nassert theta.shape == (5, 2)\n"
+    (tmp_path / "script.py").write_text(script)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "the emulator is good for these data" in done.stdout
 
 
 NAMES = ("fX", "fLy", "fesc", "Tmin_vir", "tstar", "sLy", "wX")
