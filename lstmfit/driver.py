@@ -81,13 +81,18 @@ def load_problem(folder) -> Problem:
     Raises
     ------
     InputError
-        The folder holds no run, or the emulator is no longer the one of the run.
+        The folder holds no run or not its data, or the emulator is no longer the one of the run.
     """
     folder = Path(folder)
     if not (folder / "run.yaml").is_file():
         raise InputError(f"{folder} holds no run (no run.yaml); give the output folder of `lstmfit fit`")
     config = run_file.load(folder / "run.yaml")
-    problem = build(config, read_written_spectrum(folder / "data.csv"))
+    try:
+        spectrum = read_written_spectrum(folder / "data.csv")
+    except (FileNotFoundError, KeyError, ValueError) as error:
+        what = "has no data.csv" if isinstance(error, FileNotFoundError) else f"has a damaged data.csv ({error})"
+        raise InputError(f"{folder} {what}, the spectrum that was fitted; repeat the fit with --force") from None
+    problem = build(config, spectrum)
     expected = (config.resolved or {}).get("signal_checksum")
     if expected is not None and expected != problem.signal.checksum:
         raise InputError(

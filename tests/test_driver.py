@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from lstmfit.analysis.chains import read_run
 from lstmfit.driver import fit, load_problem
 from lstmfit.errors import InputError
 
@@ -230,3 +232,35 @@ def test_a_time_limit_stops_to_be_resumed(tmp_path, prefix):
         summary = json.loads((folder / "summary.json").read_text())
         for p in summary["parameters"].values():
             assert abs(p["mean"] - p["truth"]) < 4 * p["std"]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("run.yaml", "sigma: 25.0", "sigma: 20.0", r"run.yaml or data.csv has been changed since; put them back"),
+        ("data.csv", None, None, r"has no data.csv, the spectrum that was fitted; repeat the fit with --force"),
+        ("data.csv", "temperature_mK", "kelvin", r"has a damaged data.csv \('temperature_mK'\)"),
+    ],
+)
+def test_a_folder_that_was_changed_after_the_fit_is_refused(finished, tmp_path, file, old, new, message):
+    """Its chain is of another problem."""
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    read_run(folder, load_problem(folder))
+    if old is None:
+        (folder / file).unlink()
+    else:
+        text = (folder / file).read_text()
+        assert old in text
+        (folder / file).write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError, match=message):
+        read_run(folder, load_problem(folder))
+
+
+def test_a_lost_row_of_the_data_is_noticed(finished, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished, folder)
+    rows = (folder / "data.csv").read_text().splitlines(keepends=True)
+    (folder / "data.csv").write_text("".join(rows[:100] + rows[101:]))
+    with pytest.raises(InputError, match="has been changed since"):
+        read_run(folder, load_problem(folder))

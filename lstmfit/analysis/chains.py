@@ -11,6 +11,9 @@ from lstmfit.errors import InputError
 from lstmfit.problem import Problem
 from lstmfit.sampling.state import read_state
 
+SAME_LOGL = 3e-5
+"""Relative difference of ln L that engines and machines may cause; BlackJAX's network differs by 2e-6."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -129,13 +132,26 @@ def read_run(folder, problem: Problem) -> Run:
     Raises
     ------
     InputError
-        There are no finished chains.
+        There are no finished chains, or the run file or the data are no longer those of the chains.
     """
     folder = Path(folder)
     # Weighted samples are written at the end, while PolyChord's `chain.txt` grows with its dead points.
     if not any((folder / f"chain{ending}").is_file() for ending in ("_dead-birth.txt", ".txt")):
         raise InputError(f"{folder} holds no finished chains; run `lstmfit fit` (with --resume where it was stopped)")
-    return Run(folder, read_samples(folder / "chain"), problem)
+    run = Run(folder, read_samples(folder / "chain"), problem)
+    _check_unchanged(run)
+    return run
+
+
+def _check_unchanged(run):
+    """Compare the likelihood of one point with that of the chain, before figures of another problem are believed."""
+    row = run.samples.iloc[int(np.argmax(run.samples.get_weights()))]
+    then, now = float(row["logL"]), run.problem.loglikelihood(row[list(run.problem.names)].to_numpy(float))[0]
+    if not abs(now - then) < SAME_LOGL * (1.0 + abs(then)):
+        raise InputError(
+            f"{run.folder}: the likelihood of a point of the chain is {now:.6g}, and was {then:.6g} in the fit, so "
+            "run.yaml or data.csv has been changed since; put them back, or repeat the fit with --force"
+        )
 
 
 def summarise(run: Run, facts: dict, n_draws: int = 1000) -> dict:
