@@ -427,30 +427,51 @@ def _beside(folder, path) -> str:
 
 
 def validate(content: dict, where: str) -> RunConfig:
-    """Validate the content of a run file; the first mistake becomes an InputError of one line."""
+    """Validate the content of a run file; its mistakes become an InputError of one line."""
     try:
         return RunConfig.model_validate(content)
     except ValidationError as error:
-        raise InputError(f"{where}: {_message(error)}") from None
+        raise InputError(f"{where}: {'; also: '.join(_mistakes(error, content))}") from None
 
 
-def _message(error: ValidationError) -> str:
-    # An unknown key first: it explains the missing one that often stands beside it.
-    mistakes = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
-    first = mistakes[0]
-    at = ".".join(str(part) for part in first["loc"]) or "the run file"
-    got = first["input"]
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(first["loc"][:-1])
-        text = f"unknown key {at}; {did_you_mean(first['loc'][-1], known)}"
-    elif first["type"] == "missing":
-        text = f"{at} is missing"
-    elif first["type"] == "value_error":
-        text = f"{at}: {first['ctx']['error']}"
-    else:
-        reason = first["msg"][0].lower() + first["msg"][1:]
-        text = f"{at} is {got!r}; {reason}"
-    return text if len(mistakes) == 1 else f"{text} (and {len(mistakes) - 1} more)"
+def _mistakes(error: ValidationError, content: dict) -> list[str]:
+    """What is wrong, each once, in words; unknown keys first, as they explain missing ones that often stand beside."""
+    found = [(_keys(e["loc"], content), e) for e in error.errors()]
+    found.sort(key=lambda item: item[1]["type"] != "extra_forbidden")
+    texts = []
+    for loc, e in found:
+        # Where several kinds of block are possible, pydantic reports each: those of the wrong kind say nothing.
+        others = [keys for keys, other in found if other is not e]
+        if e["type"].endswith("_type") and any(keys[: len(loc)] == loc for keys in others):
+            continue
+        texts.append(_mistake(loc, e))
+    return list(dict.fromkeys(texts or [_mistake(*found[0])]))
+
+
+def _keys(loc, content) -> tuple:
+    """Place of a mistake in the run file, without pydantic's names of the kinds that a block can be of."""
+    keys = []
+    for i, part in enumerate(loc):
+        inside = content if isinstance(content, (dict, list)) else {}
+        try:
+            content = inside[part]
+        except (KeyError, IndexError, TypeError):
+            named = isinstance(part, int) or (isinstance(content, dict) and part.isidentifier())
+            if i < len(loc) - 1 or not named:
+                continue
+        keys.append(part)
+    return tuple(keys)
+
+
+def _mistake(loc, error) -> str:
+    at = ".".join(str(part) for part in loc) or "the run file"
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {at}; {did_you_mean(loc[-1], _known_keys(loc[:-1]))}"
+    if error["type"] == "missing":
+        return f"{at} is missing"
+    if error["type"] == "value_error":
+        return f"{at}: {error['ctx']['error']}"
+    return f"{at} is {error['input']!r}; {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
 def _known_keys(loc) -> list[str]:

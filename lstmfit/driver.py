@@ -59,6 +59,8 @@ def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=N
         Anything wrong with the run file, its data, or the folder; nothing is written then.
     """
     comm = mpi.world()
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs is {jobs}, but a whole number of at least 1 is needed")
     config = run_file.load(source)
     folder = _output(config, source, output)
     mend = "and run the same with --resume: what was finished is kept"

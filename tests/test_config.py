@@ -121,3 +121,36 @@ def test_numbers_as_people_write_them(tmp_path):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(BASE).replace("noise: 25", "noise: 2.5e1"))
     assert config.load(tmp_path / "run.yaml").data.mock.noise == 25.0
     assert np.isclose(config.load(changed("data.mock.noise", 1e-3)).data.mock.noise, 1e-3)
+
+
+def mock_of(**changes):
+    mock = {"theta": {"fX": 1.0}, "noise": 25, "seed": 1} | changes
+    return {
+        "emulator": "echo21",
+        "data": {"mock": mock},
+        "likelihood": {"global_signal": {"noise": {"model": "white", "sigma": 25}}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("noise", "message"),
+    [
+        (-25, r"^run: data.mock.noise is -25; input should be greater than 0$"),
+        ("x", r"^run: data.mock.noise is 'x'; input should be a valid number, .*$"),
+        ({"sigma": -1}, r"^run: data.mock.noise.sigma: -1 is not positive; .*$"),
+        ({"modle": "white", "sigma": 1}, r"^run: unknown key data.mock.noise.modle; did you mean 'model'\?$"),
+    ],
+)
+def test_kinds_of_block_are_not_pydantics_names_nor_further_mistakes(noise, message):
+    with pytest.raises(InputError, match=message) as error:
+        config.load(mock_of(noise=noise))
+    assert "also" not in str(error.value)
+
+
+def test_every_mistake_is_said():
+    run = mock_of(noise=-25)
+    del run["data"]["mock"]["seed"]
+    run["sampler"] = {"polychord": {"nlive": "25x"}}
+    message = r"noise is -25; .*; also: data.mock.seed is missing; also: sampler.polychord.nlive: '25x' is neither"
+    with pytest.raises(InputError, match=message):
+        config.load(run)

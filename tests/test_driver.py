@@ -264,3 +264,9 @@ def test_a_lost_row_of_the_data_is_noticed(finished, tmp_path):
     (folder / "data.csv").write_text("".join(rows[:100] + rows[101:]))
     with pytest.raises(InputError, match="has been changed since"):
         read_run(folder, load_problem(folder))
+
+
+def test_a_number_of_jobs_that_cannot_be_leaves_nothing_behind(tmp_path):
+    with pytest.raises(InputError, match="jobs is 0, but a whole number of at least 1 is needed"):
+        fit(small_run(), tmp_path / "run", jobs=0)
+    assert not (tmp_path / "run").exists()

@@ -35,6 +35,25 @@ def test_no_header_and_comments(tmp_path):
     np.testing.assert_array_equal(spectrum.weight, 1.0)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# nu T\n50 1.5\n51\t2.5\n",
+        "  50   1.5  \n  51   2.5\n",
+        "nu\tT\n50\t1.5\n51\t2.5\n",
+        "nu; T\n50; 1.5\n51; 2.5\n",
+        "\n50, 1.5 # first\n51, 2.5\n",
+        "freq temp weight\n5.0e1 1.5E0 1\n51 2.5 1\n",
+    ],
+)
+def test_columns_may_be_parted_by_blanks_tabs_and_semicolons(tmp_path, text):
+    path = tmp_path / "s.txt"
+    path.write_text(text)
+    spectrum = read_spectrum(path)
+    np.testing.assert_array_equal(spectrum.frequency, [50.0, 51.0])
+    np.testing.assert_array_equal(spectrum.temperature, [1.5, 2.5])
+
+
 def test_what_is_written_reads_back_exactly(tmp_path, rng):
     spectrum = Spectrum(*rng.uniform(1, 2, (3, 7)), truth=rng.normal(size=7))
     spectrum.write(tmp_path / "d.csv")
@@ -64,8 +83,14 @@ def test_bad_files_are_refused(tmp_path):
         read_spectrum(tmp_path / "none.csv")
     path = tmp_path / "s.csv"
     path.write_text("50,1\n51,nan\n52,3\n")
-    with pytest.raises(InputError, match="temperature is not a number in row 1"):
+    with pytest.raises(InputError, match="temperature is not a number in data row 2 "):
         read_spectrum(path)
+    path.write_text("# nu, T, w\nnu,T,w\n49,0,0\n50,1,1\n51,,1\n")
+    with pytest.raises(InputError, match=r"data row 3 \(comments and header not counted\)"):
+        read_spectrum(path, {"frequency": 0, "temperature": 1, "weight": 2})
+    path.write_text("50,1\n51,2\n")
+    with pytest.raises(InputError, match="no column 'T', as there is no header; give a number from 0 on"):
+        read_spectrum(path, {"frequency": 0, "temperature": "T"})
     path.write_text("50,1,0\n51,2,0\n")
     with pytest.raises(InputError, match="every channel has weight zero"):
         read_spectrum(path, {"frequency": 0, "temperature": 1, "weight": 2})

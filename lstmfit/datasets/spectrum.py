@@ -1,5 +1,6 @@
 """Measured or mock spectra: frequency, temperature, weight."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,12 +65,13 @@ class Spectrum:
 
 
 def read_spectrum(path, columns=None, unit: str = "mK") -> Spectrum:
-    """Read a spectrum from a CSV file.
+    """Read a spectrum from a table of text.
 
     Parameters
     ----------
     path : path
-        Comma-separated, with or without a header line; lines that start with # are comments.
+        Columns between commas, semicolons, tabs or blanks, with or without a header line; lines that start with # are
+        comments.
     columns : mapping, optional
         Where ``frequency``, ``temperature`` and, if there, ``weight`` are: column numbers from zero, or names of
         the header. Default: columns 0 and 1, no weights.
@@ -104,16 +106,17 @@ def read_spectrum(path, columns=None, unit: str = "mK") -> Spectrum:
     weight = values.get("weight", np.ones(len(table)))
     if not (np.isfinite(weight).all() and (weight >= 0).all()):
         bad = _first(~(np.isfinite(weight) & (weight >= 0)))
-        raise InputError(f"{path.name}: weights must be finite and not negative; that of row {bad} is not")
+        raise InputError(f"{path.name}: weights must be finite and not negative; that of data row {bad + 1} is not")
     keep = weight > 0
     if not keep.any():
         raise InputError(f"{path.name}: every channel has weight zero, so there is nothing to fit; check the column")
     nu, temperature, weight = values["frequency"][keep], values["temperature"][keep], weight[keep]
     for what, array in (("frequency", nu), ("temperature", temperature)):
         if not np.isfinite(array).all():
+            row = np.flatnonzero(keep)[_first(~np.isfinite(array))] + 1
             raise InputError(
-                f"{path.name}: {what} is not a number in row {_first(~np.isfinite(array))} of those with weight; "
-                "mend it or give it weight zero"
+                f"{path.name}: {what} is not a number in data row {row} (comments and header not counted); mend it or "
+                "give it weight zero"
             )
     if not (nu > 0).all():
         raise InputError(f"{path.name}: frequency must be positive, in MHz; the smallest is {nu.min():g}")
@@ -157,11 +160,18 @@ def _first(bad):
 
 def _read_table(path):
     try:
-        first = pd.read_csv(path, comment="#", header=None, nrows=1)
-        numbers = pd.to_numeric(first.iloc[0], errors="coerce").notna().all()
-        table = pd.read_csv(path, comment="#", header=None if numbers else 0, skipinitialspace=True)
+        with Path(path).open(encoding="utf-8") as file:
+            lines = (line.split("#")[0].strip() for line in file)
+            first = next(filter(None, lines), "")
+        between = next((mark for mark in ",;\t" if mark in first), r"\s+")
+        numbers = pd.to_numeric(pd.Series(re.split(between, first)), errors="coerce").notna().all()
+        table = pd.read_csv(
+            path, sep=between, comment="#", header=None if numbers else 0, skipinitialspace=True, index_col=False
+        )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not a table of comma-separated values ({error})") from None
+        raise InputError(
+            f"{path} is not a table of numbers between commas, semicolons, tabs or blanks ({error})"
+        ) from None
     if table.empty:
         raise InputError(f"{path} holds no rows")
     return table
@@ -174,5 +184,7 @@ def _column(path, table, which):
         return table.iloc[:, which]
     names = [str(name) for name in table.columns]
     if str(which) not in names:
+        if all(isinstance(name, int) for name in table.columns):
+            raise InputError(f"{path.name}: no column {which!r}, as there is no header; give a number from 0 on")
         raise InputError(f"{path.name}: no column {which!r}; the header has {', '.join(names)}")
     return table.iloc[:, names.index(str(which))]
