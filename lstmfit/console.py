@@ -4,6 +4,19 @@ import json
 
 import typer
 
+_stdout_is_for_json = False
+
+
+def leave_stdout_to_json(yes: bool) -> None:
+    """Send what is for a reader to stderr, because the figures go to stdout as JSON."""
+    global _stdout_is_for_json
+    _stdout_is_for_json = yes
+
+
+def say(text) -> None:
+    """Print a line for a reader, to stdout unless that is for JSON."""
+    typer.echo(text, err=_stdout_is_for_json)
+
 
 def write_json(content: dict, target: str | None) -> None:
     """Write figures to a file, to stdout for ``-``, nowhere for None."""
@@ -19,7 +32,7 @@ def write_json(content: dict, target: str | None) -> None:
 
 
 def print_table(columns, rows, title=None):
-    """Print a table to stdout."""
+    """Print a table for a reader, to stdout unless that is for JSON."""
     from rich.console import Console
     from rich.table import Table
 
@@ -28,7 +41,7 @@ def print_table(columns, rows, title=None):
         table.add_column(column, justify="right" if i else "left")
     for row in rows:
         table.add_row(*map(str, row))
-    Console().print(table)
+    Console(stderr=_stdout_is_for_json).print(table)
 
 
 class ProgressLine:

@@ -32,6 +32,23 @@ def replacing(path):
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(path) -> None:
+    """Refuse a file that could not be written, before anything is computed for it.
+
+    Raises
+    ------
+    InputError
+        It is a folder, its folder is not there, or may not be written into.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder; give a file")
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write {path}: no folder {path.parent}; make it or give another path")
+    if not os.access(path.parent, os.W_OK):
+        raise InputError(f"cannot write {path}: no permission in {path.parent}; give another path")
+
+
 def write_text(path, text: str) -> None:
     """Write a text file through `replacing`."""
     with replacing(path) as temporary:

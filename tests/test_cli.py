@@ -53,7 +53,8 @@ def test_check_reports_and_writes_nothing(tmp_path):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(small_run()))
     done = lstmfit("check", "run.yaml", "--json", "-", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    report = json.loads(done.stdout[done.stdout.index("{") :])
+    report = json.loads(done.stdout)
+    assert "calls expected" in done.stderr
     assert report["finite_fraction"] == 1.0
     assert all(report[f"{part}_us"] > 0 for part in ("prior", "signal", "likelihood", "total"))
     assert report["D_KL_bound_p95"] > report["D_KL_bound_mean"] > 0.0
@@ -79,7 +80,7 @@ def test_simulate_train_evaluate_end_to_end(tmp_path):
     assert lstmfit("train", "s.h5", "-o", "e.h5", *options, cwd=tmp_path).returncode == 2
     done = lstmfit("evaluate", "e.h5", "--json", "-", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout[done.stdout.index("{") :])["n"] == 32
+    assert json.loads(done.stdout)["n"] == 32
 
 
 def test_data_fetch_from_a_local_file_records_its_checksum(tmp_path):
@@ -98,7 +99,37 @@ def test_doctor_and_emulators():
     assert done.returncode == 0
     assert "PolyChord" in done.stdout
     done = lstmfit("emulators", "--json", "-")
-    assert "echo21" in done.stdout
+    assert "echo21" in json.dumps(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize("command", [("check", "mock_25mK"), ("evaluate", "echo21"), ("emulators",)])
+def test_json_that_cannot_be_written_is_refused_before_the_work(tmp_path, command):
+    done = lstmfit(*command, "--json", tmp_path / "nowhere" / "x.json")
+    assert done.returncode == 2
+    said = f"cannot write {tmp_path}/nowhere/x.json: no folder {tmp_path}/nowhere; make it or give another path"
+    assert done.stderr == f"lstmfit: {said}\n"
+    assert not done.stdout
+    done = lstmfit(*command, "--json", tmp_path)
+    assert (done.returncode, done.stderr) == (2, f"lstmfit: cannot write {tmp_path}: it is a folder; give a file\n")
+
+
+def test_a_report_or_a_picture_that_cannot_be_written_is_refused(tmp_path):
+    for command in (("report", "x", "-o"), ("compare", "x", "y", "--plot"), ("evaluate", "echo21", "--plot")):
+        done = lstmfit(*command, tmp_path / "nowhere" / "x")
+        assert done.returncode == 2
+        assert "no folder" in done.stderr
+
+
+def test_warnings_are_one_line(tmp_path):
+    run = small_run()
+    run["likelihood"]["global_signal"]["noise"]["sigma"] = 0.025
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
+    done = lstmfit("check", "run.yaml", cwd=tmp_path)
+    assert done.returncode == 0
+    said = [line for line in done.stderr.splitlines() if "warning" in line.lower()]
+    assert len(said) == 1
+    assert said[0].startswith("lstmfit: warning: ")
+    assert ".py" not in done.stderr
 
 
 def test_a_wrong_time_limit_is_refused(tmp_path):

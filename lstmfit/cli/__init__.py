@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -51,6 +52,13 @@ def _begin_log():
     rank = promised_rank()
     form = f"rank {rank}: %(message)s" if under_mpirun() else "%(message)s"
     logging.basicConfig(format=form, level=logging.WARNING if rank else logging.INFO, stream=sys.stderr)
+    warnings.showwarning = _log_warning
+
+
+def _log_warning(message, category, *_):
+    """One line, without the place in the source: it is the user's input that is doubted."""
+    kind = "warning" if category is UserWarning else category.__name__
+    logging.getLogger(__name__).warning("lstmfit: %s: %s", kind, message)
 
 
 def _version(value: bool):

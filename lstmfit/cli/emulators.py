@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from lstmfit.cli.options import Jobs, Json
+from lstmfit.cli.options import Jobs, Json, writable
 from lstmfit.console import print_table, write_json
 from lstmfit.errors import InputError
 
@@ -123,7 +123,10 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
     low: Annotated[Optional[float], typer.Option(help="Lower band edge in MHz.")] = None,  # noqa: UP045
     high: Annotated[Optional[float], typer.Option(help="Upper band edge in MHz.")] = None,  # noqa: UP045
-    picture: Annotated[Optional[Path], typer.Option("--plot", help="Draw the errors into this PNG.")] = None,  # noqa: UP045
+    picture: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--plot", callback=writable, help="Draw the errors into this PNG."),
+    ] = None,
     json_file: Json = None,
 ):
     """Errors of an emulator on a set of signals."""

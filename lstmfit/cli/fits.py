@@ -10,8 +10,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from lstmfit.cli.options import Jobs, Json
-from lstmfit.console import ProgressLine, duration, print_table, with_error, write_json
+from lstmfit.cli.options import Jobs, Json, writable
+from lstmfit.console import ProgressLine, duration, print_table, say, with_error, write_json
 from lstmfit.errors import InputError
 
 RESUME_STATUS = 75
@@ -93,13 +93,13 @@ def _show_summary(folder):
         label = f"log10 {name}" if p.get("log10") else name
         rows.append((label, f"{p['mean']:.4g}", f"{p['std']:.2g}", f"{p['lo68']:.4g}", f"{p['hi68']:.4g}", truth))
     print_table(("parameter", "mean", "std", "68 % from", "to", "truth"), rows)
-    typer.echo(
+    say(
         f"logZ {summary['logZ']:.2f} ± {summary['logZ_err']:.2f}   D_KL {summary['D_KL']:.2f} nat   "
         f"{summary['n_like']:,} calls in {duration(summary['wall_s'])}   {folder}"
     )
     p = summary["insertion_p"]
     if p is not None:
-        typer.echo(f"insertion-index test p {p:.2g}{'' if p > SMALL else SUSPICIOUS}")
+        say(f"insertion-index test p {p:.2g}{'' if p > SMALL else SUSPICIOUS}")
 
 
 def plot(folder: Annotated[Path, typer.Argument(help="Output folder of a fit.")]):
@@ -111,7 +111,7 @@ def plot(folder: Annotated[Path, typer.Argument(help="Output folder of a fit.")]
     done = read_run(folder, load_problem(folder))
     for name in ("corner", "signal"):
         getattr(plots, name)(done, folder / f"{name}.png")
-        typer.echo(folder / f"{name}.png")
+        say(folder / f"{name}.png")
 
 
 def bias(
@@ -163,14 +163,17 @@ def _show_bias(result):
         rows.append((name, f"{p['shift']:+.3f}", f"{p['bias_err']:.3f}", f"{p['std_ratio']:.3f}", true_bias))
     print_table(("parameter", "emulated - true (sigma)", "±", "width ratio", "true bias"), rows)
     for line in bias_lines(result):
-        typer.echo(line)
+        say(line)
 
 
 def compare(
     a: Annotated[Path, typer.Argument(help="A run's folder, or the beginning of any chain's file names.")],
     b: Annotated[Path, typer.Argument(help="The other; the truth where there is one.")],
     log10: Annotated[str, typer.Option(metavar="NAME,...", help="Columns to take log10 of.")] = "",
-    plot: Annotated[Optional[Path], typer.Option("--plot", help="PNG of both corner plots.")] = None,  # noqa: UP045
+    plot: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--plot", callback=writable, help="PNG of both corner plots."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the estimates' draws.")] = 0,
     json_file: Json = None,
 ):
@@ -181,10 +184,6 @@ def compare(
 
     one, two, names = align(read_chain(a), read_chain(b), [n for n in log10.split(",") if n])
     result = compare_chains(one.samples, two.samples, names, seed)
-    if plot is not None:
-        from lstmfit.analysis.plots import corner_of_two
-
-        corner_of_two(one, two, names, plot)
     rows = [
         (
             name,
@@ -200,7 +199,7 @@ def compare(
     ]
     print_table(("", "A", "B", "bias", "diff", "KS", "p", "width"), rows)
     worst = max(result["parameters"], key=lambda name: result["parameters"][name]["bias"])
-    typer.echo(
+    say(
         f"bias |mean A - mean B| / std B: {result['mean_bias']:.2f} on average, at most "
         f"{result['parameters'][worst]['bias']:.2f} ({worst})"
     )
@@ -209,13 +208,17 @@ def compare(
             f"{name} {with_error(result[key + ending], result[key + ending + '_err'])}"
             for name, key in (("Gaussian", "D_KL_gaussian"), ("nearest neighbours", "D_KL"))
         ]
-        typer.echo(f"{what} [nat]: {', '.join(parts)}")
+        say(f"{what} [nat]: {', '.join(parts)}")
     for label in "ab":
         logz = with_error(result[f"logZ_{label}"], result[f"logZ_{label}_err"], 2)
         size = f"{result[f'n_{label}']:,} rows worth {result[f'ess_{label}']:,.0f}"
-        typer.echo(f"{label.upper()}: logZ {logz}, {size}")
-    typer.echo(f"logZ of B minus logZ of A: {with_error(result['dlogZ'], result['dlogZ_err'], 2)}")
+        say(f"{label.upper()}: logZ {logz}, {size}")
+    say(f"logZ of B minus logZ of A: {with_error(result['dlogZ'], result['dlogZ_err'], 2)}")
     write_json(result, json_file)
+    if plot is not None:
+        from lstmfit.analysis.plots import corner_of_two
+
+        corner_of_two(one, two, names, plot)
 
 
 def calibrate(
@@ -249,30 +252,33 @@ def calibrate(
     print_table(("coverage of", *(f"{level} %" for level in levels), "ranks p", "mean z", "std z"), rows)
     p = next(iter(result["parameters"].values()))
     bands = (f"{p[f'coverage_{level}_low']:.2f} to {p[f'coverage_{level}_high']:.2f}" for level in levels)
-    typer.echo(f"19 calibrated fits in 20 cover {', '.join(bands)}")
+    say(f"19 calibrated fits in 20 cover {', '.join(bands)}")
     if "chi2" in result:
-        typer.echo(f"chi-square of the truth over its expectation: {with_error(*result['chi2'].values(), 2)}")
+        say(f"chi-square of the truth over its expectation: {with_error(*result['chi2'].values(), 2)}")
     if "emulation" in result:
         e = result["emulation"]
-        typer.echo(
+        say(
             f"emulation bias over {e['n']} mocks: largest shift {e['largest_shift_mean']:.3f} sigma on average, "
             f"{e['largest_shift_p95']:.3f} at 95 %; D_KL {e['D_KL_mean']:.4f} nat, {e['D_KL_p95']:.4f} at 95 %; "
             f"trusted {100 * e['trusted']:.0f} %"
         )
-    typer.echo(f"{result['n']} mocks fitted, {result['n_failed']} failed   {output}")
+    say(f"{result['n']} mocks fitted, {result['n_failed']} failed   {output}")
     write_json(result, json_file)
 
 
 def report(
     folder: Annotated[Path, typer.Argument(help="Output folder of a fit.")],
-    output: Annotated[Optional[Path], typer.Option("-o", "--output", help="HTML file.")] = None,  # noqa: UP045
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("-o", "--output", callback=writable, help="HTML file."),
+    ] = None,
 ):
     """Write one self-contained HTML file about a finished fit: answer, pictures, emulation bias, references."""
     from lstmfit.analysis.chains import read_run
     from lstmfit.analysis.report import write_report
     from lstmfit.driver import load_problem
 
-    typer.echo(write_report(read_run(folder, load_problem(folder)), output))
+    say(write_report(read_run(folder, load_problem(folder)), output))
 
 
 def check(
@@ -289,5 +295,5 @@ def check(
     rows = [(k.replace("_", " "), f"{v:.4g}" if isinstance(v, float) else v) for k, v in shown.items()]
     print_table(("check", ""), rows)
     if verdict is not None:
-        typer.echo(f"emulator: {verdict}")
+        say(f"emulator: {verdict}")
     write_json(report, json_file)
