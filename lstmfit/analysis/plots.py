@@ -4,12 +4,15 @@ import numpy as np
 from scipy.integrate import trapezoid
 
 from lstmfit.analysis.chains import Run, equal_weight
+from lstmfit.analysis.reweight import choose_points
 from lstmfit.constants import redshift_to_frequency
 from lstmfit.files import replacing
 
 BLUE, GREY, RED = "#1f5fa8", "#8c8c8c", "#c8321e"
 N_CURVES = 1000
 """Posterior draws behind the bands of the signal picture."""
+N_CORNER = 2000
+"""Points of each chain in the picture of two."""
 
 
 def new_figure(*args, **kwargs):
@@ -78,12 +81,23 @@ def corner_of_two(a, b, names, path) -> None:
     figure = new_figure(figsize=(size, size))
     labels = {name: b.samples.get_label(name) for name in names}
     _, axes = make_2d_axes(names, labels=labels, fig=figure, upper=False, ticks="outer")
+    kinds = {"lower": "kde_2d", "diagonal": "kde_1d"}
     for chain, color in ((b, GREY), (a, BLUE)):
-        chain.samples.plot_2d(axes, kinds={"lower": "kde_2d", "diagonal": "kde_1d"}, color=color, alpha=0.7)
+        # Uncompressed: anesthetic's compression keeps the convex hull and draws from the points inside it, of which
+        # there are none where one column is a function of another and the points lie on a curve.
+        _fewer(chain.samples, names).plot_2d(axes, kinds=kinds, color=color, alpha=0.7, ncompress=False)
     handles = [Patch(color=color, label=chain.label) for chain, color in ((a, BLUE), (b, GREY))]
     figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(0.9, 0.88), frameon=False, fontsize=12)
     figure.align_labels()
     save(figure, path)
+
+
+def _fewer(samples, names):
+    """So many points of a chain as a picture needs, with the posterior's weights."""
+    from anesthetic import MCMCSamples
+
+    rows, weights = choose_points(samples.get_weights(), N_CORNER, np.random.default_rng(0))
+    return MCMCSamples(data=samples[names].to_numpy()[rows], columns=names, weights=weights)
 
 
 def _draw_prior(axis, distribution):
