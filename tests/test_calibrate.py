@@ -67,6 +67,17 @@ def test_uniform_ranks_pass_and_others_do_not(tmp_path, rng):
     assert summarise(tmp_path, 50)["n"] == 50
 
 
+def test_one_mock_has_no_scatter_and_few_have_an_unbiased_one(tmp_path):
+    write_mocks(tmp_path / "one", [[0.3, 0.6]])
+    got = summarise(tmp_path / "one")
+    p = got["parameters"]["fX"]
+    assert (p["z_mean_err"], p["z_std"], got["chi2"]["err"]) == (None, None, None)
+    write_mocks(tmp_path / "two", [[0.3, 0.6], [0.5, 0.6]])
+    p = summarise(tmp_path / "two")["parameters"]["fX"]
+    assert p["z_std"] == pytest.approx(0.8 / np.sqrt(2))
+    assert p["z_mean_err"] == pytest.approx(0.4)
+
+
 def test_binomial_bands(tmp_path):
     write_mocks(tmp_path, np.random.default_rng(1).uniform(size=(100, 2)))
     p = summarise(tmp_path)["parameters"]["fX"]

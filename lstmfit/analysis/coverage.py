@@ -77,7 +77,7 @@ def summarise(folder, n: int | None = None) -> dict:
         binomial band that a calibrated fit falls into, ``z_mean`` and its error, ``z_std``; ``chi2``: mean of `judge`'s
         over the number of parameters, one for a calibrated fit, with the error that its scatter gives; ``emulation``:
         mean and 95 % over mocks of the largest shift in sigma and of D_KL, mean shift by parameter with its error,
-        fraction of trusted weights.
+        fraction of trusted weights. What takes two mocks is None with one.
 
     Raises
     ------
@@ -96,7 +96,7 @@ def summarise(folder, n: int | None = None) -> dict:
     result = {"n": len(good), "n_failed": len(mocks) - len(good), "parameters": parameters}
     chi2 = np.array([m["chi2"] for m in good if "chi2" in m]) / len(parameters)
     if len(chi2):
-        result["chi2"] = {"mean": float(chi2.mean()), "err": float(chi2.std() / np.sqrt(len(chi2)))}
+        result["chi2"] = {"mean": float(chi2.mean()), "err": _error(chi2)}
     emulated = [m["emulation"] for m in good if "failed" not in m.get("emulation", {"failed": ""})]
     if emulated:
         result["emulation"] = _emulation(emulated, list(parameters))
@@ -123,9 +123,14 @@ def _parameter(ranks, z):
         entry[f"{key}_low"], entry[f"{key}_high"] = binomial_band(len(ranks), level)
     return entry | {
         "z_mean": float(z.mean()),
-        "z_mean_err": float(z.std() / np.sqrt(len(z))),
-        "z_std": float(z.std()),
+        "z_mean_err": _error(z),
+        "z_std": float(z.std(ddof=1)) if len(z) > 1 else None,
     }
+
+
+def _error(values) -> float | None:
+    """Error of the mean of numbers (n,) by their scatter; one has none."""
+    return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
 
 
 def _emulation(emulated, names):
@@ -140,7 +145,7 @@ def _emulation(emulated, names):
         "D_KL_median": float(np.median(d_kl)),
         "D_KL_p95": float(np.percentile(d_kl, 95)),
         "shift_mean": dict(zip(names, shifts.mean(axis=0).tolist())),
-        "shift_mean_err": dict(zip(names, (shifts.std(axis=0) / np.sqrt(len(shifts))).tolist())),
+        "shift_mean_err": {name: _error(shift) for name, shift in zip(names, shifts.T)},
     }
 
 

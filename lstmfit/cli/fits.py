@@ -244,8 +244,8 @@ def calibrate(
             name,
             *(f"{p[f'coverage_{level}']:.2f}" for level in levels),
             f"{p['rank_ks_p']:.2g}",
-            f"{p['z_mean']:+.2f} ± {p['z_mean_err']:.2f}",
-            f"{p['z_std']:.2f}",
+            with_error(p["z_mean"], p["z_mean_err"], 2),
+            with_error(p["z_std"], None, 2),
         )
         for name, p in result["parameters"].items()
     ]
