@@ -2,14 +2,22 @@
 
 import numpy as np
 
+from lstmfit.analysis.autocorrelation import effective_sizes, evenly_spaced, is_mcmc
 from lstmfit.analysis.chains import evidence
-from lstmfit.analysis.divergence import gaussian_divergence, nearest_neighbour_divergence, with_error
+from lstmfit.analysis.divergence import (
+    gaussian_divergence,
+    independent_columns,
+    nearest_neighbour_divergence,
+    with_error,
+)
 from lstmfit.analysis.foreign_chains import Chain, parameter_names, take_log10
-from lstmfit.analysis.reweight import choose_points, effective_size
+from lstmfit.analysis.reweight import choose_points
 from lstmfit.errors import InputError, did_you_mean
 
 MOST_NEIGHBOURS = 4000
 """Equal-weight samples that the nearest-neighbour estimate uses: more cost time and gain little."""
+FEW_TIMES = 50
+"""Independent samples of a Markov chain below which its autocorrelation time, so its error, is a guess."""
 
 
 def align(a: Chain, b: Chain, log10=()) -> tuple[Chain, Chain, list[str]]:
@@ -33,9 +41,12 @@ def align(a: Chain, b: Chain, log10=()) -> tuple[Chain, Chain, list[str]]:
     Raises
     ------
     InputError
-        They have no parameter in common, or a name in `log10` is in neither.
+        They have no parameter in common that varies, a name in `log10` is in neither, or a value is not finite.
     """
     a, b = _named_like(a, b), _named_like(b, a)
+    for name in _common(a.samples, b.samples):
+        _check_finite(a, name)
+        _check_finite(b, name)
     out = []
     for chain in (a, b):
         wanted = [name for name in log10 if name not in chain.log10 and name in chain.samples]
@@ -44,7 +55,10 @@ def align(a: Chain, b: Chain, log10=()) -> tuple[Chain, Chain, list[str]]:
     for name in log10:
         if name not in known[0] and name not in known[1]:
             raise InputError(f"--log10: no parameter {name!r} in either chain; {did_you_mean(name, known[1])}")
-    names = [n for n in known[1] if n in known[0] and all(c.samples[n].to_numpy().std() > 0 for c in out)]
+    common = _common(a.samples, b.samples)
+    names = [n for n in common if all(_varies(c.samples, n) for c in out)]
+    if common and not names:
+        raise InputError(f"{a.label} and {b.label} have {', '.join(common)} in common, of which none varies in both")
     if not names:
         raise InputError(
             f"{a.label} has parameters {', '.join(known[0])}; {b.label} has {', '.join(known[1])}; none in common"
@@ -53,6 +67,30 @@ def align(a: Chain, b: Chain, log10=()) -> tuple[Chain, Chain, list[str]]:
     if different:
         raise InputError(f"{different[0]} is log10 in one chain only; add --log10 {','.join(different)}")
     return out[0], out[1], names
+
+
+def _common(a, b):
+    known = set(parameter_names(a))
+    return [name for name in parameter_names(b) if name in known]
+
+
+def _counted(samples, name):
+    """Values that have weight: the others may be anything."""
+    return samples[name].to_numpy().astype(float)[samples.get_weights() > 0]
+
+
+def _varies(samples, name):
+    return bool(np.ptp(_counted(samples, name)) > 0)
+
+
+def _check_finite(chain, name):
+    values = _counted(chain.samples, name)
+    n = int(np.sum(~np.isfinite(values)))
+    if n:
+        raise InputError(
+            f"{chain.label}: {n} of {len(values)} values of {name} are NaN or infinite; take these rows, or the "
+            "column, out of the file"
+        )
 
 
 def _numbers(chain):
@@ -95,54 +133,123 @@ def compare(a, b, names: list[str], seed: int = 0) -> dict:
     dict
         ``parameters``: by name, ``bias`` = |mean_a - mean_b| / std_b with ``bias_err``, ``difference_sigma`` =
         |mean_a - mean_b| / sqrt(std_a^2 + std_b^2), ``ks`` (Kolmogorov-Smirnov distance of the weighted marginals)
-        and ``ks_p`` with effective sizes, ``width_ratio`` = std_a / std_b, means and widths. ``D_KL_gaussian``,
-        ``D_KL`` and their errors are D_KL(B || A), by two Gaussians and by nearest neighbours; ``*_reverse`` are
-        D_KL(A || B). ``mean_bias`` over the parameters. ``logZ_a``, ``logZ_b`` are None for chains without evidence,
-        and so are ``dlogZ`` = logZ_b - logZ_a, what the emulator takes from the evidence, and its error. ``ess_a``,
-        ``n_a``, ...
+        and ``ks_p`` with the effective sizes ``ess_a``, ``ess_b``, ``width_ratio`` = std_a / std_b, means and widths.
+        ``D_KL_gaussian``, ``D_KL`` and their errors are D_KL(B || A), by two Gaussians and by nearest neighbours, of
+        ``D_KL_parameters``: those that neither chain marks as derived and that are no linear function of others; None
+        where there are none. ``*_reverse`` are D_KL(A || B). ``mean_bias`` over the parameters. ``logZ_a``,
+        ``logZ_b`` are None for chains without evidence, and so are ``dlogZ`` = logZ_b - logZ_a, what the emulator
+        takes from the evidence, and its error. ``ess_a``, ``n_a``, ...: the smallest effective size and the rows.
+        ``only_a``, ``only_b``, ``constant``: parameters that are not compared; ``notes``: lines about all this.
+
+    Notes
+    -----
+    Effective sizes of Markov chains respect their autocorrelation
+    (`lstmfit.analysis.autocorrelation.effective_sizes`), those of other samples only the weights. For the nearest
+    neighbours a Markov chain is thinned to as many evenly spaced samples as it is worth, so that a row's neighbours in
+    time do not pass for neighbours in space.
     """
     rng = np.random.default_rng(seed)
-    x = [s[list(names)].to_numpy() for s in (a, b)]
     w = [s.get_weights() / s.get_weights().sum() for s in (a, b)]
-    sizes = [effective_size(v) for v in w]
-    means = [v @ p for v, p in zip(w, x)]
-    stds = [np.sqrt(v @ (p - m) ** 2) for v, p, m in zip(w, x, means)]
-    parameters = {}
-    for i, name in enumerate(names):
-        shift = (means[0][i] - means[1][i]) / stds[1][i]
-        width = stds[0][i] / stds[1][i]
-        distance = ks_distance(x[0][:, i], w[0], x[1][:, i], w[1])
-        parameters[name] = {
-            "bias": float(abs(shift)),
-            "bias_err": float(np.sqrt(width**2 / sizes[0] + (1.0 + 0.5 * shift**2) / sizes[1])),
-            "shift": float(shift),
-            "difference_sigma": float(abs(shift) / np.hypot(1.0, width)),
-            "ks": distance,
-            "ks_p": ks_probability(distance, *sizes),
-            "width_ratio": float(width),
-            "mean_a": float(means[0][i]),
-            "mean_b": float(means[1][i]),
-            "std_a": float(stds[0][i]),
-            "std_b": float(stds[1][i]),
-        }
-    # As many of both: what the neighbours' distances are off by, at edges and in tails, depends on how many there are,
-    # and cancels where the two are alike.
-    n_equal = min(_equal_size(v) for v in w)
-    equal = [p[choose_points(v, n_equal, rng)[0]] for v, p in zip(w, x)]
+    # What has no weight may be anything, NaN as well.
+    x = [np.where(v[:, None] > 0, s[list(names)].to_numpy(), 0.0) for s, v in zip((a, b), w)]
+    sizes, times = zip(*(effective_sizes(s, names) for s in (a, b)))
+    parameters = {name: _figures(*(p[:, i] for p in x), *w, *(n[i] for n in sizes)) for i, name in enumerate(names)}
     figures = {"parameters": parameters, "mean_bias": float(np.mean([p["bias"] for p in parameters.values()]))}
+    free, notes = _free(names, (a, b), x, w)
+    figures["D_KL_parameters"] = [names[i] for i in free]
+    x = [p[:, free] for p in x]
+    equal = _equal_weight((a, b), x, w, sizes, rng)
     figures |= _divergences("", *reversed(list(zip(x, w))), *reversed(equal), rng)
     figures |= _divergences("_reverse", *zip(x, w), *equal, rng)
     for label, samples, size, points in zip("ab", (a, b), sizes, x):
         figures[f"logZ_{label}"], figures[f"logZ_{label}_err"] = evidence(samples, 500, seed)
-        figures[f"ess_{label}"], figures[f"n_{label}"] = size, len(points)
+        figures[f"ess_{label}"], figures[f"n_{label}"] = float(size.min()), len(points)
     known = figures["logZ_a"] is not None and figures["logZ_b"] is not None
     figures["dlogZ"] = figures["logZ_b"] - figures["logZ_a"] if known else None
     figures["dlogZ_err"] = float(np.hypot(figures["logZ_a_err"], figures["logZ_b_err"])) if known else None
-    return figures
+    for label, samples, size, time in zip("AB", (a, b), sizes, times):
+        notes += _chain_notes(label, samples, names, size, time)
+    left_out = _left_out(a, b)
+    words = {"only_a": "only in A", "only_b": "only in B", "constant": "constant"}
+    notes += [f"{words[key]}: {', '.join(found)}" for key, found in left_out.items() if found]
+    return figures | left_out | {"notes": notes}
 
 
-def _equal_size(weights):
-    return int(min(1.0 / weights.max(), MOST_NEIGHBOURS, np.count_nonzero(weights)))
+def _figures(x, y, weights_x, weights_y, size_x, size_y):
+    """Figures of one parameter."""
+    means = weights_x @ x, weights_y @ y
+    stds = np.sqrt(weights_x @ (x - means[0]) ** 2), np.sqrt(weights_y @ (y - means[1]) ** 2)
+    shift, width = (means[0] - means[1]) / stds[1], stds[0] / stds[1]
+    distance = ks_distance(x, weights_x, y, weights_y)
+    return {
+        "bias": float(abs(shift)),
+        "bias_err": float(np.sqrt(width**2 / size_x + (1.0 + 0.5 * shift**2) / size_y)),
+        "shift": float(shift),
+        "difference_sigma": float(abs(shift) / np.hypot(1.0, width)),
+        "ks": distance,
+        "ks_p": ks_probability(distance, size_x, size_y),
+        "width_ratio": float(width),
+        "mean_a": float(means[0]),
+        "mean_b": float(means[1]),
+        "std_a": float(stds[0]),
+        "std_b": float(stds[1]),
+        "ess_a": float(size_x),
+        "ess_b": float(size_y),
+    }
+
+
+def _free(names, samples, x, w):
+    """Numbers of the parameters that span the posterior, and lines about those that do not."""
+    derived = {name for s in samples for name in s.attrs.get("derived", ())}
+    sampled = [i for i, name in enumerate(names) if name not in derived]
+    free = sampled
+    for p, v in zip(x, w):
+        covariance = np.atleast_2d(np.cov(p[:, free], rowvar=False, aweights=v)) if free else np.empty((0, 0))
+        free = [free[i] for i in independent_columns(covariance)]
+    out = {
+        "derived": [name for name in names if name in derived],
+        "linear in others": [names[i] for i in sampled if i not in free],
+    }
+    return free, [f"not in D_KL, {why}: {', '.join(which)}" for why, which in out.items() if which]
+
+
+def _equal_weight(samples, x, w, sizes, rng):
+    """Equal-weight samples of both chains.
+
+    As many of both: what the neighbours' distances are off by, at edges and in tails, depends on how many there are,
+    and cancels where the two are alike.
+    """
+    markov = [is_mcmc(s) for s in samples]
+    n = min(_equal_size(v, size.min() if m else np.inf) for v, size, m in zip(w, sizes, markov))
+    rows = [evenly_spaced(v, n, rng) if m else choose_points(v, n, rng)[0] for v, m in zip(w, markov)]
+    return [p[r] for p, r in zip(x, rows)]
+
+
+def _equal_size(weights, most):
+    return int(min(1.0 / weights.max(), MOST_NEIGHBOURS, np.count_nonzero(weights), most))
+
+
+def _chain_notes(label, samples, names, sizes, times):
+    """Lines about a Markov chain."""
+    lines = []
+    if samples.attrs.get("burn_in"):
+        lines.append(f"{label}: first {100 * samples.attrs['burn_in']:g} % of each chain left out as burn-in")
+    slowest = int(np.argmax(times))
+    if times[slowest] > 2.0:
+        line = f"{label}: Markov chain, autocorrelation time up to {times[slowest]:.0f} rows ({names[slowest]})"
+        few = "; too short to know it well, so its errors are a guess" if sizes.min() < FEW_TIMES else ""
+        lines.append(line + few)
+    return lines
+
+
+def _left_out(a, b):
+    """Parameters that the chains do not share, or that do not vary in both."""
+    known = [parameter_names(s) for s in (a, b)]
+    return {
+        "only_a": [name for name in known[0] if name not in known[1]],
+        "only_b": [name for name in known[1] if name not in known[0]],
+        "constant": [name for name in _common(a, b) if not (_varies(a, name) and _varies(b, name))],
+    }
 
 
 def _divergences(ending, p, q, equal_p, equal_q, rng):
@@ -153,10 +260,12 @@ def _divergences(ending, p, q, equal_p, equal_q, rng):
         return gaussian_divergence(*parts[0], *parts[1])
 
     d = p[0].shape[1]
+    if d == 0:
+        return {f"{key}{ending}{err}": None for key in ("D_KL_gaussian", "D_KL") for err in ("", "_err")}
     moments = [(v @ s, np.atleast_2d(np.cov(s, rowvar=False, aweights=v))) for s, v in (p, q)]
     out = {f"D_KL_gaussian{ending}": gaussian_divergence(*moments[0], *moments[1])}
     # Halves of both samples must still determine a covariance.
-    if min(len(equal_p), len(equal_q)) < 4 * (d + 2):
+    if min(len(np.unique(s, axis=0)) for s in (equal_p, equal_q)) < 4 * (d + 2):
         return out | {f"D_KL_gaussian{ending}_err": None, f"D_KL{ending}": None, f"D_KL{ending}_err": None}
     out[f"D_KL_gaussian{ending}_err"] = with_error(gaussian, equal_p, equal_q, rng)[1]
     value, error = with_error(nearest_neighbour_divergence, equal_p, equal_q, rng)

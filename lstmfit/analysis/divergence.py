@@ -4,6 +4,9 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 from scipy.spatial import cKDTree
 
+LEAST_FREEDOM = 1e-8
+"""Part of a column's variance that the others must leave: less is rounding of a file's digits."""
+
 
 def gaussian_divergence(mean_p, covariance_p, mean_q, covariance_q) -> float:
     """D_KL(P || Q) of two Gaussians.
@@ -29,27 +32,49 @@ def gaussian_divergence(mean_p, covariance_p, mean_q, covariance_q) -> float:
 def nearest_neighbour_divergence(x: np.ndarray, y: np.ndarray, k: int = 5) -> float:
     """D_KL(P || Q) from equal-weight samples, by distances to the k-th nearest neighbours.
 
-    ``d/n sum_i ln(nu_i / rho_i) + ln(m / (n - 1))`` with rho_i the distance of x_i to its k-th neighbour in x and nu_i
-    that in y (Wang, Kulkarni & Verdu 2009, IEEE Trans. Inf. Theory 55, 2392, Eq. 5). Both samples are brought to unit
-    covariance of y first, which changes nothing in the limit and much for finite samples.
+    ``1/n sum_i [d ln(nu_i / rho_i) + ln(m_i / n_i)]`` with rho_i the distance of x_i to its k-th neighbour in x and
+    nu_i that in y (Wang, Kulkarni & Verdu 2009, IEEE Trans. Inf. Theory 55, 2392, Eq. 5). Points at distance zero are
+    no neighbours: x_i itself, its repetitions, and itself in y where two chains share points; n_i and m_i are how many
+    are left. Both samples are brought to unit covariance of y first, which changes nothing in the limit and much for
+    finite samples.
 
     Parameters
     ----------
     x : numpy.ndarray
-        (n, d) samples of P, all different.
+        (n, d) samples of P.
     y : numpy.ndarray
         (m, d) samples of Q.
     k : int
         Which neighbour: a larger one gives less scatter and more bias.
     """
-    n, d = x.shape
+    d = x.shape[1]
     factor = np.linalg.cholesky(np.atleast_2d(np.cov(y, rowvar=False)))
     x, y = (np.linalg.solve(factor, (s - y.mean(axis=0)).T).T for s in (x, y))
-    rho = cKDTree(x).query(x, k + 1)[0][:, k]
-    nu = cKDTree(y).query(x, [k])[0][:, 0]
-    # Points that both chains share, or that a chain holds twice, have no distance to speak of.
-    tiny = np.finfo(float).tiny
-    return float(d * np.mean(np.log(np.maximum(nu, tiny) / np.maximum(rho, tiny))) + np.log(len(y) / (n - 1.0)))
+    rho, n = _neighbours(x, x, k)
+    nu, m = _neighbours(x, y, k)
+    return float(np.mean(d * np.log(nu / rho) + np.log(m / n)))
+
+
+def _neighbours(x, y, k):
+    """Distance of each x to the k-th of the points of y elsewhere, and how many are elsewhere."""
+    tree = cKDTree(y)
+    here = tree.query_ball_point(x, 0.0, return_length=True)
+    # The furthest where repetitions leave fewer than k.
+    which = np.minimum(here + k, len(y)) - 1
+    distances = tree.query(x, np.arange(1, which.max() + 2))[0]
+    return np.take_along_axis(distances, which[:, None], axis=1)[:, 0], len(y) - here
+
+
+def independent_columns(covariance: np.ndarray) -> list[int]:
+    """Columns that are no linear function of those before them, of samples with this (d, d) covariance."""
+    width = np.sqrt(np.diag(covariance))
+    correlation = covariance / np.outer(width, width)
+    kept = []
+    for i in range(len(width)):
+        pull = correlation[kept, i]
+        if 1.0 - pull @ np.linalg.solve(correlation[np.ix_(kept, kept)], pull) > LEAST_FREEDOM:
+            kept.append(i)
+    return kept
 
 
 def with_error(estimator, x: np.ndarray, y: np.ndarray, rng: np.random.Generator, repeats: int = 40):

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lstmfit.analysis.autocorrelation import chain_rows, is_mcmc
 from lstmfit.analysis.chains import read_samples
 from lstmfit.analysis.reweight import effective_size
 from lstmfit.errors import InputError, did_you_mean
@@ -20,8 +21,17 @@ ENDINGS = (
 )
 """What chain files end with, after the root: PolyChord, MultiNest new and old, Cobaya, GetDist, anesthetic, and what is
 left of PolyChord's where others were deleted. The first that a folder has decides."""
-BOOKKEEPING = ("logL", "logL_birth", "nlive", "insertion", "chain", "rank", "minuslogpost", "minuslogprior", "chi2")
+BOOKKEEPING = (
+    *("logL", "logP", "logL_birth", "nlive", "insertion", "chain", "rank"),
+    *("minuslogpost", "minuslogprior", "chi2"),
+)
+"""Columns that are no parameters: what anesthetic's readers make up (logP is Cobaya's minuslogpost) and what Cobaya
+writes."""
 BEGINNINGS = ("loglike_", "minuslogprior_", "chi2_")
+LOOKED_FOR = (
+    "{0}_dead-birth.txt (PolyChord), {0}dead-birth.txt or {0}ev.dat (MultiNest), {0}.1.txt (Cobaya), {0}.txt or "
+    "{0}_1.txt (GetDist), {0}.csv (anesthetic), info/results.json (UltraNest)"
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,7 @@ class Chain:
     label : str
         For messages and pictures.
     samples : anesthetic.Samples
-        Weighted samples.
+        Weighted samples, with ``attrs["derived"]``, the names that .paramnames marks so, where there are such.
     log10 : frozenset of str
         Columns that are log10 already, since the run's own prior says so.
     """
@@ -103,33 +113,107 @@ def read_chain(path) -> Chain:
         try:
             samples = read_samples(root)
         except (OSError, ValueError, IndexError, KeyError) as error:
-            reason = " ".join(str(error).split())[:300]
             raise InputError(
-                f"{root}: no chain that anesthetic can read ({reason}); a run that has not finished has none yet"
+                f"{root}: no chain that anesthetic can read ({_reason(root, error)}); a run that has not finished has "
+                "none yet"
             ) from None
+    if all(c in BOOKKEEPING for c in _first_level(samples)):
+        raise InputError(f"{root}: no parameters ({_text_columns(root) or 'only bookkeeping'})")
     samples = _with_whole_names(root, samples)
     log10 = _own_log10(root, samples)
     samples = take_log10(samples, log10)
     weights = samples.get_weights()
-    if not (np.isfinite(weights).all() and weights.sum() > 0):
-        raise InputError(f"{root}: the weights are not finite numbers above zero; the chain is damaged")
-    size = effective_size(weights)
+    if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+        raise InputError(
+            f"{root}: the weights are not finite numbers above zero; the chain is damaged, or a GetDist file whose "
+            "first two columns are not weight and -ln L"
+        )
+    _check_size(root, samples)
+    return Chain(str(path), samples, frozenset(log10))
+
+
+def _check_size(root, samples):
+    size = effective_size(samples.get_weights())
     if size < LEAST:
         raise InputError(
             f"{root} has {len(samples)} rows worth {size:.1f} samples; at least {LEAST} are needed, so let it finish"
         )
-    return Chain(str(path), samples, frozenset(log10))
+
+
+def _first_level(samples):
+    """Names of the columns without their labels."""
+    return [c[0] if isinstance(c, tuple) else c for c in samples.columns]
+
+
+def _reason(root, error):
+    """What is wrong with chain files that anesthetic did not read, in words for their owner."""
+    if isinstance(error, FileNotFoundError):
+        return f"looked for {LOOKED_FOR.format(root.name)} in {root.parent}"
+    return _text_columns(root) or " ".join(str(error).split())[:300]
+
+
+def _text_columns(root):
+    """Say so where the text file of a GetDist chain has not the columns that it should; None otherwise."""
+    files = [root.with_name(root.name + ending) for ending in (".txt", "_1.txt")]
+    file = next((f for f in files if f.is_file()), None)
+    if file is None:
+        return None
+    names = root.with_name(f"{root.name}.paramnames")
+    n_names = sum(bool(line.strip()) for line in names.read_text("utf-8-sig").splitlines()) if names.is_file() else None
+    with file.open(encoding="utf-8", errors="replace") as lines:
+        n = next((len(line.split()) for line in lines if line.strip() and not line.lstrip().startswith("#")), 0)
+    if n == 2 + n_names if n_names is not None else n > 2:
+        return None
+    parameters = "the parameters" if n_names is None else f"the {n_names} parameters of {names.name}"
+    return f"{file.name} has {n} columns; expected are weight, -ln L and {parameters}"
+
+
+def without_burn_in(chains, fraction: float) -> list[Chain]:
+    """Leave out the first part of every Markov chain; nested samples and weighted points stay as they are.
+
+    Parameters
+    ----------
+    chains : sequence of Chain
+        As `read_chain` gives them.
+    fraction : float
+        Of the rows of each chain, from 0 to below 1; ``attrs["burn_in"]`` of what is returned says it.
+
+    Raises
+    ------
+    InputError
+        No such fraction, no Markov chain among them, or too little left.
+    """
+    if not 0 <= fraction < 1:
+        raise InputError(f"--burn-in is {fraction:g}; expected a fraction of the rows, from 0 to below 1")
+    if fraction == 0:
+        return list(chains)
+    if not any(is_mcmc(chain.samples) for chain in chains):
+        raise InputError(
+            f"--burn-in: {' and '.join(chain.label for chain in chains)} are nested samples or weighted points, which "
+            "have no burn-in; leave it out"
+        )
+    out = []
+    for chain in chains:
+        if is_mcmc(chain.samples):
+            rows = np.concatenate([r[int(fraction * len(r)) :] for r in chain_rows(chain.samples)])
+            samples = chain.samples.iloc[rows].copy()
+            samples.attrs = {**chain.samples.attrs, "burn_in": fraction}
+            _check_size(f"{chain.label} without burn-in", samples)
+            chain = Chain(chain.label, samples, chain.log10)
+        out.append(chain)
+    return out
 
 
 def _with_whole_names(root, samples):
-    """Give a chain the names that its .paramnames has where they hold spaces, of which anesthetic takes the first word.
+    """Give a chain the names that its .paramnames has where they hold spaces, of which anesthetic takes the first word,
+    and note which are derived.
 
     Name and label are separated by a tab or by two spaces at least; where neither is there, by the first space.
     """
     file = root.with_name(f"{root.name}.paramnames")
     if not file.is_file():
         return samples
-    pairs = []
+    pairs, derived = [], []
     for line in file.read_text(encoding="utf-8-sig").splitlines():
         if line.strip():
             parts = re.split(r"\t+|\s{2,}", line.strip(), maxsplit=1)
@@ -137,16 +221,19 @@ def _with_whole_names(root, samples):
             # An asterisk marks a derived parameter.
             name = parts[0].replace("*", "").strip()
             pairs.append((name, f"${parts[1].strip()}$" if len(parts) == 2 else name))
+            if "*" in parts[0]:
+                derived.append(name)
     names = [name for name, _ in pairs]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise InputError(
             f"{file} names {twice.pop()!r} twice; give each parameter a name of its own, with a tab before its label"
         )
-    columns = list(samples.columns)
-    if [c[0] if isinstance(c, tuple) else c for c in columns[: len(names)]] == names:
-        return samples
     samples = samples.copy()
+    samples.attrs["derived"] = derived
+    columns = list(samples.columns)
+    if _first_level(samples)[: len(names)] == names:
+        return samples
     labelled = isinstance(samples.columns, pd.MultiIndex)
     columns[: len(names)] = pairs if labelled else names
     samples.columns = pd.MultiIndex.from_tuples(columns, names=samples.columns.names) if labelled else columns
@@ -179,15 +266,17 @@ def take_log10(samples, names):
         if name not in known:
             raise InputError(f"--log10: no parameter {name!r} in the chain; {did_you_mean(name, known)}")
         x = samples[name].to_numpy()
-        if not (x > 0).all():
-            raise InputError(f"--log10 {name}: values down to {x.min():g}; is the column in log10 already?")
+        counted = x[samples.get_weights() > 0]
+        if not (counted > 0).all():
+            raise InputError(f"--log10 {name}: values down to {counted.min():g}; is the column in log10 already?")
         label = str(samples.get_label(name)).strip("$")
-        samples[name] = np.log10(x)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            samples[name] = np.log10(x)
         samples.set_label(name, f"$\\log_{{10}}\\,{label}$")
     return samples
 
 
 def parameter_names(samples) -> list[str]:
     """Parameter columns of a chain: no bookkeeping, no numbers in place of names."""
-    names = [c[0] if isinstance(c, tuple) else c for c in samples.columns]
-    return [n for n in names if isinstance(n, str) and n not in BOOKKEEPING and not n.startswith(BEGINNINGS)]
+    names = (name for name in _first_level(samples) if isinstance(name, str))
+    return [name for name in names if name not in BOOKKEEPING and not name.startswith(BEGINNINGS)]

@@ -174,15 +174,19 @@ def compare(
         Optional[Path],  # noqa: UP045
         typer.Option("--plot", callback=writable, help="PNG of both corner plots."),
     ] = None,
+    burn_in: Annotated[
+        float, typer.Option(metavar="FRACTION", help="First part of each Markov chain to leave out.")
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Seed of the estimates' draws.")] = 0,
     json_file: Json = None,
 ):
     """Compare two posteriors: any chains that anesthetic reads, parameters matched by name."""
     from lstmfit.analysis.compare import align
     from lstmfit.analysis.compare import compare as compare_chains
-    from lstmfit.analysis.foreign_chains import read_chain
+    from lstmfit.analysis.foreign_chains import read_chain, without_burn_in
 
-    one, two, names = align(read_chain(a), read_chain(b), [n for n in log10.split(",") if n])
+    chains = without_burn_in([read_chain(a), read_chain(b)], burn_in)
+    one, two, names = align(*chains, [n for n in log10.split(",") if n])
     result = compare_chains(one.samples, two.samples, names, seed)
     rows = [
         (
@@ -214,6 +218,8 @@ def compare(
         size = f"{result[f'n_{label}']:,} rows worth {result[f'ess_{label}']:,.0f}"
         say(f"{label.upper()}: logZ {logz}, {size}")
     say(f"logZ of B minus logZ of A: {with_error(result['dlogZ'], result['dlogZ_err'], 2)}")
+    for line in result["notes"]:
+        say(line)
     write_json(result, json_file)
     if plot is not None:
         from lstmfit.analysis.plots import corner_of_two
