@@ -4,6 +4,7 @@ import base64
 import re
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
 from test_driver import small_run
 
@@ -101,3 +102,27 @@ def test_an_unfinished_run_is_refused(run):
             write_report(run)
     finally:
         summary.write_text(content)
+
+
+def test_the_chi_square_is_that_of_the_best_sample(tmp_path):
+    """White Gaussian noise: -2 ln L is chi-square plus the normalisation."""
+    noise = {"global_signal": {"noise": {"model": "white", "sigma": "free"}}}
+    few = {"polychord": {"nlive": 20, "num_repeats": 2, "seed": 1}}
+    folder = fit(small_run(likelihood=noise, sampler=few), tmp_path / "run", jobs=1)
+    run = read_run(folder, load_problem(folder))
+    best = run.samples.iloc[int(np.argmax(run.samples["logL"].to_numpy()))]
+    sigma = float(best["sigma"])
+    expected = -2.0 * float(best["logL"]) - 451 * np.log(2.0 * np.pi * sigma**2)
+    found = re.search(r"chi-square ([\d.]+) for 451 channels at sigma ([\d.]+) mK", write_report(run).read_text())
+    assert float(found[1]) == pytest.approx(expected, abs=0.1)
+    assert float(found[2]) == pytest.approx(sigma, rel=1e-3)
+    for name, mend in (("summary.json", "fit --resume"), ("chain_bias.json", "lstmfit bias")):
+        whole = (folder / name).read_text() if (folder / name).is_file() else None
+        (folder / name).write_text('{"half": ')
+        with pytest.raises(InputError, match=rf"{name} is damaged .*{mend}"):
+            write_report(run)
+        (folder / name).write_text(whole) if whole else (folder / name).unlink()
+    with (folder / "chain_dead-birth.txt").open("a") as file:
+        file.write("garbage\n")
+    with pytest.raises(InputError, match=r"the chain files are damaged .*; repeat the fit with --force"):
+        read_run(folder, load_problem(folder))

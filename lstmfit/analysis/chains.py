@@ -132,13 +132,19 @@ def read_run(folder, problem: Problem) -> Run:
     Raises
     ------
     InputError
-        There are no finished chains, or the run file or the data are no longer those of the chains.
+        There are no finished chains, they are damaged, or the run file or the data are no longer those of the chains.
     """
     folder = Path(folder)
     # Weighted samples are written at the end, while PolyChord's `chain.txt` grows with its dead points.
     if not any((folder / f"chain{ending}").is_file() for ending in ("_dead-birth.txt", ".txt")):
         raise InputError(f"{folder} holds no finished chains; run `lstmfit fit` (with --resume where it was stopped)")
-    run = Run(folder, read_samples(folder / "chain"), problem)
+    try:
+        samples = read_samples(folder / "chain")
+    except (OSError, ValueError, IndexError, KeyError) as error:
+        raise InputError(
+            f"{folder}: the chain files are damaged ({str(error).splitlines()[0]}); repeat the fit with --force"
+        ) from None
+    run = Run(folder, samples, problem)
     _check_unchanged(run)
     return run
 

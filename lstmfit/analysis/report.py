@@ -62,16 +62,17 @@ def write_report(run: Run, path=None) -> Path:
     summary_file = run.folder / "summary.json"
     if not summary_file.is_file():
         raise InputError(f"{run.folder} has no summary.json: the run has not finished; go on with lstmfit fit --resume")
-    summary = json.loads(summary_file.read_text())
+    summary = _read_json(summary_file, "remove it and go on with lstmfit fit --resume")
     config = run_file.load(run.folder / "run.yaml")
-    measured = json.loads(bias_file(run.folder).read_text()) if bias_file(run.folder).is_file() else None
+    bias = bias_file(run.folder)
+    measured = _read_json(bias, "measure it again with lstmfit bias") if bias.is_file() else None
     sections = [
         ("Evidence", _evidence(summary)),
         ("Parameters", _parameters(summary, run)),
         ("Emulation bias", _bias(measured, run)),
         ("Posterior", _image(run, "corner")),
         ("Signal", _image(run, "signal")),
-        ("Data and residuals", _residuals(run)),
+        ("Data and residuals", _residuals(run) + _chi_square(config, run)),
         ("Noise and foreground", _noise(config, run)),
         ("How it was made", _provenance(config, summary)),
         ("References", f"<pre>{html.escape(bibliography(config, run, measured))}</pre>"),
@@ -87,6 +88,13 @@ def write_report(run: Run, path=None) -> Path:
     path = run.folder / "report.html" if path is None else Path(path)
     write_text(path, text)
     return path
+
+
+def _read_json(path, mend):
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); {mend}") from None
 
 
 def _table(columns, rows):
@@ -165,6 +173,24 @@ def _residuals(run):
     return (
         f"<p>rms of the residual {np.sqrt(np.mean(residual**2)):.2f} mK; correlation of neighbouring channels "
         f"{neighbours:+.2f} (± {sigma:.2f} for white noise).</p>{picture}"
+    )
+
+
+def _chi_square(config, run):
+    """Of the best sample, where the noise is white and the likelihood knows no other."""
+    block, problem = config.likelihood.global_signal, run.problem
+    if block.noise.model != "white" or block.emulator_error:
+        return ""
+    best = run.samples.iloc[int(np.argmax(run.samples["logL"].to_numpy()))]
+    theta = best[list(problem.names)].to_numpy(dtype=float)
+    signal, own = np.array(problem.signal(problem.signal_parameters(theta)), dtype=float), problem.values(theta)
+    model = problem.likelihood.foreground(signal, own) + _on_channels(problem, signal)
+    sigma = own[0] if block.noise.sigma == "free" else block.noise.sigma
+    spectrum = problem.spectrum
+    chi2 = float(np.sum(spectrum.weight * ((spectrum.temperature - model) / sigma) ** 2))
+    return (
+        f"<p>Best sample: chi-square {chi2:.1f} for {len(model)} channels at sigma {sigma:.4g} mK, with "
+        f"{len(problem.names)} sampled parameters.</p>"
     )
 
 
