@@ -8,13 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from anesthetic import MCMCSamples, NestedSamples
+from anesthetic import MCMCSamples, NestedSamples, read_chains
 from anesthetic.examples.perfect_ns import gaussian
+from scipy.signal import lfilter
 
+from lstmfit.analysis.autocorrelation import autocorrelation_time, effective_sizes, evenly_spaced, is_mcmc
 from lstmfit.analysis.chains import anesthetic_seed
 from lstmfit.analysis.compare import align, compare, ks_distance, ks_probability
 from lstmfit.analysis.divergence import gaussian_divergence
-from lstmfit.analysis.foreign_chains import Chain, find_root, read_chain, take_log10
+from lstmfit.analysis.foreign_chains import (
+    Chain,
+    find_root,
+    parameter_names,
+    read_chain,
+    take_log10,
+    without_burn_in,
+)
+from lstmfit.analysis.plots import corner_of_two
 from lstmfit.errors import InputError
 
 DATA = Path(__file__).parent / "data"
@@ -175,6 +185,8 @@ def test_other_formats(rng, tmp_path):
     for name in ("getdist", "cobaya", "frame.csv"):
         chain = read_chain(tmp_path / name)
         np.testing.assert_allclose(chain.samples[NAMES].to_numpy(), x, rtol=1e-6)
+        assert parameter_names(chain.samples) == NAMES
+    assert "logP" in read_chains(str(tmp_path / "cobaya"))
 
 
 # Files of MultiNest 3.7 and UltraNest 4.6.3 themselves: log10 fX and b Gaussian with these, in a flat prior of area 16.
@@ -336,6 +348,200 @@ def test_bad_chains(rng, tmp_path):
         read_chain(tmp_path / "zero.csv")
 
 
+def autoregressive(rng, n, rho, d=2):
+    """Gaussian chains of unit variance whose autocorrelation time is (1 + rho) / (1 - rho)."""
+    noise = np.sqrt(1.0 - rho**2) * rng.standard_normal((n + 5000, d))
+    return lfilter([1.0], [1.0, -rho], noise, axis=0)[5000:]
+
+
+def write_getdist(root, x, names=None, weights=1.0):
+    table = np.column_stack([np.full(len(x), weights), 0.5 * (x**2).sum(axis=1), x])
+    np.savetxt(root.with_name(root.name + ".txt"), table)
+    if names:
+        write_names(root, names)
+
+
+def test_autocorrelation_times(rng):
+    for rho in (0.0, 0.5, 0.9):
+        chains = autoregressive(rng, 20000, rho, 4).T
+        assert autocorrelation_time(list(chains)) == pytest.approx((1 + rho) / (1 - rho), rel=0.1)
+    assert autocorrelation_time([np.zeros(10)]) == 1.0
+    # Repetitions as weights are repetitions as rows.
+    x, repeats = autoregressive(rng, 5000, 0.9, 1), rng.integers(1, 5, 5000)
+    weighted = MCMCSamples(data=x, columns=["x"], weights=repeats)
+    long = MCMCSamples(data=np.repeat(x, repeats, axis=0), columns=["x"])
+    assert effective_sizes(weighted, ["x"])[0] == pytest.approx(effective_sizes(long, ["x"])[0], rel=0.15)
+
+
+def test_chains_that_disagree_are_worth_little(rng):
+    """Each well behaved, about another mean: the common mean is taken, not each chain's own."""
+    x = np.concatenate([rng.standard_normal((1000, 1)) + mean for mean in (-2.0, 2.0)])
+    one = MCMCSamples(data=x, columns=["x"])
+    one["chain"] = np.repeat([1, 2], 1000)
+    assert effective_sizes(one, ["x"])[0][0] < 20
+
+
+def test_evenly_spaced_rows(rng):
+    weights = rng.uniform(size=1000)
+    rows = evenly_spaced(weights, 300, rng)
+    assert len(np.unique(rows)) == 300
+    assert np.ptp(np.histogram(np.cumsum(weights)[rows], 10)[0]) <= 2
+
+
+def test_errors_of_markov_chains_are_honest(rng):
+    pulls, p = [], []
+    for _ in range(40):
+        a, b = (MCMCSamples(data=autoregressive(rng, 2000, 0.9), columns=NAMES) for _ in "ab")
+        for figures in compare(a, b, NAMES)["parameters"].values():
+            pulls.append(figures["shift"] / figures["bias_err"])
+            p.append(figures["ks_p"])
+    assert 0.8 < np.std(pulls) < 1.25
+    assert min(p) > 1e-3
+
+
+def test_short_markov_chains_are_not_significant_and_said_to_be_short(rng):
+    a, b = (MCMCSamples(data=autoregressive(rng, 10000, 0.995), columns=NAMES) for _ in "ab")
+    got = compare(a, b, NAMES)
+    for p in got["parameters"].values():
+        assert p["bias"] < 4 * p["bias_err"]
+        assert p["bias_err"] > 0.1
+        assert p["ks_p"] > 1e-3
+    assert got["ess_a"] < 100
+    assert abs(got["D_KL"]) < 4 * got["D_KL_err"]
+    assert any("Markov chain, autocorrelation time up to" in line for line in got["notes"])
+
+
+def test_independent_points_are_not_degraded(rng, tmp_path):
+    x = np.cumsum(rng.standard_normal((1000, 2)), axis=0)
+    ours = MCMCSamples(data=x, columns=NAMES)
+    assert is_mcmc(ours)
+    ours.attrs["evidence"] = (-1.0, 0.1)
+    assert not is_mcmc(ours)
+    assert effective_sizes(ours, NAMES)[0] == pytest.approx([1000, 1000])
+    # What is left of a nested-sampling run is sorted by its likelihood.
+    assert not is_mcmc(MCMCSamples(data=x, columns=NAMES, logL=np.arange(1000.0)))
+    # A GetDist file of independent rows.
+    write_getdist(tmp_path / "iid", draws(rng, 5000), NAMES)
+    sizes, _ = effective_sizes(read_chain(tmp_path / "iid").samples, NAMES)
+    assert sizes.min() > 4000
+
+
+def test_burn_in(rng, tmp_path):
+    for i in (1, 2):
+        x = draws(rng, 1000)
+        x[:300] += 20.0
+        write_getdist(tmp_path / f"mc_{i}", x)
+    write_names(tmp_path / "mc")
+    chain = read_chain(tmp_path / "mc")
+    nested = read_chain(polychord_run(rng, tmp_path, "nested"))
+    cut, same = without_burn_in([chain, nested], 0.3)
+    assert same is nested
+    assert len(cut.samples) == 1400
+    assert cut.samples["x"].to_numpy().max() < 10
+    assert without_burn_in([chain, nested], 0) == [chain, nested]
+    assert "B: first 30 % of each chain left out as burn-in" in compare(nested.samples, cut.samples, NAMES)["notes"]
+    for fraction in (-0.1, 1.0, np.nan):
+        with pytest.raises(InputError, match=r"--burn-in is .*; expected a fraction of the rows, from 0 to below 1"):
+            without_burn_in([chain, nested], fraction)
+    with pytest.raises(InputError, match="are nested samples or weighted points, which have no burn-in"):
+        without_burn_in([nested, nested], 0.1)
+    with pytest.raises(InputError, match="without burn-in has 20 rows worth"):
+        without_burn_in([chain, nested], 0.99)
+
+
+def test_divergence_is_of_sampled_parameters(rng, tmp_path):
+    paths = [tmp_path / name for name in "ab"]
+    for path in paths:
+        x = draws(rng, 2000)
+        write_getdist(path, np.column_stack([x, x[:, 0] + x[:, 1] ** 2, 2.0 * x[:, 0]]), [*NAMES, "s*", "double"])
+    a, b, names = align(*(read_chain(path) for path in paths))
+    got, alone = compare(a.samples, b.samples, names), compare(a.samples, b.samples, NAMES)
+    assert list(got["parameters"]) == [*NAMES, "s", "double"]
+    assert got["D_KL_parameters"] == NAMES
+    for key in ("D_KL", "D_KL_gaussian", "D_KL_reverse", "D_KL_gaussian_reverse", "D_KL_gaussian_err"):
+        assert got[key] == pytest.approx(alone[key])
+    assert got["notes"] == ["not in D_KL, derived: s", "not in D_KL, linear in others: double"]
+    only = compare(a.samples, b.samples, ["s"])
+    assert (only["D_KL"], only["D_KL_gaussian_err"], only["D_KL_parameters"]) == (None, None, [])
+
+
+def test_what_is_not_compared_is_said(rng):
+    x = draws(rng, 100)
+    a = MCMCSamples(data=np.column_stack([x, x[:, 0], np.full(100, 0.1)]), columns=["x", "y", "mine", "fixed"])
+    b = MCMCSamples(data=np.column_stack([x, x[:, 1], x[:, 1]]), columns=["x", "y", "yours", "fixed"])
+    one, two, names = align(Chain("a", a), Chain("b", b))
+    got = compare(one.samples, two.samples, names)
+    assert names == NAMES
+    assert (got["only_a"], got["only_b"], got["constant"]) == (["mine"], ["yours"], ["fixed"])
+    assert got["notes"][-3:] == ["only in A: mine", "only in B: yours", "constant: fixed"]
+    with pytest.raises(InputError, match="a and b have fixed in common, of which none varies in both"):
+        align(Chain("a", a[["fixed"]]), Chain("b", b[["fixed"]]))
+
+
+def test_values_that_are_no_numbers(rng):
+    x = draws(rng, 100)
+    x[3:5, 1], x[7, 0] = np.nan, np.inf
+    weights = np.ones(100)
+    good = Chain("good", MCMCSamples(data=draws(rng, 100), columns=NAMES))
+    for log10 in ([], ["y"]):
+        with pytest.raises(InputError, match=r"bad: 1 of 100 values of x are NaN or infinite; take these rows"):
+            align(Chain("bad", MCMCSamples(data=x, columns=NAMES, weights=weights)), good, log10)
+    # What has no weight may be anything.
+    weights[[3, 4, 7]] = 0.0
+    a, b, names = align(Chain("weightless", MCMCSamples(data=x, columns=NAMES, weights=weights)), good)
+    assert names == NAMES
+    got = compare(a.samples, b.samples, names)
+    assert np.isfinite([got["D_KL_gaussian"], got["D_KL"], *got["parameters"]["y"].values()]).all()
+
+
+@pytest.mark.parametrize("kind", ["nested", "markov"])
+def test_a_chain_against_itself(rng, tmp_path, kind):
+    if kind == "nested":
+        samples = read_chain(polychord_run(rng, tmp_path, "one")).samples
+    else:
+        samples = MCMCSamples(data=autoregressive(rng, 20000, 0.98), columns=NAMES)
+    got = compare(samples, samples, NAMES)
+    assert (got["mean_bias"], got["D_KL"], got["D_KL_reverse"]) == (0.0, 0.0, 0.0)
+    assert abs(got["D_KL_gaussian"]) < 1e-12
+
+
+def test_the_same_points_with_other_weights(rng, tmp_path):
+    samples = read_chain(polychord_run(rng, tmp_path, "one")).samples
+    weights = samples.get_weights() * rng.uniform(0.5, 1.5, len(samples))
+    other = MCMCSamples(data=samples[NAMES].to_numpy(), columns=NAMES, weights=weights)
+    other.attrs["evidence"] = (0.0, 0.0)
+    got = compare(samples, other, NAMES)
+    assert abs(got["D_KL"]) < 3 * got["D_KL_err"]
+    assert abs(got["D_KL_reverse"]) < 3 * got["D_KL_reverse_err"]
+
+
+def test_files_without_weights_or_without_chains(rng, tmp_path):
+    np.savetxt(tmp_path / "bare.txt", draws(rng, 4000))
+    with pytest.raises(InputError, match=r"no parameters \(bare\.txt has 2 columns; expected are weight, -ln L and"):
+        read_chain(tmp_path / "bare")
+    write_names(tmp_path / "bare")
+    with pytest.raises(InputError, match=r"\(bare\.txt has 2 columns; expected are weight, -ln L and the 2 parameters"):
+        read_chain(tmp_path / "bare")
+    np.savetxt(tmp_path / "four.txt", rng.standard_normal((4000, 4)))
+    with pytest.raises(InputError, match="whose first two columns are not weight and -ln L"):
+        read_chain(tmp_path / "four")
+    write_names(tmp_path / "lone")
+    looked_for = r"looked for lone_dead-birth\.txt \(PolyChord\).* lone_1\.txt \(GetDist\).* in "
+    with pytest.raises(InputError, match=looked_for) as caught:
+        read_chain(tmp_path / "lone")
+    assert "<function" not in str(caught.value)
+
+
+def test_a_picture_with_a_function_of_a_parameter(rng, tmp_path):
+    """All points of such a pair lie on a curve, that is on their convex hull."""
+    with anesthetic_seed(1):
+        samples = gaussian(200, ndims=2)
+    samples["curve"] = 10.0 ** samples[0].to_numpy() + 1.0
+    chain = Chain("a", samples.rename(columns={0: "x", 1: "y"}))
+    corner_of_two(chain, chain, ["x", "y", "curve"], tmp_path / "c.png")
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_the_command(rng, tmp_path):
     roots = [polychord_run(rng, tmp_path, name) for name in ("one", "two")]
     command = [sys.executable, "-m", "lstmfit", "compare", *map(str, roots)]
@@ -352,3 +558,15 @@ def test_the_command(rng, tmp_path):
     bad = subprocess.run([*command[:4], "nothing", str(roots[0])], capture_output=True, text=True, timeout=120)
     assert bad.returncode == 2
     assert len(bad.stderr.strip().splitlines()) == 1
+
+
+def test_the_command_on_markov_chains(rng, tmp_path):
+    for name in "ab":
+        write_getdist(tmp_path / name, autoregressive(rng, 3000, 0.9), ["x", f"only{name}"])
+    command = [sys.executable, "-m", "lstmfit", "compare", str(tmp_path / "a"), str(tmp_path / "b"), "--burn-in"]
+    done = subprocess.run([*command, "0.1"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    for what in ("2,700 rows worth ", "only in A: onlya", "only in B: onlyb", "A: first 10 % of each", "A: Markov chain"):
+        assert what in done.stdout
+    bad = subprocess.run([*command, "1.5"], capture_output=True, text=True, timeout=120)
+    assert (bad.returncode, len(bad.stderr.strip().splitlines())) == (2, 1)

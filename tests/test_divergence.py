@@ -7,6 +7,7 @@ from lstmfit.analysis.divergence import (
     bound,
     bound_correlated,
     gaussian_divergence,
+    independent_columns,
     linear_gaussian,
     nearest_neighbour_divergence,
     with_error,
@@ -72,6 +73,26 @@ def test_nearest_neighbours_find_the_divergence_of_gaussians(rng, shift):
     value, error = with_error(nearest_neighbour_divergence, x, y, rng)
     assert 0.005 < error < 0.08
     assert abs(value - expected) < 3 * error + 0.02
+
+
+def test_points_in_common_are_no_neighbours(rng):
+    """The same points in both, all or a half of them, and each of them twice."""
+    x = rng.standard_normal((600, 3))
+    assert nearest_neighbour_divergence(x, x) == 0.0
+    assert nearest_neighbour_divergence(np.repeat(x, 7, axis=0), np.repeat(x, 7, axis=0)) == 0.0
+    values = []
+    for _ in range(20):
+        x = rng.standard_normal((600, 3))
+        values.append(nearest_neighbour_divergence(x[:400], x[200:]))
+    assert abs(np.mean(values)) < 4 * np.std(values) / np.sqrt(20)
+
+
+def test_columns_that_are_linear_functions_of_others(rng):
+    x = rng.standard_normal((200, 3)) * [1.0, 1e20, 1e-3]
+    x = np.column_stack([x, 2.0 * x[:, 0], x[:, 0] + 1e3 * x[:, 2] - 5.0])
+    assert independent_columns(np.cov(x, rowvar=False)) == [0, 1, 2]
+    assert independent_columns(np.cov(x[:, ::-1], rowvar=False)) == [0, 1, 3]
+    assert independent_columns(np.empty((0, 0))) == []
 
 
 def test_half_samples_give_the_scatter_between_independent_samples(rng):

@@ -80,7 +80,7 @@ def _counted(samples, name):
 
 
 def _varies(samples, name):
-    return bool(np.ptp(_counted(samples, name)) > 0)
+    return bool(np.ptp(_counted(samples, name)) != 0)
 
 
 def _check_finite(chain, name):
@@ -158,7 +158,7 @@ def compare(a, b, names: list[str], seed: int = 0) -> dict:
     free, notes = _free(names, (a, b), x, w)
     figures["D_KL_parameters"] = [names[i] for i in free]
     x = [p[:, free] for p in x]
-    equal = _equal_weight((a, b), x, w, sizes, rng)
+    equal = _equal_weight((a, b), x, w, [size[free] for size in sizes], rng)
     figures |= _divergences("", *reversed(list(zip(x, w))), *reversed(equal), rng)
     figures |= _divergences("_reverse", *zip(x, w), *equal, rng)
     for label, samples, size, points in zip("ab", (a, b), sizes, x):
@@ -217,12 +217,16 @@ def _equal_weight(samples, x, w, sizes, rng):
     """Equal-weight samples of both chains.
 
     As many of both: what the neighbours' distances are off by, at edges and in tails, depends on how many there are,
-    and cancels where the two are alike.
+    and cancels where the two are alike. By the same random numbers: a chain and itself give the same samples, and not
+    two that are close in time.
     """
     markov = [is_mcmc(s) for s in samples]
-    n = min(_equal_size(v, size.min() if m else np.inf) for v, size, m in zip(w, sizes, markov))
-    rows = [evenly_spaced(v, n, rng) if m else choose_points(v, n, rng)[0] for v, m in zip(w, markov)]
-    return [p[r] for p, r in zip(x, rows)]
+    n = min(_equal_size(v, size.min(initial=np.inf) if m else np.inf) for v, size, m in zip(w, sizes, markov))
+    seed, out = rng.integers(2**32), []
+    for p, v, m in zip(x, w, markov):
+        same = np.random.default_rng(seed)
+        out.append(p[evenly_spaced(v, n, same) if m else choose_points(v, n, same)[0]])
+    return out
 
 
 def _equal_size(weights, most):

@@ -26,7 +26,8 @@ def gaussian_divergence(mean_p, covariance_p, mean_q, covariance_q) -> float:
     factor = cho_factor(q, lower=True)
     log_ratio = np.linalg.slogdet(q)[1] - np.linalg.slogdet(p)[1]
     trace, distance = np.trace(cho_solve(factor, p)), shift @ cho_solve(factor, shift)
-    return float(0.5 * (log_ratio - len(shift) + trace + distance))
+    # Rounding could take two equal ones below zero.
+    return max(0.0, float(0.5 * (log_ratio - len(shift) + trace + distance)))
 
 
 def nearest_neighbour_divergence(x: np.ndarray, y: np.ndarray, k: int = 5) -> float:
