@@ -566,7 +566,7 @@ def test_the_command_on_markov_chains(rng, tmp_path):
     command = [sys.executable, "-m", "lstmfit", "compare", str(tmp_path / "a"), str(tmp_path / "b"), "--burn-in"]
     done = subprocess.run([*command, "0.1"], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    for what in ("2,700 rows worth ", "only in A: onlya", "only in B: onlyb", "A: first 10 % of each", "A: Markov chain"):
+    for what in ("2,700 rows worth ", "only in A: onlya", "only in B: onlyb", "A: first 10 %", "A: Markov chain"):
         assert what in done.stdout
     bad = subprocess.run([*command, "1.5"], capture_output=True, text=True, timeout=120)
     assert (bad.returncode, len(bad.stderr.strip().splitlines())) == (2, 1)
