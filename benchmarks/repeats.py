@@ -3,7 +3,7 @@
     python benchmarks/repeats.py WORK [--runs mock_5mK,mock_25mK] [--repeats 5,10,20] [--seeds 8] [--jobs 2]
 
 A run with n_live points, so many repeats and another seed, in one process each, `--jobs` at a time; runs that are there
-already are not repeated. What is asked: do means and evidences scatter over seeds as their quoted errors say?
+already are not repeated; `--tables` makes the table of those that are. What is asked: do means and evidences scatter over seeds as their quoted errors say?
 """
 
 import argparse
@@ -71,25 +71,29 @@ def main():
     parser.add_argument("--repeats", default="5,10,20")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--tables", action="store_true")
     wanted = parser.parse_args()
     wanted.work.mkdir(parents=True, exist_ok=True)
     cells = list(itertools.product(wanted.runs.split(","), map(int, wanted.repeats.split(","))))
-    with ThreadPoolExecutor(wanted.jobs) as pool:
-        made = {cell: [pool.submit(fit, wanted.work, *cell, seed) for seed in range(wanted.seeds)] for cell in cells}
+    if not wanted.tables:
+        with ThreadPoolExecutor(wanted.jobs) as pool:
+            list(pool.map(lambda job: fit(wanted.work, *job[0], job[1]), itertools.product(cells, range(wanted.seeds))))
     lines = [
-        f"{wanted.seeds} seeds each.",
-        "",
-        "| run | repeats | calls | ln Z, mean | quoted error | scatter | effective size | scatter of means over "
+        "| run | repeats | seeds | calls | ln Z, mean | quoted error | scatter | effective size | scatter of means over "
         "1/√size: rms of all parameters | largest |",
-        "|" + "---|" * 9,
+        "|" + "---|" * 10,
     ]
-    for (run, repeats), futures in made.items():
-        found = figures([future.result() for future in futures])
+    for run, repeats in cells:
+        folders = [wanted.work / f"{run}_{repeats}d_{seed}" for seed in range(wanted.seeds)]
+        folders = [folder for folder in folders if (folder / "summary.json").is_file()]
+        if len(folders) < 3:
+            continue
+        found = figures(folders)
         print(json.dumps(found, indent=1))
         excess, largest = found["excess"], max(found["excess"], key=found["excess"].get)
         rms = np.sqrt(np.mean(np.square(list(excess.values()))))
         lines.append(
-            f"| {run} | {repeats}d | {found['calls']:,.0f} | {found['logZ']:.2f} | {found['logZ_err']:.2f} "
+            f"| {run} | {repeats}d | {len(folders)} | {found['calls']:,.0f} | {found['logZ']:.2f} | {found['logZ_err']:.2f} "
             f"| {found['logZ_scatter']:.2f} | {found['ess']:.0f} | {rms:.2f} | {excess[largest]:.2f} ({largest}) |"
         )
     text = "\n".join(lines)
