@@ -3,7 +3,8 @@
     python benchmarks/repeats.py WORK [--runs mock_5mK,mock_25mK] [--repeats 5,10,20] [--seeds 8] [--jobs 2]
 
 A run with n_live points, so many repeats and another seed, in one process each, `--jobs` at a time; runs that are there
-already are not repeated; `--tables` makes the table of those that are. What is asked: do means and evidences scatter over seeds as their quoted errors say?
+already are not repeated; `--tables` makes the table of those that are. What is asked: do means and evidences scatter
+over seeds as their quoted errors say?
 """
 
 import argparse
@@ -77,10 +78,10 @@ def main():
     cells = list(itertools.product(wanted.runs.split(","), map(int, wanted.repeats.split(","))))
     if not wanted.tables:
         with ThreadPoolExecutor(wanted.jobs) as pool:
-            list(pool.map(lambda job: fit(wanted.work, *job[0], job[1]), itertools.product(cells, range(wanted.seeds))))
+            list(pool.map(lambda job: fit(wanted.work, *job), [(*c, seed) for c in cells for seed in range(wanted.seeds)]))
     lines = [
-        "| run | repeats | seeds | calls | ln Z, mean | quoted error | scatter | effective size | scatter of means over "
-        "1/√size: rms of all parameters | largest |",
+        "| run | repeats | seeds | calls | ln Z, mean | quoted error | scatter | effective size "
+        "| scatter of means over 1/√size: rms of all parameters | largest |",
         "|" + "---|" * 10,
     ]
     for run, repeats in cells:
@@ -93,8 +94,8 @@ def main():
         excess, largest = found["excess"], max(found["excess"], key=found["excess"].get)
         rms = np.sqrt(np.mean(np.square(list(excess.values()))))
         lines.append(
-            f"| {run} | {repeats}d | {len(folders)} | {found['calls']:,.0f} | {found['logZ']:.2f} | {found['logZ_err']:.2f} "
-            f"| {found['logZ_scatter']:.2f} | {found['ess']:.0f} | {rms:.2f} | {excess[largest]:.2f} ({largest}) |"
+            f"| {run} | {repeats}d | {len(folders)} | {found['calls']:,.0f} | {found['logZ']:.2f} "
+            f"| {found['logZ_err']:.2f} | {found['logZ_scatter']:.2f} | {found['ess']:.0f} | {rms:.2f} | {excess[largest]:.2f} ({largest}) |"
         )
     text = "\n".join(lines)
     page, mark = TOP / "docs" / "sampling.md", "<!-- repeats -->"
