@@ -77,8 +77,9 @@ def main():
     wanted.work.mkdir(parents=True, exist_ok=True)
     cells = list(itertools.product(wanted.runs.split(","), map(int, wanted.repeats.split(","))))
     if not wanted.tables:
+        jobs = [(wanted.work, *cell, seed) for cell in cells for seed in range(wanted.seeds)]
         with ThreadPoolExecutor(wanted.jobs) as pool:
-            list(pool.map(lambda job: fit(wanted.work, *job), [(*c, seed) for c in cells for seed in range(wanted.seeds)]))
+            list(pool.map(lambda job: fit(*job), jobs))
     lines = [
         "| run | repeats | seeds | calls | ln Z, mean | quoted error | scatter | effective size "
         "| scatter of means over 1/√size: rms of all parameters | largest |",
@@ -95,7 +96,8 @@ def main():
         rms = np.sqrt(np.mean(np.square(list(excess.values()))))
         lines.append(
             f"| {run} | {repeats}d | {len(folders)} | {found['calls']:,.0f} | {found['logZ']:.2f} "
-            f"| {found['logZ_err']:.2f} | {found['logZ_scatter']:.2f} | {found['ess']:.0f} | {rms:.2f} | {excess[largest]:.2f} ({largest}) |"
+            f"| {found['logZ_err']:.2f} | {found['logZ_scatter']:.2f} | {found['ess']:.0f} | {rms:.2f} "
+            f"| {excess[largest]:.2f} ({largest}) |"
         )
     text = "\n".join(lines)
     page, mark = TOP / "docs" / "sampling.md", "<!-- repeats -->"
