@@ -1,12 +1,17 @@
 """The command line as a user types it: exit status, one line for each mistake, JSON."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 from test_driver import small_run
+
+from lstmfit.cli.options import writable, writable_folder
+from lstmfit.errors import InputError
 
 
 def lstmfit(*arguments, **options):
@@ -118,6 +123,35 @@ def test_a_report_or_a_picture_that_cannot_be_written_is_refused(tmp_path):
         done = lstmfit(*command, tmp_path / "nowhere" / "x")
         assert done.returncode == 2
         assert "no folder" in done.stderr
+
+
+@pytest.mark.parametrize("target", ["/dev/null", "/dev/stdout", "/dev/nothing"])
+def test_devices_are_not_replaced_by_files(target):
+    with pytest.raises(InputError, match=rf"cannot write {target}: it is not an ordinary file; give a file .*stdout"):
+        writable(target)
+
+
+def test_a_place_that_takes_no_files_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="pipe: it is not an ordinary file"):
+        writable(tmp_path / "pipe")
+    # Root may write everywhere, says the kernel, but there it makes no file.
+    with pytest.raises(InputError, match=r"cannot write /proc/x.json: .+; give another path"):
+        writable("/proc/x.json")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot write into .*/file/deep/er: .*/file is a file; give another folder"):
+        writable_folder(tmp_path / "file" / "deep" / "er")
+    with pytest.raises(InputError, match=r"cannot write into /proc/campaign: .+; give another path"):
+        writable_folder(Path("/proc/campaign"))
+    assert writable_folder(tmp_path / "new" / "er") == tmp_path / "new" / "er"
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["file", "pipe"]
+
+
+@pytest.mark.parametrize("command", [("bias", "x"), ("calibrate", "mock_25mK"), ("simulate", "-o", "s.h5", "-n", "8")])
+def test_jobs_are_a_number_from_one_on(tmp_path, command):
+    done = lstmfit(*command, "--jobs", "0", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, "lstmfit: jobs is 0, but a whole number of at least 1 is needed\n")
+    assert not list(tmp_path.iterdir())
 
 
 def test_warnings_are_one_line(tmp_path):

@@ -1,5 +1,6 @@
 """The command line: thin over the package's functions."""
 
+import functools
 import logging
 import os
 import sys
@@ -55,10 +56,16 @@ def _begin_log():
     warnings.showwarning = _log_warning
 
 
+@functools.cache
+def _say_once(text):
+    """A fit builds its problem more than once; what is doubted stays the same."""
+    logging.getLogger(__name__).warning("lstmfit: %s", text)
+
+
 def _log_warning(message, category, *_):
     """One line, without the place in the source: it is the user's input that is doubted."""
     kind = "warning" if category is UserWarning else category.__name__
-    logging.getLogger(__name__).warning("lstmfit: %s: %s", kind, message)
+    _say_once(f"{kind}: {message}")
 
 
 def _version(value: bool):

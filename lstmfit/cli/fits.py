@@ -10,7 +10,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from lstmfit.cli.options import Jobs, Json, writable
+from lstmfit.cli.options import Jobs, Json, writable, writable_folder
 from lstmfit.console import ProgressLine, duration, print_table, say, with_error, write_json
 from lstmfit.errors import InputError
 
@@ -109,6 +109,7 @@ def plot(folder: Annotated[Path, typer.Argument(help="Output folder of a fit.")]
     from lstmfit.driver import load_problem
 
     done = read_run(folder, load_problem(folder))
+    writable_folder(folder)
     for name in ("corner", "signal"):
         getattr(plots, name)(done, folder / f"{name}.png")
         say(folder / f"{name}.png")
@@ -134,6 +135,7 @@ def bias(
     if truth is not None and Path(truth).is_dir():
         result = bias_between(done, read_run(truth, load_problem(truth)), seed)
     else:
+        writable_folder(folder)
         with _bar("point") as progress:
             result = measure_bias(done, truth, n, jobs=jobs, seed=seed, progress=progress)
         write_bias(folder, result)
@@ -230,7 +232,10 @@ def compare(
 def calibrate(
     run: Annotated[str, typer.Argument(help="Run file, or the name of a shipped one.")],
     n: Annotated[int, typer.Option("-n", help="Mocks drawn from the prior.")] = 100,
-    output: Annotated[Optional[Path], typer.Option("-o", "--output", help="Folder of the campaign.")] = None,  # noqa: UP045
+    output: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("-o", "--output", callback=writable_folder, help="Folder of the campaign."),
+    ] = None,
     points: Annotated[int, typer.Option(help="Posterior points to simulate in each fit; 0 for none.")] = 200,
     seed: Annotated[int, typer.Option(help="Seed of the mocks.")] = 0,
     jobs: Jobs = None,
@@ -251,7 +256,7 @@ def calibrate(
             *(f"{p[f'coverage_{level}']:.2f}" for level in levels),
             f"{p['rank_ks_p']:.2g}",
             with_error(p["z_mean"], p["z_mean_err"], 2),
-            with_error(p["z_std"], None, 2),
+            "–" if p["z_std"] is None else f"{p['z_std']:.2f}",
         )
         for name, p in result["parameters"].items()
     ]
@@ -284,7 +289,10 @@ def report(
     from lstmfit.analysis.report import write_report
     from lstmfit.driver import load_problem
 
-    say(write_report(read_run(folder, load_problem(folder)), output))
+    done = read_run(folder, load_problem(folder))
+    if output is None:
+        writable_folder(folder)
+    say(write_report(done, output))
 
 
 def check(

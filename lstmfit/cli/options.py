@@ -1,18 +1,53 @@
 """Options that several commands have."""
 
+import tempfile
+from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from lstmfit.console import leave_stdout_to_json
+from lstmfit.errors import InputError
 from lstmfit.files import check_writable
 
 
 def writable(path):
     """Refuse a file that cannot be written before the work is done that it is for."""
-    if path is not None:
-        check_writable(path)
+    if path is None:
+        return None
+    file = Path(path)
+    # A file is made beside and renamed: over /dev/null or /dev/stdout that would take them from the whole machine.
+    if file.absolute().parent == Path("/dev") or (file.exists() and not (file.is_file() or file.is_dir())):
+        raise InputError(f"cannot write {path}: it is not an ordinary file; give a file (JSON: - for stdout)")
+    check_writable(file)
+    _try_to_write(file.parent, f"cannot write {path}")
     return path
+
+
+def writable_folder(path):
+    """Refuse a folder that can be neither made nor written into before the work is done that it is for."""
+    if path is None:
+        return None
+    there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    if not there.is_dir():
+        raise InputError(f"cannot write into {path}: {there} is a file; give another folder")
+    _try_to_write(there, f"cannot write into {path}")
+    return path
+
+
+def _try_to_write(folder, what):
+    """Rights do not tell all: a disk may be full or read-only, and root has every right."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise InputError(f"{what}: {error.strerror}; give another path") from None
+
+
+def _at_least_one(jobs):
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs is {jobs}, but a whole number of at least 1 is needed")
+    return jobs
 
 
 def _json_target(target):
@@ -26,4 +61,7 @@ Json = Annotated[
         "--json", metavar="FILE|-", callback=_json_target, help="Write the figures as JSON; - is stdout, alone."
     ),
 ]
-Jobs = Annotated[Optional[int], typer.Option("--jobs", help="Processes; all cores by default.")]  # noqa: UP045
+Jobs = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--jobs", callback=_at_least_one, help="Processes; all cores by default."),
+]
