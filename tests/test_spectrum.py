@@ -44,6 +44,9 @@ def test_no_header_and_comments(tmp_path):
         "nu; T\n50; 1.5\n51; 2.5\n",
         "\n50, 1.5 # first\n51, 2.5\n",
         "freq temp weight\n5.0e1 1.5E0 1\n51 2.5 1\n",
+        "50,1.5,\n51,2.5,\n",
+        "\ufeff50,1.5\n51,2.5\n",
+        "\ufeffnu,T\r\n50,1.5\r\n51,2.5\r\n",
     ],
 )
 def test_columns_may_be_parted_by_blanks_tabs_and_semicolons(tmp_path, text):
@@ -78,6 +81,18 @@ def test_bad_columns_and_units_are_refused(file, columns, unit, message):
         read_spectrum(file, columns, unit)
 
 
+def test_a_written_spectrum_that_was_cut_short_is_noticed(tmp_path, rng):
+    path = tmp_path / "d.csv"
+    Spectrum(*rng.uniform(1, 2, (3, 7))).write(path)
+    whole = path.read_text()
+    path.write_text(whole[: whole.rindex(",")])
+    with pytest.raises(ValueError, match="data row 7 is not all numbers"):
+        read_written_spectrum(path)
+    path.write_text(whole[:20])
+    with pytest.raises(ValueError, match="no column temperature_mK"):
+        read_written_spectrum(path)
+
+
 def test_bad_files_are_refused(tmp_path):
     with pytest.raises(InputError, match="no data file"):
         read_spectrum(tmp_path / "none.csv")
@@ -88,6 +103,13 @@ def test_bad_files_are_refused(tmp_path):
     path.write_text("# nu, T, w\nnu,T,w\n49,0,0\n50,1,1\n51,,1\n")
     with pytest.raises(InputError, match=r"data row 3 \(comments and header not counted\)"):
         read_spectrum(path, {"frequency": 0, "temperature": 1, "weight": 2})
+    for first in ("nan,1", "5.0D1,1", "50.0x,1"):
+        path.write_text(f"{first}\n51,2\n")
+        with pytest.raises(InputError, match="frequency is not a number in data row 1 "):
+            read_spectrum(path)
+    path.write_text("50,1\n51,2,3\n")
+    with pytest.raises(InputError, match=r"^.* is not a table of numbers between .* in line 2, saw 3\)$"):
+        read_spectrum(path)
     path.write_text("50,1\n51,2\n")
     with pytest.raises(InputError, match="no column 'T', as there is no header; give a number from 0 on"):
         read_spectrum(path, {"frequency": 0, "temperature": "T"})

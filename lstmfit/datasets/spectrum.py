@@ -148,8 +148,20 @@ def read_public_spectrum(name: str) -> Spectrum:
 
 
 def read_written_spectrum(path) -> Spectrum:
-    """Read back what `Spectrum.write` wrote, the true signal of a mock included."""
+    """Read back what `Spectrum.write` wrote, the true signal of a mock included.
+
+    Raises
+    ------
+    ValueError
+        It has been cut short: a column or a number is missing.
+    """
     table = pd.read_csv(path, float_precision="round_trip")
+    for name in ("frequency_MHz", "temperature_mK", "weight"):
+        if name not in table:
+            raise ValueError(f"no column {name}")
+    gaps = ~np.isfinite(table.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)).all(axis=1)
+    if gaps.any():
+        raise ValueError(f"data row {_first(gaps) + 1} is not all numbers")
     columns = [table[name].to_numpy() for name in ("frequency_MHz", "temperature_mK", "weight")]
     return Spectrum(*columns, table["signal_mK"].to_numpy() if "signal_mK" in table else None)
 
@@ -160,21 +172,37 @@ def _first(bad):
 
 def _read_table(path):
     try:
-        with Path(path).open(encoding="utf-8") as file:
+        with Path(path).open(encoding="utf-8-sig") as file:
             lines = (line.split("#")[0].strip() for line in file)
             first = next(filter(None, lines), "")
         between = next((mark for mark in ",;\t" if mark in first), r"\s+")
-        numbers = pd.to_numeric(pd.Series(re.split(between, first)), errors="coerce").notna().all()
+        # One number is enough: a first row with a gap or a typing error must not pass for a header and be lost.
+        numbers = any(_is_number(cell) for cell in re.split(between, first))
         table = pd.read_csv(
-            path, sep=between, comment="#", header=None if numbers else 0, skipinitialspace=True, index_col=False
+            path,
+            sep=between,
+            comment="#",
+            header=None if numbers else 0,
+            skipinitialspace=True,
+            index_col=False,
+            encoding="utf-8-sig",
         )
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path} is not a table of numbers between commas, semicolons, tabs or blanks ({error})"
+            f"{path} is not a table of numbers between commas, semicolons, tabs or blanks "
+            f"({' '.join(str(error).split())})"
         ) from None
     if table.empty:
         raise InputError(f"{path} holds no rows")
     return table
+
+
+def _is_number(cell):
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
 
 
 def _column(path, table, which):
