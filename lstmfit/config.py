@@ -442,7 +442,8 @@ def _mistakes(error: ValidationError, content: dict) -> list[str]:
     for loc, e in found:
         # Where several kinds of block are possible, pydantic reports each: those of the wrong kind say nothing.
         others = [keys for keys, other in found if other is not e]
-        if e["type"].endswith("_type") and any(keys[: len(loc)] == loc for keys in others):
+        wrong_kind = e["type"].endswith("_type") or (e["type"] == "literal_error" and not isinstance(e["input"], str))
+        if wrong_kind and any(keys[: len(loc)] == loc for keys in others):
             continue
         texts.append(_mistake(loc, e))
     return list(dict.fromkeys(texts or [_mistake(*found[0])]))
@@ -471,6 +472,8 @@ def _mistake(loc, error) -> str:
         return f"{at} is missing"
     if error["type"] == "value_error":
         return f"{at}: {error['ctx']['error']}"
+    if error["type"] == "model_type":
+        return f"{at} is {error['input']!r}; give a mapping, like {{key: value}}"
     return f"{at} is {error['input']!r}; {error['msg'][0].lower()}{error['msg'][1:]}"
 
 

@@ -147,6 +147,19 @@ def test_kinds_of_block_are_not_pydantics_names_nor_further_mistakes(noise, mess
     assert "also" not in str(error.value)
 
 
+def test_a_block_that_is_none_and_a_choice_that_is_a_block():
+    run = mock_of() | {"params": {"fX": "a+"}}
+    with pytest.raises(InputError, match=r"^run: params.fX is 'a\+'; give a mapping, like \{key: value\}$"):
+        config.load(run)
+    radiometer = {"model": "radiometer", "channel_width": 1, "integration_time": 1, "sky": {"temperature": -1}}
+    message = r"^run: data.mock.noise.sky.temperature is -1; input should be greater than 0; also: (\S+) is missing;"
+    with pytest.raises(InputError, match=message) as error:
+        config.load(mock_of(noise=radiometer))
+    assert "'data'" not in str(error.value)
+    with pytest.raises(InputError, match=r"sky is 'date'; input should be 'data'$"):
+        config.load(mock_of(noise=radiometer | {"sky": "date"}))
+
+
 def test_every_mistake_is_said():
     run = mock_of(noise=-25)
     del run["data"]["mock"]["seed"]
