@@ -2,10 +2,13 @@
 
 import base64
 import re
+import shutil
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
+from test_cli import lstmfit
 from test_driver import small_run
 
 from lstmfit import config as run_file
@@ -113,16 +116,95 @@ def test_the_chi_square_is_that_of_the_best_sample(tmp_path):
     best = run.samples.iloc[int(np.argmax(run.samples["logL"].to_numpy()))]
     sigma = float(best["sigma"])
     expected = -2.0 * float(best["logL"]) - 451 * np.log(2.0 * np.pi * sigma**2)
-    found = re.search(r"chi-square ([\d.]+) for 451 channels at sigma ([\d.]+) mK", write_report(run).read_text())
-    assert float(found[1]) == pytest.approx(expected, abs=0.1)
-    assert float(found[2]) == pytest.approx(sigma, rel=1e-3)
-    for name, mend in (("summary.json", "fit --resume"), ("chain_bias.json", "lstmfit bias")):
-        whole = (folder / name).read_text() if (folder / name).is_file() else None
-        (folder / name).write_text('{"half": ')
-        with pytest.raises(InputError, match=rf"{name} is damaged .*{mend}"):
-            write_report(run)
-        (folder / name).write_text(whole) if whole else (folder / name).unlink()
-    with (folder / "chain_dead-birth.txt").open("a") as file:
-        file.write("garbage\n")
-    with pytest.raises(InputError, match=r"the chain files are damaged .*; repeat the fit with --force"):
-        read_run(folder, load_problem(folder))
+    chi2, fitted, channels, parameters, ratio = chi_square(write_report(run).read_text())
+    assert chi2 == pytest.approx(expected, abs=0.1)
+    assert fitted == pytest.approx(sigma, rel=1e-3)
+    assert (channels, parameters) == (451, 3)
+    assert ratio == pytest.approx(expected / 448, abs=0.01)
+
+
+def chi_square(text):
+    """The report's figures: chi-square, sigma where it is free, channels, parameters, ratio."""
+    found = re.search(
+        r"chi-square ([\d.]+) by the \w+ noise(?: \(its \w+ fitted: ([\d.]+) mK\))? for (\d+) channels less (\d+) "
+        r"fitted parameters = ([\d.]+) a degree of freedom",
+        text,
+    )
+    return [None if figure is None else float(figure) for figure in found.groups()]
+
+
+def test_marginalised_terms_count_as_fitted_and_the_noise_alone_is_the_measure(run, tmp_path):
+    chi2, fitted, channels, parameters, ratio = chi_square(write_report(run, tmp_path / "r.html").read_text())
+    assert (fitted, channels, parameters) == (None, 451, 2 + 3)
+    assert ratio == pytest.approx(chi2 / 446, abs=0.01)
+    assert 0.75 < ratio < 1.25
+
+
+def test_chi_square_by_a_covariance(tmp_path):
+    """Only its normalisation parts -2 ln L from chi-square."""
+    rng = np.random.default_rng(3)
+    spread = rng.normal(size=(451, 900))
+    covariance = 625.0 * (spread @ spread.T / 900 + np.eye(451))
+    np.savetxt(tmp_path / "c.txt", covariance)
+    noise = {"model": "covariance", "file": str(tmp_path / "c.txt"), "unit": "mK"}
+    few = {"polychord": {"nlive": 20, "num_repeats": 2, "seed": 1}}
+    content = small_run(likelihood={"global_signal": {"noise": noise}}, sampler=few)
+    folder = fit(content, tmp_path / "run", jobs=1)
+    run = read_run(folder, load_problem(folder))
+    expected = -2.0 * run.samples["logL"].max() - np.linalg.slogdet(2.0 * np.pi * covariance)[1]
+    chi2, *_ = chi_square(write_report(run).read_text())
+    assert chi2 == pytest.approx(expected, abs=0.2)
+
+
+def test_long_texts_are_folded(run, tmp_path):
+    text = write_report(run, tmp_path / "r.html").read_text()
+    folded = re.findall(r"<details><summary>([^<]*)</summary><pre>(.*?)</pre></details>", text, flags=re.DOTALL)
+    assert [title for title, _ in folded] == ["BibTeX of what was used", "run.yaml, with every default"]
+    assert "@article" in folded[0][1]
+    assert "emulator: echo21" in folded[1][1]
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    """A copy of a finished run's folder, to be damaged."""
+    return Path(shutil.copytree(run.folder, tmp_path / "copy"))
+
+
+@pytest.mark.parametrize(
+    ("name", "mend"), [("summary.json", "remove it and go on with .* --resume"), ("chain_bias.json", "lstmfit bias")]
+)
+@pytest.mark.parametrize("content", ['{"half": ', "{}", "[]", ""])
+def test_damaged_figures_are_one_line(copy, name, mend, content):
+    (copy / name).write_text(content)
+    with pytest.raises(InputError, match=rf"copy/{name} is damaged \(.*\); .*{mend}"):
+        write_report(read_run(copy, load_problem(copy)))
+
+
+def test_a_damaged_summary_of_a_finished_run_is_one_line(copy):
+    (copy / "summary.json").write_text('{"half": ')
+    done = lstmfit("fit", copy / "run.yaml", "-o", copy, "--resume")
+    assert done.returncode == 2
+    assert re.fullmatch(r"lstmfit: \S+/summary.json is damaged \(.*\); remove it and .*", done.stderr.splitlines()[-1])
+
+
+@pytest.mark.parametrize("damage", ["garbage", "short", "empty", "binary", "nameless"])
+def test_damaged_chains_are_one_line(copy, damage):
+    chain = copy / "chain_dead-birth.txt"
+    whole = chain.read_text()
+    if damage == "nameless":
+        (copy / "chain.paramnames").unlink()
+    else:
+        new = {"garbage": f"{whole}garbage\n", "short": whole[:3000], "empty": "", "binary": "\0\xff"}[damage]
+        chain.write_text(new, encoding="latin-1")
+    with pytest.raises(InputError, match=r"copy: the chain files are damaged \(.+\); repeat the fit with --force"):
+        read_run(copy, load_problem(copy))
+
+
+def test_damaged_data_are_one_line(copy):
+    whole = (copy / "data.csv").read_text()
+    (copy / "data.csv").write_text(whole[: whole.index(",", 3000)])
+    with pytest.raises(InputError, match=r"a damaged data.csv \(data row \d+ is not all numbers\).*--force"):
+        load_problem(copy)
+    (copy / "data.csv").unlink()
+    with pytest.raises(InputError, match=r"copy has no data.csv, .*; repeat the fit with --force"):
+        load_problem(copy)

@@ -1,6 +1,7 @@
 """Chains of a fit, read by anesthetic, in the space of the prior."""
 
 import contextlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from lstmfit.sampling.state import read_state
 
 SAME_LOGL = 3e-5
 """Relative difference of ln L that engines and machines may cause; BlackJAX's network differs by 2e-6."""
+
+SUMMARY = ("logZ", "logZ_err", "D_KL", "d_G", "n_like", "n_live", "wall_s", "ranks", "sampler", "parameters")
+"""Keys of a summary on which scripts, the report and the command line rely."""
 
 
 @dataclass(frozen=True)
@@ -140,13 +144,56 @@ def read_run(folder, problem: Problem) -> Run:
         raise InputError(f"{folder} holds no finished chains; run `lstmfit fit` (with --resume where it was stopped)")
     try:
         samples = read_samples(folder / "chain")
+        lost = [name for name in (*problem.names, "logL") if name not in samples]
+        if lost:
+            raise ValueError(f"no column {', '.join(lost)}")
     except (OSError, ValueError, IndexError, KeyError) as error:
-        raise InputError(
-            f"{folder}: the chain files are damaged ({str(error).splitlines()[0]}); repeat the fit with --force"
-        ) from None
+        what = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{folder}: the chain files are damaged ({what}); repeat the fit with --force") from None
     run = Run(folder, samples, problem)
     _check_unchanged(run)
     return run
+
+
+def read_figures(path, needed, mend: str) -> dict:
+    """Read a JSON file of figures that a command of ours has written.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    needed : sequence of str
+        Keys without which it is of no use.
+    mend : str
+        What makes it anew.
+
+    Raises
+    ------
+    InputError
+        It is damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        lost = [key for key in needed if not isinstance(content, dict) or key not in content]
+        if lost:
+            raise ValueError(f"no {', '.join(lost)}")
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); {mend}") from None
+    return content
+
+
+def read_summary(folder) -> dict:
+    """Read the ``summary.json`` of a finished run.
+
+    Raises
+    ------
+    InputError
+        It is not there, since the run has not finished, or it is damaged.
+    """
+    path = Path(folder) / "summary.json"
+    if not path.is_file():
+        raise InputError(f"{folder} has no summary.json: the run has not finished; go on with lstmfit fit --resume")
+    return read_figures(path, SUMMARY, "remove it and go on with lstmfit fit --resume")
 
 
 def _check_unchanged(run):

@@ -2,7 +2,6 @@
 
 import base64
 import html
-import json
 import re
 import tempfile
 from importlib import resources
@@ -14,11 +13,12 @@ import yaml
 from lstmfit import config as run_file
 from lstmfit.analysis import plots
 from lstmfit.analysis.bias import bias_file, bias_lines
-from lstmfit.analysis.chains import Run, equal_weight
+from lstmfit.analysis.chains import Run, equal_weight, read_figures, read_summary
 from lstmfit.analysis.insertion import SMALL
-from lstmfit.errors import InputError
 from lstmfit.files import write_text
 from lstmfit.likelihoods.foregrounds import LINEAR
+from lstmfit.likelihoods.gaussian import GaussianNoise
+from lstmfit.mock import make_noise
 
 STYLE = """
 body { font: 15px/1.5 Georgia, serif; color: #222; max-width: 860px; margin: 2em auto; padding: 0 1em }
@@ -57,26 +57,24 @@ def write_report(run: Run, path=None) -> Path:
     Raises
     ------
     InputError
-        The run has no summary yet.
+        The run has no summary yet, or a file of it is damaged.
     """
-    summary_file = run.folder / "summary.json"
-    if not summary_file.is_file():
-        raise InputError(f"{run.folder} has no summary.json: the run has not finished; go on with lstmfit fit --resume")
-    summary = _read_json(summary_file, "remove it and go on with lstmfit fit --resume")
+    summary = read_summary(run.folder)
     config = run_file.load(run.folder / "run.yaml")
     bias = bias_file(run.folder)
-    measured = _read_json(bias, "measure it again with lstmfit bias") if bias.is_file() else None
+    again = "measure it again with lstmfit bias"
+    measured = read_figures(bias, ("parameters", "truth", "verdict"), again) if bias.is_file() else None
     sections = [
         ("Evidence", _evidence(summary)),
         ("Parameters", _parameters(summary, run)),
         ("Emulation bias", _bias(measured, run)),
         ("Posterior", _image(run, "corner")),
         ("Signal", _image(run, "signal")),
-        ("Data and residuals", _residuals(run) + _chi_square(config, run)),
+        ("Data and residuals", _chi_square(config, run) + _residuals(run)),
         ("Noise and foreground", _noise(config, run)),
         ("How it was made", _provenance(config, summary)),
-        ("References", f"<pre>{html.escape(bibliography(config, run, measured))}</pre>"),
-        ("Run file", f"<pre>{html.escape(_run_text(run))}</pre>"),
+        ("References", _folded("BibTeX of what was used", bibliography(config, run, measured))),
+        ("Run file", _folded("run.yaml, with every default", _run_text(run))),
     ]
     name = html.escape(run.folder.resolve().name)
     source = f"{run.problem.signal.name}, {len(run.problem.spectrum.frequency)} channels, {summary['sampler']}"
@@ -90,11 +88,9 @@ def write_report(run: Run, path=None) -> Path:
     return path
 
 
-def _read_json(path, mend):
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); {mend}") from None
+def _folded(title, text):
+    """Long text that is closed on the screen, and so not printed unless it has been opened."""
+    return f"<details><summary>{title}</summary><pre>{html.escape(text)}</pre></details>"
 
 
 def _table(columns, rows):
@@ -177,21 +173,34 @@ def _residuals(run):
 
 
 def _chi_square(config, run):
-    """Of the best sample, where the noise is white and the likelihood knows no other."""
-    block, problem = config.likelihood.global_signal, run.problem
-    if block.noise.model != "white" or block.emulator_error:
+    """Chi-square of the best sample by the noise alone, without the emulator's error; none for Student-t noise."""
+    problem, block = run.problem, config.likelihood.global_signal.noise
+    spectrum = problem.spectrum
+    noise = make_noise(block, spectrum.frequency, spectrum.temperature, spectrum.weight)
+    if noise.student:
         return ""
     best = run.samples.iloc[int(np.argmax(run.samples["logL"].to_numpy()))]
     theta = best[list(problem.names)].to_numpy(dtype=float)
     signal, own = np.array(problem.signal(problem.signal_parameters(theta)), dtype=float), problem.values(theta)
     model = problem.likelihood.foreground(signal, own) + _on_channels(problem, signal)
-    sigma = own[0] if block.noise.sigma == "free" else block.noise.sigma
-    spectrum = problem.spectrum
-    chi2 = float(np.sum(spectrum.weight * ((spectrum.temperature - model) / sigma) ** 2))
+    sigma = float(own[0]) if noise.sigma is None else noise.sigma
+    density = GaussianNoise(spectrum.weight, noise.extra)
+    # The normalisation goes out, whatever the covariance.
+    chi2 = 2.0 * (density.logpdf(np.zeros(len(model)), sigma) - density.logpdf(spectrum.temperature - model, sigma))
+    n_fitted = len(problem.names)
+    if _is_marginalised(config.likelihood.global_signal.foreground):
+        n_fitted += len(problem.likelihood.coefficients(signal, own))
+    left = len(model) - n_fitted
+    ratio = f" = {chi2 / left:.2f} a degree of freedom" if left > 0 else ""
+    free = f" (its {noise.name} fitted: {sigma:.4g} mK)" if noise.sigma is None else ""
     return (
-        f"<p>Best sample: chi-square {chi2:.1f} for {len(model)} channels at sigma {sigma:.4g} mK, with "
-        f"{len(problem.names)} sampled parameters.</p>"
+        f"<p>Best sample: chi-square {chi2:.1f} by the {block.model} noise{free} for {len(model)} channels less "
+        f"{n_fitted} fitted parameters{ratio}.</p>"
     )
+
+
+def _is_marginalised(foreground):
+    return foreground is not None and foreground.model in LINEAR and foreground.marginalise is not False
 
 
 def _on_channels(problem, signal):
@@ -205,8 +214,7 @@ def _noise(config, run):
     block = config.likelihood.global_signal
     text = yaml.safe_dump(block.model_dump(exclude_none=True), sort_keys=False)
     out = f"<pre>{html.escape(text)}</pre>"
-    foreground = block.foreground
-    if foreground is not None and foreground.model in LINEAR and foreground.marginalise is not False:
+    if _is_marginalised(block.foreground):
         rng, problem = np.random.default_rng(0), run.problem
         draws = []
         for t in equal_weight(run, 200, rng):

@@ -1,7 +1,6 @@
 """Commands about fits: run them, look at them, measure their bias."""
 
 import contextlib
-import json
 import re
 import signal
 import sys
@@ -84,9 +83,10 @@ SUSPICIOUS = (
 
 
 def _show_summary(folder):
+    from lstmfit.analysis.chains import read_summary
     from lstmfit.analysis.insertion import SMALL
 
-    summary = json.loads((folder / "summary.json").read_text())
+    summary = read_summary(folder)
     rows = []
     for name, p in summary["parameters"].items():
         truth = "" if p["truth"] is None else f"{p['truth']:.4g}"
@@ -97,7 +97,7 @@ def _show_summary(folder):
         f"logZ {summary['logZ']:.2f} ± {summary['logZ_err']:.2f}   D_KL {summary['D_KL']:.2f} nat   "
         f"{summary['n_like']:,} calls in {duration(summary['wall_s'])}   {folder}"
     )
-    p = summary["insertion_p"]
+    p = summary.get("insertion_p")
     if p is not None:
         say(f"insertion-index test p {p:.2g}{'' if p > SMALL else SUSPICIOUS}")
 
