@@ -196,14 +196,14 @@ def tables(work: Path) -> tuple[str, dict]:
         line, lines = campaign_lines(name, mocks[name], results[name])
         short.append(line)
         long += lines
-    least = min(r["n"] for r in results.values())
-    bands = ", ".join("{:.2f} to {:.2f}".format(*binomial_band(least, level)) for level in LEVELS)
+    most = max(r["n"] for r in results.values())
+    bands = ", ".join("{:.2f} to {:.2f}".format(*binomial_band(most, level)) for level in LEVELS)
     emulator = Emulator.load("echo21")
     text = [
         f"Emulator `{emulator.checksum[:12]}`, mean error {emulator.record['test']['mean_mK']:.3f} mK on its test set. "
         f"Truth: ECHO21. Sampler: nlive {SMALL[0]} ({USUAL[0]} at 1 mK), {SMALL[1]} repeats. One "
-        f"parameter of a calibrated fit of {least} mocks covers, 19 times in 20, {bands} at 50, 68, 90, 95 %; "
-        f"two standard errors of its mean z are {2 / np.sqrt(least):.2f}.",
+        f"parameter of a calibrated fit of {most} mocks covers, 19 times in 20, {bands} at 50, 68, 90, 95 %; "
+        f"two standard errors of its mean z are {2 / np.sqrt(most):.2f}.",
         "",
         "| noise [mK] | mocks | 50 % | 68 % | 90 % | 95 % | outside their band | ranks, smallest p × 7 "
         "| largest mean z | chi-square / d | emulation bias, mean / 95 % [σ] | D_KL, median / mean [nat] | trusted |",
