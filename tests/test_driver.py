@@ -239,7 +239,7 @@ def test_a_time_limit_stops_to_be_resumed(tmp_path, prefix):
     [
         ("run.yaml", "sigma: 25.0", "sigma: 20.0", r"run.yaml or data.csv has been changed since; put them back"),
         ("data.csv", None, None, r"has no data.csv, the spectrum that was fitted; repeat the fit with --force"),
-        ("data.csv", "temperature_mK", "kelvin", r"has a damaged data.csv \('temperature_mK'\)"),
+        ("data.csv", "temperature_mK", "kelvin", r"has a damaged data.csv \(no column temperature_mK\)"),
     ],
 )
 def test_a_folder_that_was_changed_after_the_fit_is_refused(finished, tmp_path, file, old, new, message):
