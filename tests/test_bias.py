@@ -263,8 +263,23 @@ def test_nearly_equal_weights_are_trusted_and_not_smoothed(rng, n):
     assert n > 25 or any(above)
 
 
+def test_nearly_equal_is_meant_of_the_ratios_not_of_the_chains_own_weights(rng):
+    """All points of a nested chain: their weights differ, what the truth does to them hardly."""
+    base = rng.exponential(size=400) ** 3
+    base /= base.sum()
+    x = rng.standard_normal((400, 3))
+    ratio = 0.02 * rng.standard_normal(400)
+    got = reweighted(x, base, ratio, NAMES)
+    assert got["ess"] < 200
+    assert got["efficiency"] == pytest.approx(1.0, abs=1e-3)
+    np.testing.assert_allclose(got["weights"], base * np.exp(ratio) / (base @ np.exp(ratio)), rtol=1e-12)
+    got["failures"] = {"n": 0, "first": None}
+    assert bias_module._verdict(got)["trusted"]
+
+
 def test_too_few_points_are_told_from_a_posterior_elsewhere(rng):
-    result = {"khat": 0.4, "khat_limit": k_hat_limit(25), "n": 25, "ess": 15.0, "failures": {"n": 0, "first": None}}
+    result = {"khat": 0.4, "khat_limit": k_hat_limit(25), "n": 25, "efficiency": 0.6}
+    result["failures"] = {"n": 0, "first": None}
     result["parameters"] = {"a": {"bias": 0.1, "bias_err": 0.1}}
     assert "25 points are too few to tell" in bias_module._verdict(result)["text"]
     assert "is too far from the emulated one" in bias_module._verdict(result | {"khat": 0.9})["text"]

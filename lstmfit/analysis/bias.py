@@ -24,8 +24,8 @@ MOST_FAILURES = 0.05
 SMALL = 0.1
 """Bias in sigma below which no reader of a corner plot could see it."""
 NEARLY_EQUAL = 0.95
-"""Effective size over the number of points above which the tail of the weights is not asked: k-hat is the shape of the
-tail whatever its scale, and a few points of all but equal weights give it any value."""
+"""Efficiency of the weights above which their tail is not asked: k-hat is the shape of the tail whatever its scale, and
+a few points of all but equal weights give it any value."""
 
 
 def truth_problem(run: Run, simulator: str) -> Problem:
@@ -175,7 +175,8 @@ def reweighted(
         ``D_KL`` of the true from the emulated posterior in nats and ``D_KL_err``; ``D_KL_half_variance``, half the
         variance of the log ratio under the true posterior (Bevins et al. 2025, arXiv:2503.13263), which agrees where
         the ratio is small; ``dlogZ`` = logZ_true - logZ_emu, what has to be added to the run's evidence, and
-        ``dlogZ_err``; ``khat``, ``khat_limit``; ``ess``; ``n``; ``weights`` (n,) of the other posterior.
+        ``dlogZ_err``; ``khat``, ``khat_limit``; ``ess``; ``efficiency``, what the ratios alone leave of the effective
+        size; ``n``; ``weights`` (n,) of the other posterior.
 
     Raises
     ------
@@ -193,7 +194,9 @@ def reweighted(
         raise InputError("the true likelihood vanishes at every point; the emulator or the truth is another model")
     plain = np.log(base) + log_ratio
     log_weights, khat = pareto_smooth(plain)
-    if effective_size(np.exp(log_ratio - np.max(log_ratio))) > NEARLY_EQUAL * len(x):
+    factor = np.exp(log_ratio - np.max(log_ratio))
+    efficiency = float((base @ factor) ** 2 / (base @ factor**2))
+    if efficiency > NEARLY_EQUAL:
         log_weights = plain
     top = log_weights.max()
     w = np.exp(log_weights - top)
@@ -235,6 +238,7 @@ def reweighted(
         "khat": float(khat) if np.isfinite(khat) else None,
         "khat_limit": k_hat_limit(len(x)),
         "ess": effective_size(w),
+        "efficiency": efficiency,
         "n": len(x),
         "weights": w,
     }
@@ -284,8 +288,7 @@ def _verdict(result) -> dict:
     failed = result["failures"]["n"]
     name, worst = max(result["parameters"].items(), key=lambda item: item[1]["bias"])
     figure = f"{worst['bias']:.2g} ± {worst['bias_err']:.1g} sigma in {name}"
-    nearly_equal = result["ess"] > NEARLY_EQUAL * n
-    if not nearly_equal and (khat is None or khat > result["khat_limit"]):
+    if result["efficiency"] <= NEARLY_EQUAL and (khat is None or khat > result["khat_limit"]):
         shown = "unknown" if khat is None else f"{khat:.2f}"
         few = khat is not None and khat <= K_HAT_LIMIT
         why = (
