@@ -1,0 +1,74 @@
+"""Types of what users write: blocks of a run file, numbers with their bounds. A leaf: it imports no other part."""
+
+import math
+import numbers
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+INT32 = 2**31 - 1
+"""Largest integer of Fortran and of C's int; a larger one wraps around silently."""
+INT64 = 2**63 - 1
+LARGEST = 1e100
+"""Bound of every number: products and squares of two are still finite."""
+
+
+class Block(BaseModel):
+    """A block of the run file: unknown keys are errors, values do not change after validation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+def shown(value, most: int = 60) -> str:
+    """A value as messages quote it, cut to `most` characters."""
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**30:
+        return "an integer of more than 30 digits"
+    text = repr(value)
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def _integer(value):
+    # bool is an int in Python, but `true` is not a number of anything.
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise ValueError(f"{shown(value)} is not a whole number")
+    return int(value)
+
+
+def to_number(value) -> float:
+    """A finite number; text such as "1e-3" is read, a truth value is not a number.
+
+    Raises
+    ------
+    ValueError
+        It is anything else, or larger than `LARGEST`.
+    """
+    if isinstance(value, bool) or not isinstance(value, (numbers.Real, str)):
+        raise ValueError(f"{shown(value)} is not a number")
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{shown(value)} is not a number") from None
+    if not math.isfinite(number) or abs(number) > LARGEST:
+        raise ValueError(f"{shown(value)} is not a finite number below {LARGEST:g}")
+    return number
+
+
+def _between(low, high):
+    def check(value):
+        if not low <= value <= high:
+            raise ValueError(f"{shown(value)} is out of bounds; give a whole number from {low} to {high}")
+        return value
+
+    return AfterValidator(check)
+
+
+Integer = Annotated[int, BeforeValidator(_integer), _between(-INT32, INT32)]
+Index = Annotated[int, BeforeValidator(_integer), _between(0, INT32)]
+Count = Annotated[int, BeforeValidator(_integer), _between(1, INT32)]
+Seed = Annotated[int, BeforeValidator(_integer), _between(0, INT32)]
+"""Seed of a sampler, which Fortran takes as an int."""
+DataSeed = Annotated[int, BeforeValidator(_integer), _between(0, INT64)]
+"""Seed of a `numpy.random.Generator`."""
+Number = Annotated[float, BeforeValidator(to_number)]
+Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
