@@ -113,7 +113,8 @@ def parse_yaml(text: str, where) -> object:
             raise
         mark = getattr(error, "problem_mark", None)
         at = "" if mark is None else f" in line {mark.line + 1}"
-        raise InputError(f"{where} is not valid YAML{at}: {one_line(getattr(error, 'problem', None) or error)}") from None
+        what = one_line(getattr(error, "problem", None) or error)
+        raise InputError(f"{where} is not valid YAML{at}: {what}") from None
 
 
 def _check_depth(text, where):
@@ -149,7 +150,7 @@ def _check_size(node, where):
 
     n = size(node)
     if n > MOST_NODES:
-        raise InputError(f"{where}: with its aliases written out it has {n:.2g} values; at most {MOST_NODES:,} are read")
+        raise InputError(f"{where}: its aliases stand for {n:.2g} values; at most {MOST_NODES:,} are read")
 
 
 def dump_yaml(content) -> str:
