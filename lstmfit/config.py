@@ -5,50 +5,37 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_validator
 
-from lstmfit.errors import InputError, did_you_mean
-from lstmfit.files import write_text
+from lstmfit.errors import InputError, did_you_mean, listed
+from lstmfit.files import user_path, write_text
 from lstmfit.likelihoods.base import LIKELIHOODS, find_likelihood
 from lstmfit.priors import compile_expression, make_distribution
 from lstmfit.priors.expressions import names_in
 from lstmfit.sampling.blackjax import BlackjaxSettings
 from lstmfit.sampling.nautilus import NautilusSettings
+from lstmfit.schema import Block, Count, DataSeed, Index, Number, Positive, Seed, shown, to_number
+from lstmfit.yaml_files import dump_yaml, read_yaml
 
 
-class Block(BaseModel):
-    """A block of the run file: unknown keys are errors, values do not change after validation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-def _strict_integer(value):
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError(f"{value!r} is not a whole number")
-    return value
-
-
-Integer = Annotated[int, BeforeValidator(_strict_integer)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-def _free_or(value, low, what):
+def _free_or(value, what, good):
     if value == "free":
         return value
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value < float("inf"):
-        raise ValueError(f"{value!r} is neither {what} nor free")
-    return float(value)
+    try:
+        number = to_number(value)
+    except ValueError:
+        number = None
+    if number is None or not good(number):
+        raise ValueError(f"{shown(value)} is neither {what} nor free (free: it is fitted)")
+    return number
 
 
-def _free_or_positive(value):
-    if isinstance(value, (int, float)) and value <= 0:
-        raise ValueError(f"{value!r} is not positive; give a number above zero, or free to fit it")
-    return _free_or(value, 0.0, "a positive number")
-
-
-PositiveOrFree = Annotated[float | str, BeforeValidator(_free_or_positive)]
-FloorOrFree = Annotated[float | str, BeforeValidator(lambda v: _free_or(v, 0.0, "a number that is not negative"))]
+PositiveOrFree = Annotated[
+    float | str, BeforeValidator(lambda v: _free_or(v, "a positive number", lambda number: number > 0))
+]
+FloorOrFree = Annotated[
+    float | str, BeforeValidator(lambda v: _free_or(v, "zero or a positive number", lambda number: number >= 0))
+]
 
 
 class Sky(Block):
@@ -56,7 +43,7 @@ class Sky(Block):
 
     temperature: Positive
     frequency: Positive
-    index: float
+    index: Number
 
 
 class Noise(Block):
@@ -70,7 +57,7 @@ class Noise(Block):
     sigma: PositiveOrFree | None = None
     dof: PositiveOrFree | None = None
     file: str | None = None
-    column: Integer | None = None
+    column: Index | None = None
     unit: Literal["K", "mK"] | None = None
     channel_width: Positive | None = None
     integration_time: Positive | None = None
@@ -104,18 +91,18 @@ class MockForeground(Block):
 
     model: str = "log_polynomial"
     reference: Positive
-    coefficients: Annotated[list[float], Field(min_length=1)]
+    coefficients: Annotated[list[Number], Field(min_length=1, max_length=100)]
 
 
 class Mock(Block):
     """A mock observation on the emulator's grid: a signal, a foreground if wanted, and noise."""
 
-    theta: dict[str, float] | None = None
+    theta: dict[str, Number] | None = None
     source: Literal["emulator", "simulator"] = Field("simulator", alias="from")
-    test_signal: Integer | None = None
+    test_signal: Index | None = None
     foreground: MockForeground | None = None
     noise: Positive | Noise
-    seed: Integer
+    seed: DataSeed
 
     @model_validator(mode="after")
     def _one_source(self):
@@ -130,9 +117,9 @@ class Data(Block):
     mock: Mock | None = None
     file: str | None = None
     public: str | None = None
-    columns: dict[str, int | str] = {"frequency": 0, "temperature": 1}
+    columns: dict[str, int | str] = Field({"frequency": 0, "temperature": 1})
     unit: str = "mK"
-    band: tuple[float, float] | None = None
+    band: tuple[Number, Number] | None = None
 
     @model_validator(mode="after")
     def _one_source(self):
@@ -147,10 +134,10 @@ class Foreground(Block):
     """A foreground that is added to the signal; mean and scale are the prior of linear coefficients, in K."""
 
     model: str = "log_polynomial"
-    terms: Annotated[Integer, Field(ge=1)] | None = None
+    terms: Annotated[Count, Field(le=100)] | None = None
     reference: Positive | None = None
-    marginalise: bool | None = None
-    mean: float | list[float] = 0.0
+    marginalise: StrictBool | None = None
+    mean: Number | list[Number] = 0.0
     scale: Positive | list[Positive] = 1e4
 
 
@@ -164,9 +151,13 @@ class Systematics(Block):
 def _emulator_error(value):
     if value is True or value is False or value == "diagonal":
         return value
-    if isinstance(value, (int, float)) and 0 < value < float("inf"):
-        return float(value)
-    raise ValueError(f"{value!r} is none of true, false, diagonal and a positive number in mK")
+    try:
+        number = to_number(value)
+    except ValueError:
+        number = 0.0
+    if number > 0:
+        return number
+    raise ValueError(f"{shown(value)} is not true, false, diagonal or a positive number in mK")
 
 
 class GlobalSignalBlock(Block):
@@ -196,7 +187,7 @@ class Likelihoods(Block):
             if not (name in LIKELIHOODS or "." in name or ":" in name):
                 find_likelihood(name)
             if options is not None and not isinstance(options, dict):
-                raise ValueError(f"{name} is {options!r}; give its options as a mapping, {{}} for the defaults")
+                raise ValueError(f"{name} is {shown(options)}; give its options as a mapping, {{}} for the defaults")
         # `planck_tau:` with nothing behind it means its defaults.
         others = {name: options or {} for name, options in data.items() if name not in cls.model_fields}
         return data | others
@@ -207,15 +198,21 @@ class Likelihoods(Block):
         return {name: dict(options) for name, options in (self.__pydantic_extra__ or {}).items()}
 
 
-def _resolve_d(value):
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise ValueError(f"{value!r} is neither a whole number nor a multiple of d like 25d")
-    if isinstance(value, str) and not re.fullmatch(r"[1-9][0-9]*d", value):
-        raise ValueError(f"{value!r} is neither a whole number nor a multiple of d like 25d")
+MOST_POINTS = 1_000_000
+"""Bound of live points, repeats and the like: arrays of them still fit in memory, and their sums in Fortran's int."""
+
+
+def _times_d(value):
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole and not (isinstance(value, str) and re.fullmatch(r"[1-9][0-9]*d", value)):
+        raise ValueError(f"{shown(value)} is neither a whole number nor a multiple of d like 25d")
+    if not 1 <= int(str(value)[:20].rstrip("d")) <= MOST_POINTS:
+        raise ValueError(f"{shown(value)} is out of bounds; give 1 to {MOST_POINTS}, or 1d to {MOST_POINTS}d")
     return value
 
 
-TimesD = Annotated[int | str, BeforeValidator(_resolve_d)]
+TimesD = Annotated[int | str, BeforeValidator(_times_d)]
+Points = Annotated[Count, Field(le=MOST_POINTS)]
 
 
 class PolyChordBlock(Block):
@@ -227,30 +224,30 @@ class PolyChordBlock(Block):
     nlive: TimesD = "25d"
     num_repeats: TimesD = "5d"
     precision_criterion: Positive = 1e-3
-    seed: Integer = 0
-    do_clustering: bool = False
-    grade_dims: list[Integer] | None = None
-    grade_frac: list[Positive] | None = None
+    seed: Seed = 0
+    do_clustering: StrictBool = False
+    grade_dims: list[Points] | None = None
+    grade_frac: list[Annotated[Positive, Field(le=MOST_POINTS)]] | None = None
 
 
 class NautilusBlock(Block):
     """Settings of nautilus, see `lstmfit.sampling.nautilus.NautilusSettings`."""
 
-    n_live: Integer = NautilusSettings.n_live
-    n_eff: Integer = NautilusSettings.n_eff
+    n_live: Points = NautilusSettings.n_live
+    n_eff: Count = NautilusSettings.n_eff
     f_live: Positive = NautilusSettings.f_live
-    discard_exploration: bool = NautilusSettings.discard_exploration
-    seed: Integer = NautilusSettings.seed
+    discard_exploration: StrictBool = NautilusSettings.discard_exploration
+    seed: Seed = NautilusSettings.seed
 
 
 class BlackjaxBlock(Block):
     """Settings of BlackJAX's nested slice sampler, see `lstmfit.sampling.blackjax.BlackjaxSettings`."""
 
     n_live: TimesD = BlackjaxSettings.n_live
-    num_delete: Integer = BlackjaxSettings.num_delete
+    num_delete: Points = BlackjaxSettings.num_delete
     num_inner_steps: TimesD = "5d"
     precision_criterion: Positive = BlackjaxSettings.precision_criterion
-    seed: Integer = BlackjaxSettings.seed
+    seed: Seed = BlackjaxSettings.seed
 
 
 class Sampler(Block):
@@ -286,7 +283,7 @@ class ParamBlock(Block):
     """One parameter: a prior, a fixed value or an expression of others, or a column that is only written down."""
 
     prior: dict[str, Any] | None = None
-    value: float | str | None = None
+    value: Number | str | None = None
     derived: str | None = None
     latex: str | None = None
 
@@ -313,11 +310,11 @@ class RunConfig(Block):
     emulator: str | None = None
     simulator: str | None = None
     signal: Literal["flattened_gaussian"] | None = None
-    extrapolate: bool = False
+    extrapolate: StrictBool = False
     data: Data
     likelihood: Likelihoods
     priors: str | list[str] | None = None
-    params: dict[str, ParamBlock] = {}
+    params: dict[str, ParamBlock] = Field({})
     sampler: Sampler = Sampler(polychord=PolyChordBlock())
     output: str | None = None
     resolved: dict[str, Any] | None = None
@@ -343,7 +340,7 @@ def find_run(source) -> Path:
     InputError
         There is none.
     """
-    path = Path(source)
+    path = user_path(source, "run file")
     if path.is_file():
         return path
     runs = shipped_runs()
@@ -368,62 +365,51 @@ def load(source) -> RunConfig:
     Raises
     ------
     InputError
-        No such file, not YAML, or a mistake in it.
+        There is no such file, it is not YAML, or there is a mistake in it.
     """
     if isinstance(source, dict):
-        return validate(source, "run")
+        return _absolute(validate(source, "run"), Path.cwd())
     path = find_run(source)
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    content = read_yaml(path)
     if not isinstance(content, dict):
-        raise InputError(f"{path} holds no run; expected keys are {', '.join(RunConfig.model_fields)}")
+        raise InputError(f"{path} is not a run file; expected keys are {listed(_known_keys(()))}")
     config = validate(content, path.name)
     return _absolute(config, path.resolve().parent)
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML with 1e-3 as a number (YAML 1.1 wants 1.0e-3) and with doubled keys refused, not overwritten."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)([eE][-+]?[0-9]+)$|^[-+]?[0-9][0-9_]*\.[0-9_]*$"),
-    list("-+0123456789."),
-)
-
-
-def _mapping(loader, node):
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    for key in keys:
-        if keys.count(key) > 1:
-            raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is there twice", node.start_mark)
-    return loader.construct_mapping(node, deep=True)
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
 def _absolute(config: RunConfig, folder: Path) -> RunConfig:
+    """Resolve paths against the folder of the run file, wherever a file is named in it."""
     changes = {}
-    if config.data.file is not None:
-        changes["data"] = config.data.model_copy(update={"file": _beside(folder, config.data.file)})
-    noise = config.likelihood.global_signal.noise
-    if noise.file is not None:
-        noise = noise.model_copy(update={"file": _beside(folder, noise.file)})
-        block = config.likelihood.global_signal.model_copy(update={"noise": noise})
+    data = config.data
+    if data.file is not None:
+        changes["data"] = data.model_copy(update={"file": _beside(folder, data.file, "data.file")})
+    if data.mock is not None and isinstance(data.mock.noise, Noise):
+        mock = data.mock.model_copy(update={"noise": _noise_beside(folder, data.mock.noise)})
+        changes["data"] = data.model_copy(update={"mock": mock})
+    block = config.likelihood.global_signal
+    if block.noise.file is not None:
+        block = block.model_copy(update={"noise": _noise_beside(folder, block.noise)})
         changes["likelihood"] = config.likelihood.model_copy(update={"global_signal": block})
-    if config.emulator is not None and (folder / config.emulator).is_file():
-        changes["emulator"] = str(folder / config.emulator)
+    if config.emulator is not None:
+        path = user_path(config.emulator, "emulator")
+        # The name of a shipped emulator is not a path, unless there is such a file.
+        if (folder / path).is_file() or path != Path(config.emulator):
+            changes["emulator"] = str(folder / path)
     if config.priors is not None:
         names = [config.priors] if isinstance(config.priors, str) else config.priors
-        changes["priors"] = [str(folder / n) if (folder / n).is_file() else n for n in names]
+        paths = [folder / user_path(name, "priors") for name in names]
+        changes["priors"] = [str(path) if path.is_file() else name for path, name in zip(paths, names)]
     return config.model_copy(update=changes)
 
 
-def _beside(folder, path) -> str:
-    return str(folder / Path(path).expanduser())
+def _noise_beside(folder, noise: Noise) -> Noise:
+    if noise.file is None:
+        return noise
+    return noise.model_copy(update={"file": _beside(folder, noise.file, "noise file")})
+
+
+def _beside(folder, path, what) -> str:
+    return str(folder / user_path(path, what))
 
 
 def validate(content: dict, where: str) -> RunConfig:
@@ -472,9 +458,11 @@ def _mistake(loc, error) -> str:
         return f"{at} is missing"
     if error["type"] == "value_error":
         return f"{at}: {error['ctx']['error']}"
+    if error["type"] == "number_type":
+        return f"{at}: {error['msg']}"
     if error["type"] == "model_type":
-        return f"{at} is {error['input']!r}; give a mapping, like {{key: value}}"
-    return f"{at} is {error['input']!r}; {error['msg'][0].lower()}{error['msg'][1:]}"
+        return f"{at} is {shown(error['input'])}; give a mapping, like {{key: value}}"
+    return f"{at} is {shown(error['input'])}; {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
 def _known_keys(loc) -> list[str]:
@@ -496,4 +484,4 @@ def _block_of(annotation):
 def dump(config: RunConfig, path) -> None:
     """Write a run file with every default; loading it gives the same configuration."""
     content = config.model_dump(by_alias=True, exclude_none=True)
-    write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=120))
+    write_text(path, dump_yaml(content))

@@ -22,14 +22,49 @@ def replacing(path):
     ------
     pathlib.Path
         Where to write. It is removed if the block raises.
+
+    Raises
+    ------
+    InputError
+        `path` is a folder, a device, a pipe or a socket.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    if path.exists() and not path.is_file():
+        # Renamed over /dev/null, the file would take the device from the whole machine.
+        what = "a folder" if path.is_dir() else "not an ordinary file"
+        raise InputError(f"cannot write {path}: it is {what}; give another path")
+    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def user_path(text, what: str = "path") -> Path:
+    """A path as the user wrote it, with ~ written out.
+
+    Parameters
+    ----------
+    text : str or pathlib.Path
+        The path.
+    what : str
+        What it is for, for the message.
+
+    Raises
+    ------
+    InputError
+        No file system can hold it, or its ~user does not exist.
+    """
+    name = os.fspath(text)
+    if not name or "\0" in name:
+        raise InputError(f"{what} is {name!r}; give the name of a file or folder")
+    if any(len(os.fsencode(part)) > 255 for part in name.split(os.sep)) or len(os.fsencode(name)) > 4000:
+        raise InputError(f"{what} {name} is too long: a name can have 255 bytes and a path 4000; shorten it")
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        raise InputError(f"{what} {name}: there is no such user; write the home folder out") from None
 
 
 def check_writable(path) -> None:
@@ -44,7 +79,7 @@ def check_writable(path) -> None:
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder; give a file")
     if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: no folder {path.parent}; make it or give another path")
+        raise InputError(f"cannot write {path}: {path.parent} is not a folder; make it or give another path")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"cannot write {path}: no permission in {path.parent}; give another path")
 
@@ -98,15 +133,15 @@ UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM
 
 
 @contextlib.contextmanager
-def writing_into(where, mend: str):
+def writing_into(where, remedy: str):
     """Turn a full disk, a read-only folder or missing rights into one clear line.
 
     Parameters
     ----------
     where : path
         For the message, where the error itself does not say which file.
-    mend : str
-        What to do once that is mended.
+    remedy : str
+        What to do once that is fixed.
 
     Raises
     ------
@@ -119,5 +154,5 @@ def writing_into(where, mend: str):
         if error.errno not in UNWRITABLE:
             raise
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "free some space" if full else "mend that or choose another place with -o"
-        raise InputError(f"cannot write {error.filename or where}: {error.strerror}; {what}, {mend}") from error
+        what = "free some space" if full else "fix this or choose another place with -o"
+        raise InputError(f"cannot write {error.filename or where}: {error.strerror}; {what}, {remedy}") from error

@@ -5,6 +5,7 @@ import numbers
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 INT32 = 2**31 - 1
 """Largest integer of Fortran and of C's int; a larger one wraps around silently."""
@@ -43,7 +44,8 @@ def to_number(value) -> float:
         It is anything else, or larger than `LARGEST`.
     """
     if isinstance(value, bool) or not isinstance(value, (numbers.Real, str)):
-        raise ValueError(f"{shown(value)} is not a number")
+        # Its own type, so that where a number or a block may stand, a mistake in the block is not also this one.
+        raise PydanticCustomError("number_type", "{what} is not a number", {"what": shown(value)})
     try:
         number = float(value)
     except (ValueError, OverflowError):

@@ -47,12 +47,12 @@ def test_written_out_and_read_back_it_is_the_same(tmp_path):
     ("noise", "message"),
     [
         ({"model": "white"}, "white noise needs sigma"),
-        ({"model": "white", "sigma": -5}, "-5 is not positive"),
+        ({"model": "white", "sigma": -5}, "-5 is neither a positive number nor free"),
         ({"model": "white", "sigma": "fre"}, "neither a positive number nor free"),
         ({"model": "white", "sigma": 25, "dof": 3}, "white noise has no dof"),
         ({"model": "student_t", "sigma": 25}, "needs dof"),
         ({"model": "radiometer", "channel_width": 0.4}, "needs integration_time"),
-        ({"model": "radiometer", "channel_width": 0.4, "integration_time": 100, "floor": -1}, "not negative nor free"),
+        ({"model": "radiometer", "channel_width": 0.4, "integration_time": 100, "floor": -1}, "-1 is neither zero or a positive number nor free"),
         ({"model": "channels"}, "needs file"),
         ({"model": "wite", "sigma": 25}, "'white', 'channels'"),
         ({"sigma": 25, "sgima": 2}, "did you mean 'sigma'"),
@@ -71,8 +71,8 @@ def test_mistakes_in_the_noise(noise, message):
         ("likelihood.global_sginal", {}, "did you mean 'global_signal'"),
         ("likelihood.planck_tau", 0.05, "give its options as a mapping"),
         ("likelihood.global_signal", None, "likelihood.global_signal is missing"),
-        ("likelihood.global_signal.emulator_error", -1, "none of true, false, diagonal"),
-        ("likelihood.global_signal.emulator_error", "full", "none of true, false, diagonal"),
+        ("likelihood.global_signal.emulator_error", -1, "is not true, false, diagonal or a positive number"),
+        ("likelihood.global_signal.emulator_error", "full", "is not true, false, diagonal or a positive number"),
         ("likelihood.global_signal.foreground", {"trems": 5}, "did you mean 'terms'"),
         ("likelihood.global_signal.foreground", {"scale": 0}, "greater than 0"),
         ("data.band", [100, 50], "lower one first"),
@@ -95,8 +95,8 @@ def test_mistakes(path, value, message):
 def test_mistakes_in_the_file_itself(tmp_path):
     file = tmp_path / "run.yaml"
     for content, message in [
-        ("emulator: [", "is not YAML"),
-        ("a: 1\na: 2", "is there twice"),
+        ("emulator: [", "is not valid YAML"),
+        ("a: 1\na: 2", "appears twice"),
         ("- 1", "holds no run"),
     ]:
         file.write_text(content)
@@ -136,8 +136,8 @@ def mock_of(**changes):
     ("noise", "message"),
     [
         (-25, r"^run: data.mock.noise is -25; input should be greater than 0$"),
-        ("x", r"^run: data.mock.noise is 'x'; input should be a valid number, .*$"),
-        ({"sigma": -1}, r"^run: data.mock.noise.sigma: -1 is not positive; .*$"),
+        ("x", r"^run: data.mock.noise: 'x' is not a number.*$"),
+        ({"sigma": -1}, r"^run: data.mock.noise.sigma: -1 is neither a positive number .*$"),
         ({"modle": "white", "sigma": 1}, r"^run: unknown key data.mock.noise.modle; did you mean 'model'\?$"),
     ],
 )
