@@ -23,12 +23,13 @@ from lstmfit.analysis.bias import measure_bias
 from lstmfit.analysis.chains import read_run
 from lstmfit.analysis.coverage import judge, summarise
 from lstmfit.datasets.spectrum import read_written_spectrum
-from lstmfit.driver import load_problem, resolve
+from lstmfit.driver import resolve
 from lstmfit.errors import InputError
 from lstmfit.files import locked, write_text, writing_into
 from lstmfit.mock import draw_mock
 from lstmfit.mpi import under_mpirun
 from lstmfit.problem import build
+from lstmfit.run_folder import load_problem
 from lstmfit.sampling.libraries import load_library
 from lstmfit.sampling.samplers import make_sampler
 from lstmfit.signals import FlattenedGaussianSignal
@@ -133,11 +134,10 @@ def _plan(source, folder: Path, seed: int, points: int):
     if under_mpirun() and pypolychord:
         # It runs over all ranks of MPI, while here each has a fit of its own: they would wait for each other.
         raise InputError("calibrate over MPI cannot use pypolychord; start it without mpirun (--jobs N)")
-    resolved = resolve(config, problem, folder)
+    resolved = resolve(config, problem)
     make_sampler(resolved).check(problem)
     content = resolved.model_dump(by_alias=True, exclude_none=True)
     content["resolved"].pop("created")
-    content.pop("output", None)
     plan = json.loads(json.dumps({"run": content, "seed": seed, "points": points, "simulator": _simulator(problem)}))
     load_once(plan["simulator"])
     there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
@@ -216,10 +216,9 @@ def _fit_mock(folder: str, seed: int, points: int, i: int) -> int:
     changes = {
         "data": run_file.Data(file=str((work / "data.csv").resolve())),
         "likelihood": run_file.Likelihoods.model_validate(likelihood),
-        "output": str(work),
     }
     run_file.dump(config.model_copy(update=changes), work / "run.yaml")
-    problem = load_problem(work)
+    problem = load_problem(work, trust=True)
     fitted = make_sampler(config, seed=int(rng.integers(2**31))).run_here(problem, work, resume=True)
     run = read_run(work, problem)
     result = judge(run, theta) | {"logZ": fitted.logZ, "logZ_err": fitted.logZ_err, "n_like": fitted.n_like}

@@ -51,7 +51,7 @@ def check_run(source, n_draws: int = 1000, seed: int = 0) -> dict:
         "likelihood_us": _time(lambda s: problem.likelihood(s, own), signals),
         "total_us": _time(problem.loglikelihood, theta),
     }
-    sampler = make_sampler(resolve(config, problem, "."))
+    sampler = make_sampler(resolve(config, problem))
     calls, signals_expected = sampler.calls(problem.space.n_slow) or (None, None)
     report = {
         "parameters": len(problem.names),

@@ -414,8 +414,13 @@ def _beside(folder, path, what) -> str:
 
 def validate(content: dict, where: str) -> RunConfig:
     """Validate the content of a run file; its mistakes become an InputError of one line."""
+    return validate_block(RunConfig, content, where)
+
+
+def validate_block(block: type[Block], content, where: str):
+    """Validate the content of any block; its mistakes become an InputError of one line."""
     try:
-        return RunConfig.model_validate(content)
+        return block.model_validate(content)
     except ValidationError as error:
         raise InputError(f"{where}: {'; also: '.join(_mistakes(error, content))}") from None
 

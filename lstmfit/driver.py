@@ -5,27 +5,27 @@ import functools
 import importlib.metadata
 import json
 import logging
-import os
 import platform
-import shutil
 import time
 from pathlib import Path
 
+import numpy as np
+
 from lstmfit import config as run_file
+from lstmfit import run_folder
 from lstmfit._version import __version__
 from lstmfit.config import RunConfig
-from lstmfit.datasets.spectrum import read_written_spectrum
-from lstmfit.errors import InputError
-from lstmfit.files import locked, writing_into
+from lstmfit.datasets.spectrum import read_public_spectrum, read_spectrum, read_written_spectrum
+from lstmfit.errors import InputError, one_line
+from lstmfit.files import user_path, write_text, writing_into
 from lstmfit.problem import Problem, build
+from lstmfit.run_folder import load_problem
 from lstmfit.sampling import mpi
 from lstmfit.sampling.result import Result
-from lstmfit.sampling.samplers import ROOT, Sampler, make_sampler, resolve_settings
+from lstmfit.sampling.samplers import Sampler, make_sampler, resolve_settings
 
 log = logging.getLogger(__name__)
 
-MADE = ("run.yaml", "data.csv", "summary.json", "corner.png", "signal.png", "report.html", "parts", "clusters")
-"""What a fit puts into its folder besides the chain files; --force removes these and nothing else."""
 PACKAGES = ("numpy", "scipy", "numba", "anesthetic", "h5py", "echo21", "mpi4py", "nautilus-sampler", "blackjax", "jax")
 
 
@@ -39,12 +39,12 @@ def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=N
     source : path, str or mapping
         See `lstmfit.config.load`.
     output : path, optional
-        Output folder; the run file's ``output`` by default, else ``chains/NAME``.
+        Output folder; see `output_folder`.
     jobs : int, optional
         Processes: serial PolyChord runs side by side that are merged afterwards, or nautilus' workers; all cores by
         default. Without meaning under mpirun.
     resume, force : bool
-        Go on with an unfinished run of the same run file; or remove the run that is there.
+        Continue an unfinished run of the same run file; or remove the run that is in the folder and start over.
     progress : callable, optional
         Called with `lstmfit.sampling.result.Progress` on the first rank.
 
@@ -62,129 +62,121 @@ def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=N
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs is {jobs}, but a whole number of at least 1 is needed")
     config = run_file.load(source)
-    folder = _output(config, source, output)
-    mend = "and run the same with --resume: what was finished is kept"
-    lock = _locked(folder) if comm is None or comm.Get_rank() == 0 else contextlib.nullcontext()
-    with lock, writing_into(folder, mend):
-        finished = mpi.on_root(comm, functools.partial(_prepare, config, folder, comm, resume, force))
-        if finished:
+    folder = output_folder(config, source, output)
+    remedy = "and run the same with --resume: what was finished is kept"
+    lock = run_folder.locked_folder(folder) if comm is None or comm.Get_rank() == 0 else contextlib.nullcontext()
+    with lock, writing_into(folder, remedy):
+        prepare = functools.partial(_prepare, config, source, folder, comm, resume, force)
+        begun = mpi.on_root(comm, prepare)
+        if begun == "finished":
             log.info("%s is finished already", folder)
             return folder
-        make_problem = functools.partial(load_problem, str(folder))
-        sampler = make_sampler(run_file.load(folder / "run.yaml"))
-        result = sampler.run(make_problem, folder, comm=comm, jobs=jobs, resume=resume, progress=progress)
+        # The run file is the user's own: what it names is to be imported.
+        make_problem = functools.partial(load_problem, str(folder), trust=True)
+        sampler = make_sampler(run_folder.read_config(folder))
+        try:
+            result = sampler.run(make_problem, folder, comm=comm, jobs=jobs, resume=resume, progress=progress)
+        except InputError:
+            # Found late, before anything was sampled: the corrected run file must find the folder as it was.
+            if begun == "new" and not run_folder.has_progress(folder):
+                run_folder.clear(folder)
+            raise
         mpi.on_root(comm, functools.partial(_finish, folder, sampler, result))
     return folder
 
 
-def load_problem(folder) -> Problem:
-    """Build the problem of an output folder from its resolved run file and its data.
+def output_folder(config: RunConfig, source, output=None) -> Path:
+    """The folder that a fit writes into: what was asked for, the run file's ``output``, else ``chains/NAME``.
 
-    Raises
-    ------
-    InputError
-        The folder holds no run or not its data, or the emulator is no longer the one of the run.
+    A run file that lies in a run folder, as a fit has written it, stands for that folder.
     """
-    folder = Path(folder)
-    if not (folder / "run.yaml").is_file():
-        raise InputError(f"{folder} holds no run (no run.yaml); give the output folder of `lstmfit fit`")
-    config = run_file.load(folder / "run.yaml")
-    try:
-        spectrum = read_written_spectrum(folder / "data.csv")
-    except (FileNotFoundError, KeyError, ValueError) as error:
-        what = "has no data.csv" if isinstance(error, FileNotFoundError) else f"has a damaged data.csv ({error})"
-        raise InputError(f"{folder} {what}, the spectrum that was fitted; repeat the fit with --force") from None
-    problem = build(config, spectrum)
-    expected = (config.resolved or {}).get("signal_checksum")
-    if expected is not None and expected != problem.signal.checksum:
-        raise InputError(
-            f"{folder}: {problem.signal.name} is no longer the emulator of this run "
-            f"({problem.signal.checksum[:12]}, then {expected[:12]}); repeat the fit with --force"
-        )
-    return problem
-
-
-def _output(config, source, output) -> Path:
     if output is not None:
-        return Path(output).expanduser()
+        return user_path(output, "output folder")
     if config.output is not None:
-        return Path(config.output).expanduser()
-    name = "run" if isinstance(source, dict) else Path(source).stem
-    return Path("chains") / name
+        return user_path(config.output, "output folder")
+    if isinstance(source, dict):
+        return Path("chains") / "run"
+    path = run_file.find_run(source)
+    return path.parent if config.resolved is not None else Path("chains") / path.stem
 
 
-@contextlib.contextmanager
-def _locked(folder):
-    """Hold the folder, so that a second run in it is refused; the lock goes with the process, however it ends."""
-    target = folder
-    made = []
-    while not target.exists():
-        made.append(target)
-        target = target.parent
-    stack = contextlib.ExitStack()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        held = f"another run is at work in {folder}; wait for it or choose another with -o"
-        stack.enter_context(locked(folder, held))
-    except OSError as error:
-        raise InputError(f"cannot write into {folder}: {error.strerror}; choose another folder with -o") from None
-    try:
-        with stack:
-            if not os.access(folder, os.W_OK):
-                raise InputError(f"cannot write into {folder}: no permission; choose another folder with -o")
-            yield
-    finally:
-        # Bad input leaves nothing behind, not even an empty folder.
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.rmdir()
-
-
-def _prepare(config: RunConfig, folder: Path, comm, resume: bool, force: bool) -> bool:
-    """Check everything, then write the resolved run file and the data. True where there is nothing left to do."""
+def _prepare(config: RunConfig, source, folder: Path, comm, resume: bool, force: bool) -> str:
+    """Check everything, then write the resolved run file and the data; ``new``, ``resumed`` or ``finished``."""
     if resume and force:
         raise InputError("--resume and --force exclude each other; give one")
-    there = _state(folder)
-    if there == "empty" or force:
-        problem = build(config)
-        resolved = resolve(config, problem, folder)
-        make_sampler(resolved).check(problem, comm)
-        if force:
-            _clear(folder)
-        problem.spectrum.write(folder / "data.csv")
-        run_file.dump(resolved, folder / "run.yaml")
-        return False
-    if there == "foreign":
-        raise InputError(f"{folder} holds files that are not of a run; choose another folder with -o, or --force")
+    found = run_folder.state(folder)
+    if found in ("unfinished", "finished") and not force:
+        return _resume(config, folder, found, resume)
+    if found == "foreign" and not force:
+        raise InputError(
+            f"{folder} has files that are not of a run; choose another folder with -o, or add --force to write beside "
+            "them"
+        )
+    run_folder.check_untouched(folder, config, source)
+    problem = build(config)
+    resolved = resolve(config, problem)
+    make_sampler(resolved).check(problem, comm)
+    # A likelihood that fails does so here, not in the middle of a sampler.
+    problem.loglikelihood(problem.prior_transform(np.full(len(problem.names), 0.5)))
+    if found != "empty" and run_folder.is_run(folder):
+        run_folder.clear(folder)
+    # First, since by its record the folder is known to be a run; the data can be made again.
+    run_folder.write_config(resolved, folder)
+    problem.spectrum.write(folder / run_folder.DATA)
+    return "new"
+
+
+def _resume(config: RunConfig, folder: Path, found: str, resume: bool) -> str:
+    """Compare the run file with that of the run in the folder."""
     if not resume:
-        remedy = "use --force to replace it" if there == "finished" else "use --resume to go on, --force to start anew"
-        raise InputError(f"{folder} holds {'a finished' if there == 'finished' else 'an unfinished'} run; {remedy}")
-    old = run_file.load(folder / "run.yaml")
-    new = resolve(config, build(config, read_written_spectrum(folder / "data.csv")), folder)
-    keys = [key for key in RunConfig.model_fields if key not in ("resolved", "output")]
-    different = [key for key in keys if getattr(old, key) != getattr(new, key)]
+        if found == "finished":
+            raise InputError(f"{folder} already has a finished run; use --force to replace it, or another -o")
+        raise InputError(f"{folder} already has an unfinished run; use --resume to continue, --force to start over")
+    old = run_folder.read_config(folder)
+    data = folder / run_folder.DATA
+    if not data.is_file() and not run_folder.has_progress(folder):
+        # Killed between the run file and the data: nothing has been sampled.
+        build(config).spectrum.write(data)
+    problem = build(config, read_written_spectrum(data))
+    new = resolve(config, problem)
+    different = run_folder.differences(old, new)
+    if not different and "data.file" not in run_folder.record(old).inputs:
+        different = _changed_data(config, problem.spectrum)
     if different:
         raise InputError(
-            f"{folder} holds a run with other {', '.join(different)}; resume it with its own run file, or use --force"
+            f"{folder} has a run of something else: different {', '.join(different)}; resume it with what it began "
+            "with, choose another folder with -o, or use --force to start over"
         )
-    return there == "finished"
+    if old.emulator != new.emulator or not _same_place(run_folder.record(old), run_folder.record(new)):
+        run_folder.write_config(old.model_copy(update={"emulator": new.emulator, "resolved": new.resolved}), folder)
+        if found == "finished":
+            run_folder.seal(folder)
+    return "finished" if found == "finished" else "resumed"
 
 
-def _state(folder) -> str:
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return "empty"
-    if not (folder / "run.yaml").is_file():
-        return "foreign"
-    return "finished" if (folder / "summary.json").is_file() else "unfinished"
+def _same_place(old, new) -> bool:
+    """Whether the emulator's file is where it was."""
+    return "emulator" not in new.inputs or old.inputs.get("emulator") == new.inputs["emulator"]
 
 
-def _clear(folder):
-    for path in folder.iterdir():
-        if path.name in MADE or path.name.startswith((f"{ROOT}.", f"{ROOT}_", f".{ROOT}")):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+def _changed_data(config: RunConfig, written) -> list[str]:
+    """Compare the data file with what was fitted, for the folders of version 0.1, which have no checksum of it."""
+    if config.data.mock is not None:
+        return []
+    if config.data.public is not None:
+        spectrum = read_public_spectrum(config.data.public)
+    else:
+        spectrum = read_spectrum(config.data.file, config.data.columns, config.data.unit)
+    if config.data.band is not None:
+        spectrum = spectrum.cut(*config.data.band)
+    same = len(spectrum.frequency) == len(written.frequency) and all(
+        np.array_equal(getattr(spectrum, name), getattr(written, name))
+        for name in ("frequency", "temperature", "weight")
+    )
+    return [] if same else [f"content of data.file ({config.data.file or config.data.public})"]
 
 
-def resolve(config: RunConfig, problem: Problem, folder) -> RunConfig:
+def resolve(config: RunConfig, problem: Problem) -> RunConfig:
     """The run file with every default in it, and what it was run with."""
     versions = {"lstmfit": __version__, "python": platform.python_version()}
     for package in PACKAGES:
@@ -192,16 +184,18 @@ def resolve(config: RunConfig, problem: Problem, folder) -> RunConfig:
             versions[package] = importlib.metadata.version(package)
     content = config.model_dump(by_alias=True, exclude_none=True)
     content.pop("priors", None)
+    # A run folder is known by its place, which may change.
+    content.pop("output", None)
     content["likelihood"] = content["likelihood"] | problem.options
     content |= {
         "params": problem.space.blocks(),
         "sampler": {config.sampler.name: resolve_settings(config, len(problem.names))},
-        "output": str(folder),
         "resolved": {
             "signal": problem.signal.name,
             "signal_checksum": problem.signal.checksum,
             "versions": versions,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "inputs": run_folder.record_inputs(config),
         },
     }
     if problem.truth:
@@ -210,12 +204,10 @@ def resolve(config: RunConfig, problem: Problem, folder) -> RunConfig:
 
 
 def _finish(folder: Path, sampler: Sampler, result: Result):
-    """Read the chains back, write the summary and the pictures."""
-    from lstmfit.analysis import plots
+    """Read the chains back, write the summary, then the pictures."""
     from lstmfit.analysis.chains import read_run, summarise
-    from lstmfit.files import write_text
 
-    run = read_run(folder, load_problem(folder))
+    run = read_run(folder, load_problem(folder, trust=True))
     facts = {
         "n_like": result.n_like,
         "n_live": sampler.settings.n_live,
@@ -226,7 +218,21 @@ def _finish(folder: Path, sampler: Sampler, result: Result):
         "prior_fraction": result.prior_fraction,
     }
     summary = summarise(run, facts)
-    plots.corner(run, folder / "corner.png")
-    plots.signal(run, folder / "signal.png")
-    # Last, since a folder with a summary counts as finished.
-    write_text(folder / "summary.json", json.dumps(summary, indent=2) + "\n")
+    run_folder.seal(folder)
+    # A folder with a summary counts as finished: pictures can be drawn again at any time.
+    write_text(folder / run_folder.SUMMARY, json.dumps(summary, indent=2) + "\n")
+    draw_pictures(run, folder)
+
+
+def draw_pictures(run, folder: Path) -> None:
+    """Draw corner.png and signal.png; one that fails is a warning, since the result is there without it."""
+    from lstmfit.analysis import plots
+
+    for name in ("corner", "signal"):
+        try:
+            getattr(plots, name)(run, folder / f"{name}.png")
+        except Exception as error:
+            log.warning(
+                "%s.png could not be drawn (%s: %s); the result is complete, to draw it again: lstmfit plot %s",
+                name, type(error).__name__, one_line(error), folder,
+            )  # fmt: skip

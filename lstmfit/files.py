@@ -59,7 +59,7 @@ def user_path(text, what: str = "path") -> Path:
     name = os.fspath(text)
     if not name or "\0" in name:
         raise InputError(f"{what} is {name!r}; give the name of a file or folder")
-    if any(len(os.fsencode(part)) > 255 for part in name.split(os.sep)) or len(os.fsencode(name)) > 4000:
+    if any(len(os.fsencode(part)) > 255 for part in Path(name).parts) or len(os.fsencode(name)) > 4000:
         raise InputError(f"{what} {name} is too long: a name can have 255 bytes and a path 4000; shorten it")
     try:
         return Path(name).expanduser()

@@ -91,9 +91,9 @@ def test_the_resolved_run_file_repeats_the_run(finished, tmp_path):
 
 def test_a_finished_or_different_run_is_not_overwritten(finished):
     before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
-    with pytest.raises(InputError, match="holds a finished run; use --force"):
+    with pytest.raises(InputError, match="already has a finished run; use --force"):
         fit(small_run(), finished)
-    with pytest.raises(InputError, match="other likelihood; resume it with its own run file"):
+    with pytest.raises(InputError, match="different likelihood; resume it with what it began with"):
         fit(small_run(likelihood={"global_signal": {"noise": {"sigma": 24}}}), finished, resume=True)
     with pytest.raises(InputError, match="exclude each other"):
         fit(small_run(), finished, resume=True, force=True)
@@ -182,7 +182,7 @@ def test_three_ranks_give_the_same_answer(finished, tmp_path):
         assert abs(a["mean"] - b["mean"]) < 0.5 * a["std"]
     again = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert again.returncode == 2
-    assert again.stderr.count("holds a finished run") == 1
+    assert again.stderr.count("already has a finished run") == 1
 
 
 def test_a_mock_from_the_test_set_is_recovered(tmp_path):
@@ -237,7 +237,7 @@ def test_a_time_limit_stops_to_be_resumed(tmp_path, prefix):
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("run.yaml", "sigma: 25.0", "sigma: 20.0", r"run.yaml or data.csv has been changed since; put them back"),
+        ("run.yaml", "sigma: 25.0", "sigma: 20.0", r"run.yaml has been changed since the fit"),
         ("data.csv", None, None, r"has no data.csv, the spectrum that was fitted; repeat the fit with --force"),
         ("data.csv", "temperature_mK", "kelvin", r"has a damaged data.csv \(no column temperature_mK\)"),
     ],
@@ -262,7 +262,7 @@ def test_a_lost_row_of_the_data_is_noticed(finished, tmp_path):
     shutil.copytree(finished, folder)
     rows = (folder / "data.csv").read_text().splitlines(keepends=True)
     (folder / "data.csv").write_text("".join(rows[:100] + rows[101:]))
-    with pytest.raises(InputError, match="has been changed since"):
+    with pytest.raises(InputError, match="data.csv has been changed since the fit"):
         read_run(folder, load_problem(folder))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from lstmfit.analysis.insertion import insertion_p
 from lstmfit.errors import InputError
 from lstmfit.problem import Problem
+from lstmfit.run_folder import check_seal
 from lstmfit.sampling.state import read_state
 
 SAME_LOGL = 3e-5
@@ -139,6 +140,7 @@ def read_run(folder, problem: Problem) -> Run:
         There are no finished chains, they are damaged, or the run file or the data are no longer those of the chains.
     """
     folder = Path(folder)
+    check_seal(folder)
     # Weighted samples are written at the end, while PolyChord's `chain.txt` grows with its dead points.
     if not any((folder / f"chain{ending}").is_file() for ending in ("_dead-birth.txt", ".txt")):
         raise InputError(f"{folder} holds no finished chains; run `lstmfit fit` (with --resume where it was stopped)")

@@ -3,6 +3,7 @@
 import numpy as np
 
 from lstmfit.analysis.plots import BLUE, RED, new_figure, save
+from lstmfit.analysis.style import own_style
 from lstmfit.emulator.metrics import rms_error
 
 
@@ -24,6 +25,7 @@ def edge_distance(emulator, theta) -> np.ndarray:
     return 1.0 - np.abs(emulator.scaling.inputs(theta)).max(axis=1)
 
 
+@own_style
 def errors_picture(emulator, split, path) -> None:
     """Four panels: histogram of the errors, bias and rms by channel, worst cases, error against edge distance.
 
@@ -80,6 +82,7 @@ def _plain_ticks(axis):
     axis.set_minor_formatter(NullFormatter())
 
 
+@own_style
 def learning_curve(record: dict, path) -> None:
     """Training and validation error against updates.
 

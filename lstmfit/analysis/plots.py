@@ -5,6 +5,7 @@ from scipy.integrate import trapezoid
 
 from lstmfit.analysis.chains import Run, equal_weight
 from lstmfit.analysis.reweight import choose_points
+from lstmfit.analysis.style import own_style
 from lstmfit.constants import redshift_to_frequency
 from lstmfit.files import replacing
 
@@ -31,6 +32,7 @@ def save(figure, path):
         figure.savefig(temporary, dpi=150, format="png", bbox_inches="tight")
 
 
+@own_style
 def corner(run: Run, path) -> None:
     """Corner plot by anesthetic: log-uniform parameters in log10, truth marked, the prior's density on the diagonal.
 
@@ -62,6 +64,7 @@ def corner(run: Run, path) -> None:
     save(figure, path)
 
 
+@own_style
 def corner_of_two(a, b, names, path) -> None:
     """Corner plots of two chains above each other.
 
@@ -111,6 +114,7 @@ def _draw_prior(axis, distribution):
     axis.set_xlim(low, high)
 
 
+@own_style
 def signal(run: Run, path, seed: int = 0) -> None:
     """Posterior of the signal: 68 and 95 per cent bands over the data and, for a mock, the true signal.
 

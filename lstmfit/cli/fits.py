@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from lstmfit.cli.options import Jobs, Json, writable, writable_folder
+from lstmfit.cli.options import Jobs, Json, Trust, writable, writable_folder
 from lstmfit.console import ProgressLine, duration, print_table, say, with_error, write_json
 from lstmfit.errors import InputError
 
@@ -102,13 +102,13 @@ def _show_summary(folder):
         say(f"insertion-index test p {p:.2g}{'' if p > SMALL else SUSPICIOUS}")
 
 
-def plot(folder: Annotated[Path, typer.Argument(help="Output folder of a fit.")]):
+def plot(folder: Annotated[Path, typer.Argument(help="Output folder of a fit.")], trust: Trust = False):
     """Draw corner.png and signal.png of a finished fit again."""
     from lstmfit.analysis import plots
     from lstmfit.analysis.chains import read_run
-    from lstmfit.driver import load_problem
+    from lstmfit.run_folder import load_problem
 
-    done = read_run(folder, load_problem(folder))
+    done = read_run(folder, load_problem(folder, trust))
     writable_folder(folder)
     for name in ("corner", "signal"):
         getattr(plots, name)(done, folder / f"{name}.png")
@@ -124,16 +124,17 @@ def bias(
     n: Annotated[int, typer.Option("-n", help="Posterior points to simulate; finished ones are reused.")] = 500,
     seed: Annotated[int, typer.Option(help="Seed of the choice of points.")] = 0,
     jobs: Jobs = None,
+    trust: Trust = False,
     json_file: Json = None,
 ):
     """Measure how far the emulator moved posterior and evidence, against the simulator."""
     from lstmfit.analysis.bias import bias_between, measure_bias, write_bias
     from lstmfit.analysis.chains import read_run
-    from lstmfit.driver import load_problem
+    from lstmfit.run_folder import load_problem
 
-    done = read_run(folder, load_problem(folder))
+    done = read_run(folder, load_problem(folder, trust))
     if truth is not None and Path(truth).is_dir():
-        result = bias_between(done, read_run(truth, load_problem(truth)), seed)
+        result = bias_between(done, read_run(truth, load_problem(truth, trust)), seed)
     else:
         writable_folder(folder)
         with _bar("point") as progress:
@@ -283,13 +284,14 @@ def report(
         Optional[Path],  # noqa: UP045
         typer.Option("-o", "--output", callback=writable, help="HTML file."),
     ] = None,
+    trust: Trust = False,
 ):
     """Write one self-contained HTML file about a finished fit: answer, pictures, emulation bias, references."""
     from lstmfit.analysis.chains import read_run
     from lstmfit.analysis.report import write_report
-    from lstmfit.driver import load_problem
+    from lstmfit.run_folder import load_problem
 
-    done = read_run(folder, load_problem(folder))
+    done = read_run(folder, load_problem(folder, trust))
     if output is None:
         writable_folder(folder)
     say(write_report(done, output))

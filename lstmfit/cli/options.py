@@ -65,3 +65,7 @@ Jobs = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option("--jobs", callback=_at_least_one, help="Processes; all cores by default."),
 ]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust", help="Import the likelihoods and simulators that the run folder names by dotted path."),
+]

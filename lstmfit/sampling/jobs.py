@@ -15,7 +15,6 @@ import logging
 import math
 import os
 import pickle
-import shutil
 import signal
 import subprocess
 import sys
@@ -36,17 +35,19 @@ from lstmfit.sampling.polychord import PolyChordSettings, run_polychord
 from lstmfit.sampling.polychord_run import OWN_OUTPUT_VARIABLE
 from lstmfit.sampling.result import Progress, Result
 from lstmfit.sampling.state import (
+    PARTS,
+    ROOT,
+    check_parts,
     check_same_request,
     make_request,
     read_state,
+    remove_parts,
     remove_stale,
     write_paramnames,
     write_state,
 )
 from lstmfit.workers import THREAD_VARIABLES
 
-PARTS = "parts"
-PART_ROOT = "chain"
 # What a child does when its parent asks or vanishes, and how long it is given.
 STOP_GRACE_S = 10.0
 POLL_S = 0.25
@@ -157,7 +158,7 @@ def run_jobs(
     if not finished:
         return Result(**watch.totals(), finished=False, prior_fraction=None, **versions, ranks=len(parts))
     logZ, logZ_err, n_dead = merge_parts(
-        [part.folder / PART_ROOT for part in parts],
+        [part.folder / ROOT for part in parts],
         folder / root,
         settings.seed,
     )
@@ -267,16 +268,17 @@ def _share(total, n, n_all):
 
 def _plan(problem, settings, folder, root, jobs, resume) -> dict:
     """State of the run as a whole: the one in the folder, or a new one."""
+    check_parts(folder)
     request = make_request(problem, settings)
     plan = read_state(folder, root) if resume else {}
     if plan and "shares" not in plan:
-        raise InputError(f"{folder / root} was begun under mpirun; resume it there, or start anew with --force")
+        raise InputError(f"{folder / root} was begun under mpirun; resume it there, or start over with --force")
     if plan:
         check_same_request(plan, request, folder / root)
         return plan
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(folder / PARTS, ignore_errors=True)
+        remove_parts(folder)
         remove_stale(folder, root)
         write_paramnames(folder, root, problem)
     except OSError as error:
@@ -433,7 +435,7 @@ def _child(descriptor):
             problem.derived_names,
             problem.latex,
             folder,
-            PART_ROOT,
+            ROOT,
             settings,
             resume=resume,
             progress=lambda progress: channel.send(("progress", progress)),

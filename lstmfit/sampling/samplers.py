@@ -13,9 +13,7 @@ from typing import Protocol
 from lstmfit.config import RunConfig
 from lstmfit.errors import InputError
 from lstmfit.sampling.result import Progress, Result
-
-ROOT = "chain"
-"""First part of the chain files' names."""
+from lstmfit.sampling.state import ROOT
 
 
 class Sampler(Protocol):

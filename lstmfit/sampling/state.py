@@ -4,11 +4,14 @@ import contextlib
 import dataclasses
 import json
 import os
+import re
 from pathlib import Path
 
 from lstmfit.errors import InputError
 from lstmfit.files import write_text
 
+ROOT, PARTS = "chain", "parts"
+"""First part of the chain files' names, and the folder of the serial runs that are merged into them."""
 KEPT = ".resume.kept"
 """A second name of the last resume file that was seen to be whole."""
 STALE_SUFFIXES = (
@@ -26,6 +29,25 @@ STALE_SUFFIXES = (
     "_phys_live-birth.txt",
     "_prior.txt",
 )
+CHAIN_SUFFIXES = (
+    *STALE_SUFFIXES,
+    f"{KEPT}.new",
+    ".resume_temp",
+    ".stats_temp",
+    ".paramnames",
+    ".properties.ini",
+    ".ranges",
+    ".prior_info",
+    ".polychord.log",
+    ".txt_temp",
+    "_equal_weights.txt_temp",
+    "_phys_live.txt_temp",
+)
+"""Endings of every file that a sampler writes under a root."""
+CHAIN_FILES = tuple(f"{ROOT}{suffix}" for suffix in CHAIN_SUFFIXES)
+
+_LEFTOVER = re.compile(r"\.(?P<name>.+)\.\d+\.part$")
+_CLUSTER_FILE = re.compile(rf"{ROOT}(_[a-z_-]+)?_\d+\.txt(_temp)?$")
 
 
 def state_file(folder, root) -> Path:
@@ -40,7 +62,7 @@ def read_state(folder, root) -> dict:
     except FileNotFoundError:
         return {}
     except ValueError as error:
-        raise InputError(f"{state_file(folder, root)} cannot be read ({error}); start anew with --force") from error
+        raise InputError(f"{state_file(folder, root)} cannot be read ({error}); start over with --force") from error
 
 
 def write_state(folder, root, state: dict) -> None:
@@ -109,6 +131,61 @@ def remove_stale(folder, root) -> None:
         (Path(folder) / f"{root}{suffix}").unlink(missing_ok=True)
 
 
+def is_leftover(path: Path, names) -> bool:
+    """Whether a file is what a kill in the middle of writing one of `names` leaves (`lstmfit.files.replacing`)."""
+    found = _LEFTOVER.match(path.name)
+    return found is not None and found["name"] in names
+
+
+def is_cluster_file(path: Path) -> bool:
+    """Whether PolyChord wrote a file into its folder ``clusters``."""
+    return _CLUSTER_FILE.match(path.name) is not None
+
+
+def remove_files(folder: Path, ours) -> None:
+    """Remove the files of a folder for which `ours(path)` is true, and the folder if nothing is left.
+
+    A folder is never removed as a whole: what the user has put into it stays. A link is left alone.
+    """
+    if not folder.is_dir() or folder.is_symlink():
+        return
+    for path in list(folder.iterdir()):
+        if path.is_file() and ours(path):
+            path.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def remove_parts(folder) -> None:
+    """Remove what the serial runs of a fit have left in its folder ``parts``.
+
+    Raises
+    ------
+    InputError
+        ``parts`` is a link or a file: it is not ours.
+    """
+    parts = Path(folder) / PARTS
+    check_parts(folder)
+    if not parts.is_dir():
+        return
+    for part in list(parts.iterdir()):
+        if part.name.isdigit() and not part.is_symlink():
+            remove_files(part / "clusters", is_cluster_file)
+            remove_files(
+                part,
+                lambda path: path.name in (*CHAIN_FILES, "log.txt") or is_leftover(path, CHAIN_FILES),
+            )
+    with contextlib.suppress(OSError):
+        parts.rmdir()
+
+
+def check_parts(folder) -> None:
+    """Refuse a folder ``parts`` that leads elsewhere (InputError)."""
+    parts = Path(folder) / PARTS
+    if parts.is_symlink() or (parts.exists() and not parts.is_dir()):
+        raise InputError(f"{parts} is {'a link' if parts.is_symlink() else 'a file'}, not a folder of a run; move it away")
+
+
 def make_request(problem, settings) -> dict:
     """What must be the same for a run to be resumed."""
     return {
@@ -126,7 +203,7 @@ def check_same_request(old: dict, new: dict, where) -> None:
     InputError
         Names or settings differ.
     """
-    mend = "resume with what the run began with, or start anew with --force"
+    mend = "resume with what the run began with, or start over with --force"
     for key, what in (("names", "parameters"), ("derived_names", "derived parameters")):
         if old[key] != new[key]:
             raise InputError(
@@ -176,8 +253,8 @@ def read_resume_header(path) -> dict:
                     return found
                 key = wanted.get(line.strip())
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); start anew with --force") from error
-    raise InputError(f"{path} is not a whole PolyChord resume file; start anew with --force")
+        raise InputError(f"{path} cannot be read ({error}); start over with --force") from error
+    raise InputError(f"{path} is not a whole PolyChord resume file; start over with --force")
 
 
 def is_whole(path, last_section: str | None) -> bool:

@@ -1,0 +1,78 @@
+"""Code of the user's that a file names by dotted path: how it is found, and when it may be imported."""
+
+import importlib
+import os
+
+from lstmfit.errors import InputError, listed
+
+CONSENT = "LSTMFIT_TRUST"
+"""Environment variable that gives consent, like --trust."""
+
+
+def is_dotted(name: str) -> bool:
+    """Whether a name is that of code to import, not of something registered."""
+    return "." in name or ":" in name
+
+
+def import_dotted(name: str, what: str):
+    """Import an object by its dotted path.
+
+    Parameters
+    ----------
+    name : str
+        ``package.module.Class`` or ``package.module:Class``.
+    what : str
+        What it is, for messages: "likelihood", "simulator".
+
+    Raises
+    ------
+    InputError
+        There is no such module, or no such object in it.
+    """
+    module_name, _, attribute = name.partition(":") if ":" in name else name.rpartition(".")
+    if not module_name or not attribute:
+        raise InputError(f'{what} {name}: your own is written "package.module:Class"')
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise InputError(f"{what} {name}: importing {module_name} failed ({error}); install that module") from error
+        raise InputError(
+            f"{what} {name}: there is no module {error.name!r}; install it or add its folder to PYTHONPATH"
+        ) from None
+    except Exception as error:
+        raise InputError(
+            f"{what} {name}: importing {module_name} failed with {type(error).__name__} ({error}); "
+            f'to see where: python -c "import {module_name}"'
+        ) from error
+    found = getattr(module, attribute, None)
+    if found is None:
+        raise InputError(f"{what} {name}: module {module_name} has no {attribute!r}")
+    return found
+
+
+def check_consent(config, where, trust: bool) -> None:
+    """Refuse to import code that a run folder names, unless the user said that its origin is trusted.
+
+    Parameters
+    ----------
+    config : lstmfit.config.RunConfig
+        A run file that was found, not given by the user.
+    where : path
+        The folder, for the message.
+    trust : bool
+        The user's consent; the environment variable LSTMFIT_TRUST=1 gives it too.
+
+    Raises
+    ------
+    InputError
+        There is such code and no consent.
+    """
+    named = [f"likelihood {name}" for name in config.likelihood.others if is_dotted(name)]
+    if config.simulator is not None and is_dotted(config.simulator):
+        named.append(f"simulator {config.simulator}")
+    if named and not trust and os.environ.get(CONSENT, "") not in ("1", "true", "yes"):
+        raise InputError(
+            f"{where} names code to import and run: {listed(named, 4)}; if you trust where this folder comes from, "
+            f"repeat the command with --trust (or set {CONSENT}=1)"
+        )

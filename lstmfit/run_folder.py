@@ -1,0 +1,429 @@
+"""The output folder of a fit, and its one owner: names, state, lock, resolved run file, checksums.
+
+A folder is a run only by the record that we wrote into its ``run.yaml`` (``resolved:``). What lies beside that record
+under other names than ours belongs to the user and is never touched.
+"""
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+
+from pydantic import ConfigDict
+
+from lstmfit import config as run_file
+from lstmfit.config import RunConfig
+from lstmfit.errors import InputError, listed
+from lstmfit.files import locked, sha256
+from lstmfit.plugins import check_consent
+from lstmfit.sampling.state import (
+    CHAIN_FILES,
+    PARTS,
+    ROOT,
+    is_cluster_file,
+    is_leftover,
+    read_state,
+    remove_files,
+    remove_parts,
+    write_state,
+)
+
+RUN_FILE, DATA, SUMMARY, INPUTS = "run.yaml", "data.csv", "summary.json", "inputs"
+FILES = (RUN_FILE, DATA, SUMMARY, "corner.png", "signal.png", "report.html", "chain_bias.json", *CHAIN_FILES)
+"""Every file that a run has by a name of its own. Also: `INPUTS`, `PARTS`, and PolyChord's ``clusters``."""
+SEALED = (RUN_FILE, DATA, *(f"{ROOT}{s}" for s in (".paramnames", ".txt", "_equal_weights.txt", "_dead-birth.txt")),
+          f"{ROOT}_phys_live-birth.txt")  # fmt: skip
+"""What a finished run is made of; it is held to the checksums that were taken when it ended."""
+MOST_COPIED = 16_000_000
+"""Bytes up to which an input is copied into the folder; a larger one is held to its checksum where it lies."""
+SLOTS = (("data", "file"), ("data", "mock", "noise", "file"), ("likelihood", "global_signal", "noise", "file"))
+"""Where a run file names a file besides its emulator."""
+
+
+
+class InputRecord(run_file.Block):
+    """A file that a run was made from.
+
+    Parameters
+    ----------
+    path : str
+        Where it was when the run began.
+    sha256 : str
+        Of its content.
+    """
+
+    path: str
+    sha256: str
+
+
+class Record(run_file.Block):
+    """What a run was made with: the ``resolved:`` block of its run file."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    signal: str
+    signal_checksum: str
+    versions: dict[str, str] = run_file.Field({})
+    created: str = ""
+    truth: dict[str, run_file.Number] = run_file.Field({})
+    inputs: dict[str, InputRecord] = run_file.Field({})
+
+
+# ---------------------------------------------------------------- state
+
+
+def state(folder) -> str:
+    """What a folder is: ``empty`` (or not there), ``foreign``, ``unfinished`` or ``finished``."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        return "empty"
+    if is_run(folder):
+        return "finished" if (folder / SUMMARY).is_file() else "unfinished"
+    return "foreign" if any(not is_leftover(path, FILES) for path in folder.iterdir()) else "empty"
+
+
+def is_run(folder) -> bool:
+    """Whether a folder has the record that a fit writes."""
+    path = Path(folder) / RUN_FILE
+    if not path.is_file():
+        return False
+    try:
+        content = run_file.read_yaml(path)
+    except InputError:
+        return False
+    return isinstance(content, dict) and isinstance(content.get("resolved"), dict)
+
+
+def read_config(folder) -> RunConfig:
+    """The resolved run file of a folder, its paths made absolute.
+
+    Raises
+    ------
+    InputError
+        It is not a run folder, or its run file is damaged.
+    """
+    folder = Path(folder)
+    if not is_run(folder):
+        what = f"its {RUN_FILE} was not written by a fit" if (folder / RUN_FILE).is_file() else f"it has no {RUN_FILE}"
+        raise InputError(f"{folder} is not a run folder: {what}; give the output folder of `lstmfit fit`")
+    return run_file.load(folder / RUN_FILE)
+
+
+def record(config: RunConfig) -> Record:
+    """The record of a resolved run file."""
+    return run_file.validate_block(Record, config.resolved or {}, "run.yaml: resolved")
+
+
+@contextlib.contextmanager
+def locked_folder(folder):
+    """Hold the folder, so that a second run in it is refused; the lock goes with the process, however it ends.
+
+    Raises
+    ------
+    InputError
+        Another process holds it, or it cannot be made or written into.
+    """
+    target = folder
+    made = []
+    while not target.exists():
+        made.append(target)
+        target = target.parent
+    stack = contextlib.ExitStack()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        held = f"another run is at work in {folder}; wait for it or choose another folder with -o"
+        stack.enter_context(locked(folder, held))
+    except OSError as error:
+        raise InputError(f"cannot write into {folder}: {error.strerror}; choose another folder with -o") from None
+    try:
+        with stack:
+            if not os.access(folder, os.W_OK):
+                raise InputError(f"cannot write into {folder}: no permission; choose another folder with -o")
+            yield
+    finally:
+        # Bad input leaves nothing behind, not even an empty folder.
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+# ---------------------------------------------------------------- what may be written and removed
+
+
+def check_untouched(folder: Path, config: RunConfig, source) -> None:
+    """Refuse to write over the user's files.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Output folder.
+    config : RunConfig
+        The run.
+    source : path, str or mapping
+        Where it was read from.
+
+    Raises
+    ------
+    InputError
+        An input of the run, or a file of the user's, has the name of a file that the run would write.
+    """
+    ours = is_run(folder)
+    inputs = [Path(path) for path in _files(config).values()]
+    if not isinstance(source, dict) and not ours:
+        inputs.append(run_file.find_run(source))
+    inputs += [Path(name) for name in (config.priors or [])]
+    written = {(folder / name).absolute() for name in FILES}
+    for path in inputs:
+        if path.absolute() in written or (path.exists() and path.resolve() in {p.resolve() for p in written}):
+            raise InputError(f"the run would write over its own input {path}; choose another folder with -o")
+    if ours:
+        return
+    taken = [name for name in (*FILES, INPUTS, PARTS, "clusters") if os.path.lexists(folder / name)]
+    if taken:
+        raise InputError(
+            f"{folder} is not a run folder, and a run would write over {listed(taken, 4)} in it; "
+            "choose another folder with -o"
+        )
+
+
+def clear(folder: Path) -> None:
+    """Remove what a run wrote into a folder, file by file; ``run.yaml`` last, by which the folder is known."""
+    for name in FILES[1:]:
+        with contextlib.suppress(IsADirectoryError, PermissionError):
+            (folder / name).unlink(missing_ok=True)
+    for path in list(folder.iterdir()):
+        if is_leftover(path, FILES):
+            path.unlink()
+    remove_parts(folder)
+    remove_files(folder / "clusters", is_cluster_file)
+    copies = set()
+    with contextlib.suppress(InputError):
+        copies = {Path(path).name for path in _files(read_config(folder)).values() if Path(path).parent.name == INPUTS}
+    remove_files(folder / INPUTS, lambda path: path.name in copies)
+    (folder / RUN_FILE).unlink(missing_ok=True)
+
+
+def has_progress(folder: Path) -> bool:
+    """Whether a sampler has left something from which it can resume."""
+    state = read_state(folder, ROOT)
+    marks = (".resume", ".nautilus.h5", ".blackjax.npz", "_dead-birth.txt")
+    folders = [folder, *(folder / PARTS).glob("*")]
+    return bool(state.get("n_dead")) or any((f / f"{ROOT}{mark}").is_file() for f in folders for mark in marks)
+
+
+def check_target(path) -> None:
+    """Refuse an output of a command that would replace a file of a run.
+
+    Raises
+    ------
+    InputError
+        `path` is ``run.yaml``, the data, the summary or a chain file of a run folder.
+    """
+    path = Path(path)
+    if path.name in FILES and path.name not in ("report.html", "corner.png", "signal.png") and is_run(path.parent):
+        raise InputError(f"{path} belongs to the run in {path.parent}; give another file")
+
+
+# ---------------------------------------------------------------- inputs
+
+
+def _get(content, keys):
+    for key in keys:
+        content = content.get(key) if isinstance(content, dict) else None
+    return content if isinstance(content, str) else None
+
+
+def _set(content, keys, value):
+    """A copy of nested mappings with one value replaced."""
+    if not keys:
+        return value
+    return content | {keys[0]: _set(content[keys[0]], keys[1:], value)}
+
+
+def _content(config: RunConfig) -> dict:
+    return config.model_dump(by_alias=True, exclude_none=True)
+
+
+def _files(config: RunConfig) -> dict[tuple[str, ...], str]:
+    """Files that a run file names besides a shipped emulator, by place."""
+    content = _content(config)
+    found = {keys: path for keys in SLOTS if (path := _get(content, keys)) is not None}
+    if config.emulator is not None and Path(config.emulator).is_file():
+        found["emulator",] = config.emulator
+    return found
+
+
+def record_inputs(config: RunConfig) -> dict[str, dict]:
+    """Path and checksum of every file that a run is made from, for its record; by dotted place in the run file."""
+    return {
+        ".".join(keys): {"path": str(Path(path).absolute()), "sha256": sha256(path)}
+        for keys, path in _files(config).items()
+        # A run is resumed from its own data.csv, also where the file that it came from is gone.
+        if Path(path).is_file()
+    }
+
+
+def write_config(config: RunConfig, folder: Path) -> None:
+    """Write the resolved run file, and beside it copies of the small files that it names.
+
+    Paths are written relative to the folder where both have a parent in common, so that a project can be moved.
+    """
+    content = _content(config)
+    for keys, path in _files(config).items():
+        source = Path(path).absolute()
+        if not source.is_file():
+            continue
+        name = os.path.relpath(source, folder.absolute())
+        if keys[-2:] == ("noise", "file") and source.stat().st_size <= MOST_COPIED:
+            copy = folder / INPUTS / source.name
+            if source != copy.absolute():
+                copy.parent.mkdir(exist_ok=True)
+                shutil.copyfile(source, copy)
+            name = f"{INPUTS}/{source.name}"
+        elif os.path.commonpath([source, folder.absolute()]) == os.sep:
+            name = str(source)
+        content = _set(content, keys, name)
+    run_file.dump(run_file.validate(content, "resolved run"), folder / RUN_FILE)
+
+
+def check_inputs(folder: Path, config: RunConfig) -> RunConfig:
+    """Hold the inputs of a run folder to their checksums; find an emulator again that is where it was.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The run folder.
+    config : RunConfig
+        Its run file, see `read_config`.
+
+    Returns
+    -------
+    RunConfig
+        With the emulator's path as it is now.
+
+    Raises
+    ------
+    InputError
+        A noise file is missing or has been changed, or the emulator's file is missing.
+    """
+    inputs = record(config).inputs
+    for keys in SLOTS[1:]:
+        known, path = inputs.get(".".join(keys)), _get(_content(config), keys)
+        # The noise of a mock has been drawn; only a new mock would read it.
+        if known is None or path is None or keys[0] == "data":
+            continue
+        if not Path(path).is_file():
+            raise InputError(f"{folder}: the noise file {path} of this run is missing; put it back")
+        if sha256(path) != known.sha256:
+            raise InputError(
+                f"{folder}: the noise file {path} has been changed since the fit; put it back, or repeat the fit with "
+                "--force"
+            )
+    known = inputs.get("emulator")
+    if known is None or Path(config.emulator).is_file():
+        return config
+    if Path(known.path).is_file():
+        return config.model_copy(update={"emulator": known.path})
+    raise InputError(
+        f"{folder}: the emulator file {config.emulator} of this run is missing; put it back, or give its new place in "
+        f"the run file and type: lstmfit fit RUN -o {folder} --resume"
+    )
+
+
+def differences(old: RunConfig, new: RunConfig) -> list[str]:
+    """What differs between the run file of a folder and one that is to be resumed; files by content, not by name.
+
+    Parameters
+    ----------
+    old, new : RunConfig
+        Both resolved.
+
+    Returns
+    -------
+    list of str
+        Blocks of the run file that differ, and files whose content does.
+    """
+    a, b, changed = _content(old), _content(new), []
+    then, now = record(old).inputs, record(new).inputs
+    for keys in SLOTS:
+        place = ".".join(keys)
+        if place in then and place in now:
+            if then[place].sha256 != now[place].sha256:
+                changed.append(f"content of {place} ({now[place].path})")
+            a, b = _set(a, keys, ""), _set(b, keys, "")
+    if record(old).signal_checksum == record(new).signal_checksum and old.emulator and new.emulator:
+        a, b = a | {"emulator": ""}, b | {"emulator": ""}
+    skipped = ("resolved", "output", "priors")
+    return changed + [key for key in RunConfig.model_fields if key not in skipped and a.get(key) != b.get(key)]
+
+
+# ---------------------------------------------------------------- reading
+
+
+def load_problem(folder, trust: bool = False):
+    """Build the problem of a run folder from its resolved run file and its data.
+
+    Parameters
+    ----------
+    folder : path
+        The run folder.
+    trust : bool
+        Import likelihoods and simulators that the run file names by dotted path.
+
+    Returns
+    -------
+    lstmfit.problem.Problem
+
+    Raises
+    ------
+    InputError
+        It is not a run folder, its data are missing, the emulator is no longer the one of the run, or it names code
+        to import without consent.
+    """
+    from lstmfit.datasets.spectrum import read_written_spectrum
+    from lstmfit.problem import build
+
+    folder = Path(folder)
+    config = read_config(folder)
+    check_consent(config, folder, trust)
+    config = check_inputs(folder, config)
+    try:
+        spectrum = read_written_spectrum(folder / DATA)
+    except (OSError, KeyError, ValueError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        what = f"has no {DATA}" if missing else f"has a damaged {DATA} ({error})"
+        raise InputError(f"{folder} {what}, the spectrum that was fitted; repeat the fit with --force") from None
+    problem = build(config, spectrum)
+    expected = (config.resolved or {}).get("signal_checksum")
+    if expected is not None and expected != problem.signal.checksum:
+        raise InputError(
+            f"{folder}: {problem.signal.name} is no longer the emulator of this run "
+            f"({problem.signal.checksum[:12]}, then {str(expected)[:12]}); repeat the fit with --force"
+        )
+    return problem
+
+
+def seal(folder: Path) -> None:
+    """Record the checksums of a finished run."""
+    sums = {name: sha256(folder / name) for name in SEALED if (folder / name).is_file()}
+    write_state(folder, ROOT, read_state(folder, ROOT) | {"sha256": sums})
+
+
+def check_seal(folder) -> None:
+    """Refuse a finished run whose files are no longer those that the fit wrote.
+
+    Raises
+    ------
+    InputError
+        A file is missing or has been changed. Run folders of version 0.1 have no checksums and pass.
+    """
+    folder = Path(folder)
+    sums = read_state(folder, ROOT).get("sha256", {})
+    for name, expected in sums.items():
+        if not (folder / name).is_file():
+            raise InputError(f"{folder}: {name} of this run is missing; put it back, or repeat the fit with --force")
+        if sha256(folder / name) != expected:
+            raise InputError(
+                f"{folder}: {name} has been changed since the fit, so the chain is of another problem; put it back, or "
+                "repeat the fit with --force"
+            )
