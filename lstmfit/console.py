@@ -1,8 +1,12 @@
 """What commands write to the terminal: tables, figures as JSON, a fit's progress."""
 
 import json
+import os
 
 import typer
+
+NOTEBOOK_VARIABLES = ("JPY_PARENT_PID", "JPY_SESSION_NAME")
+"""Set by Jupyter for the processes that a notebook starts."""
 
 _stdout_is_for_json = False
 
@@ -34,13 +38,15 @@ def write_json(content: dict, target: str | None) -> None:
 def print_table(columns, rows, title=None):
     """Print a table for a reader, to stdout unless that is for JSON."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i else "left")
+        table.add_column(escape(column), justify="right" if i else "left")
     for row in rows:
-        table.add_row(*map(str, row))
+        # What stands in brackets would be taken for markup: pip install "lstmfit[nautilus]".
+        table.add_row(*(escape(str(cell)) for cell in row))
     Console(stderr=_stdout_is_for_json).print(table)
 
 
@@ -50,20 +56,23 @@ class ProgressLine:
     def __init__(self, every_s: float = 15.0):
         from rich.console import Console
 
-        self._console = Console(stderr=True)
+        self._console = Console(stderr=True, markup=False, highlight=False)
         self._status, self._every, self._next = None, every_s, every_s
-        if self._console.is_terminal:
-            self._status = self._console.status("starting")
+        # A notebook's `!lstmfit fit` has a terminal to write to, but keeps every frame of it.
+        if self._console.is_terminal and not any(name in os.environ for name in NOTEBOOK_VARIABLES):
+            self._status = self._console.status("starting", refresh_per_second=4)
             self._status.start()
 
     def __call__(self, progress):
         """Take a `lstmfit.sampling.result.Progress`."""
         text = progress_text(progress)
         if self._status is not None:
-            self._status.update(text)
+            # A line that wraps would be written again and again instead of over itself; the spinner takes two columns.
+            width = max(20, self._console.width - 3)
+            self._status.update(text if len(text) <= width else f"{text[: width - 1]}…")
         elif progress.elapsed >= self._next:
             self._next = progress.elapsed + self._every
-            self._console.print(text, highlight=False, soft_wrap=True)
+            self._console.print(text, soft_wrap=True)
 
     def close(self):
         """Leave the line."""

@@ -55,7 +55,7 @@ def worker_pool(jobs: int):
         return
     from mpi4py.futures import MPICommExecutor
 
-    with _single_threads(), MPICommExecutor(comm, root=0) as pool:
+    with _worker_environment(), MPICommExecutor(comm, root=0) as pool:
         yield pool, comm.Get_size() - 1
 
 
@@ -64,17 +64,22 @@ def process_pool(jobs: int):
     """Open a pool of processes of this machine, of one thread each, that end when this process ends."""
     context = multiprocessing.get_context("spawn")
     with (
-        _single_threads(),
+        _worker_environment(),
         futures.ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool,
     ):
         yield pool
 
 
 @contextlib.contextmanager
-def _single_threads():
-    """Let the processes started meanwhile use one thread each: there is one process for each core."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+def _worker_environment():
+    """Let the processes started meanwhile use one thread each, and import nothing from the current folder.
+
+    There is one process for each core. `multiprocessing` starts Python with ``-c``, which would otherwise look for
+    modules in the current folder first: a ``multiprocessing.py`` there would be run.
+    """
+    wanted = dict.fromkeys((*THREAD_VARIABLES, "PYTHONSAFEPATH"), "1")
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
     try:
         yield
     finally:

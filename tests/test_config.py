@@ -52,7 +52,10 @@ def test_written_out_and_read_back_it_is_the_same(tmp_path):
         ({"model": "white", "sigma": 25, "dof": 3}, "white noise has no dof"),
         ({"model": "student_t", "sigma": 25}, "needs dof"),
         ({"model": "radiometer", "channel_width": 0.4}, "needs integration_time"),
-        ({"model": "radiometer", "channel_width": 0.4, "integration_time": 100, "floor": -1}, "-1 is neither zero or a positive number nor free"),
+        (
+            {"model": "radiometer", "channel_width": 0.4, "integration_time": 100, "floor": -1},
+            "-1 is neither zero or a positive number nor free",
+        ),
         ({"model": "channels"}, "needs file"),
         ({"model": "wite", "sigma": 25}, "'white', 'channels'"),
         ({"sigma": 25, "sgima": 2}, "did you mean 'sigma'"),
@@ -97,7 +100,7 @@ def test_mistakes_in_the_file_itself(tmp_path):
     for content, message in [
         ("emulator: [", "is not valid YAML"),
         ("a: 1\na: 2", "appears twice"),
-        ("- 1", "holds no run"),
+        ("- 1", "is not a run file"),
     ]:
         file.write_text(content)
         with pytest.raises(InputError, match=message):

@@ -264,7 +264,7 @@ def test_a_killed_run_is_resumed(tmp_path, how):
     _, error = process.communicate(timeout=30)
     if how == signal.SIGUSR1:
         assert process.returncode == 75
-        assert "go on with --resume" in error
+        assert "with --resume" in error
     folder = fit(run, tmp_path / "out", resume=True)
     for p in json.loads((folder / "summary.json").read_text())["parameters"].values():
         assert abs(p["mean"] - p["truth"]) < 4 * p["std"]

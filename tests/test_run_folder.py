@@ -117,10 +117,10 @@ def test_data_replaced_under_a_folder_of_version_01_are_noticed(copy):
 def test_the_copy_of_the_noise_is_held_to_its_checksum(copy):
     folder = copy / "chains" / "run"
     (folder / "inputs" / "sigma.txt").write_text("24\n" * 61)
-    with pytest.raises(InputError, match="noise file .*sigma.txt has been changed since the fit"):
+    with pytest.raises(InputError, match=r"noise file .*sigma.txt has been changed since the fit"):
         load_problem(folder)
     (folder / "inputs" / "sigma.txt").unlink()
-    with pytest.raises(InputError, match="noise file .*sigma.txt of this run is missing"):
+    with pytest.raises(InputError, match=r"noise file .*sigma.txt of this run is missing"):
         load_problem(folder)
 
 
@@ -144,7 +144,7 @@ def test_files_of_the_users_survive(tmp_path):
     for name, text in own.items():
         (tmp_path / name).write_text(text)
     for force in (False, True):
-        with pytest.raises(InputError, match="not of a run|write over"):
+        with pytest.raises(InputError, match=r"not of a run|write over"):
             fit(tmp_path / "run.yaml", tmp_path, force=force)
         assert everything(tmp_path) == {name: text.encode() for name, text in own.items()}
 
@@ -167,7 +167,7 @@ def test_inputs_are_never_written_over(tmp_path):
     (tmp_path / "data.csv").write_text("60,1\n61,2\n")
     (tmp_path / "other.yaml").write_text(yaml.safe_dump(tiny(data={"file": "data.csv"})))
     before = everything(tmp_path)
-    with pytest.raises(InputError, match="write over its own input .*data.csv"):
+    with pytest.raises(InputError, match=r"write over its own input .*data.csv"):
         fit(tmp_path / "other.yaml", tmp_path, force=True)
     assert everything(tmp_path) == before
 

@@ -4,6 +4,8 @@ import functools
 import logging
 import os
 import sys
+import tempfile
+import traceback
 import warnings
 from typing import Annotated
 
@@ -12,7 +14,7 @@ import typer
 from lstmfit._version import __version__
 from lstmfit.cli import emulators, fits
 from lstmfit.console import print_table
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, one_line
 from lstmfit.mpi import promised_rank, under_mpirun
 from lstmfit.workers import THREAD_VARIABLES
 
@@ -26,7 +28,11 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point of the console script: errors of the user become one line and exit status 2."""
+    """Entry point of the console script.
+
+    Errors of the user become one line and exit status 2; anything else becomes one line too, and a log with the
+    traceback.
+    """
     if under_mpirun():
         # Before anything loads NumPy, whose libraries look once.
         os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
@@ -46,6 +52,25 @@ def main() -> None:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
+    except Exception as error:
+        sys.stderr.write(f"lstmfit: {_unexpected(error)}\n")
+        sys.exit(2 if isinstance(error, OSError) and error.filename is not None else 1)
+
+
+def _unexpected(error) -> str:
+    """One line about an error that nobody foresaw; its traceback goes to a file."""
+    if isinstance(error, OSError) and error.filename is not None:
+        return one_line(f"cannot use {error.filename}: {error.strerror}; check the path, its rights and free space")
+    name = type(error).__name__
+    try:
+        descriptor, log = tempfile.mkstemp(prefix="lstmfit-", suffix=".log")
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(f"lstmfit {__version__}: {' '.join(sys.argv)}\n")
+            traceback.print_exception(error, file=file)
+        where = f"the full log is in {log}"
+    except OSError:
+        where = "no log could be written"
+    return f"unexpected {name}: {one_line(error, 200) or 'no message'}; {where}"
 
 
 def _begin_log():
@@ -93,7 +118,7 @@ def doctor(
         from lstmfit.sampling.build import install_polychord as install
 
         typer.echo(install(log=typer.echo))
-    print_table(("part", "found", "to mend"), examine())
+    print_table(("part", "found", "to fix this"), examine())
 
 
 # In the order of the help.

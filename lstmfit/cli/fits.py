@@ -20,29 +20,45 @@ RESUME_STATUS = 75
 def _seconds(text: str | None) -> float | None:
     if text is None:
         return None
-    found = re.fullmatch(r"([0-9]+\.?[0-9]*)([smh])", text)
+    found = re.fullmatch(r"([0-9]{1,9}\.?[0-9]{0,9})([smh])", text)
     if found is None or float(found[1]) <= 0:
         raise InputError(f"time limit is {text!r}; expected a positive number and s, m or h, like 90s, 30m or 11.5h")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 @contextlib.contextmanager
-def _stopping_to_resume(seconds: float | None):
-    """End the run after so many seconds, or at SIGUSR1 (a batch system's warning), so that it can be resumed."""
+def _ending_well(seconds: float | None, folder: Path):
+    """Say how to continue a run that ends early: at its time limit, at SIGUSR1, SIGTERM or Ctrl-C.
+
+    SIGUSR1 is a batch system's warning; it and the time limit give the exit status that asks for a resume.
+    """
+    from lstmfit import run_folder
     from lstmfit.sampling import mpi
 
-    def stop(_signal, _frame):
-        # Every rank gets the signal; the first one ends all of them.
+    def say_how(what):
+        # Every rank gets the signal; the first one ends all of them, and speaks.
         if mpi.promised_rank() == 0:
-            sys.stderr.write("lstmfit: stopped before the end; go on with --resume\n")
+            begun = run_folder.state(folder) in ("unfinished", "finished")
+            how = f"to continue: the same command with --resume (folder {folder})" if begun else "nothing was written"
+            sys.stderr.write(f"lstmfit: {what}; {how}\n")
+
+    def stop(number, _frame):
+        if number == signal.SIGTERM:
+            say_how("terminated")
+            raise SystemExit(128 + number)
+        if mpi.promised_rank() == 0:
+            say_how("stopped before the end")
             raise SystemExit(RESUME_STATUS)
 
-    signals = (signal.SIGALRM, signal.SIGUSR1)
+    signals = (signal.SIGALRM, signal.SIGUSR1, signal.SIGTERM)
     before = [signal.signal(s, stop) for s in signals]
     if seconds is not None:
         signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
+    except KeyboardInterrupt:
+        say_how("interrupted")
+        raise SystemExit(128 + signal.SIGINT) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         for s, handler in zip(signals, before):
@@ -53,7 +69,7 @@ def fit(
     run: Annotated[str, typer.Argument(help="Run file, or the name of a shipped one.")],
     output: Annotated[Optional[Path], typer.Option("-o", "--output", help="Output folder.")] = None,  # noqa: UP045
     jobs: Jobs = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an unfinished run.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the run that is in the folder.")] = False,
     time_limit: Annotated[
         Optional[str],  # noqa: UP045
@@ -61,14 +77,18 @@ def fit(
     ] = None,
 ):
     """Run a fit: the run file's sampler on all cores, or over MPI under mpirun."""
+    from lstmfit import config
     from lstmfit.driver import fit as run_fit
+    from lstmfit.driver import output_folder
     from lstmfit.sampling import mpi
 
+    seconds = _seconds(time_limit)
+    folder = output_folder(config.load(run), run, output)
     first = mpi.rank() == 0
     line = ProgressLine() if first else None
     try:
-        with _stopping_to_resume(_seconds(time_limit)):
-            folder = run_fit(run, output, jobs=jobs, resume=resume, force=force, progress=line)
+        with _ending_well(seconds, folder):
+            run_fit(run, folder, jobs=jobs, resume=resume, force=force, progress=line)
     finally:
         if line is not None:
             line.close()

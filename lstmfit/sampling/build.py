@@ -141,7 +141,7 @@ def _download(folder: Path, log) -> Path:
     requirements = folder / "requirements.txt"
     requirements.write_text(f"cosmosis=={COSMOSIS_VERSION} --hash=sha256:{COSMOSIS_SHA256}\n", encoding="utf-8")
     log(f"downloading cosmosis {COSMOSIS_VERSION} from the package index, for the PolyChord inside it")
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
+    command = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
     command += ["--no-binary", ":all:", "--dest", str(folder), "--requirement", str(requirements)]
     _run(
         command, f"pip could not download cosmosis {COSMOSIS_VERSION}", "check the network or pip's index and try again"

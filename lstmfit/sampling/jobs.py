@@ -51,7 +51,8 @@ from lstmfit.workers import THREAD_VARIABLES
 # What a child does when its parent asks or vanishes, and how long it is given.
 STOP_GRACE_S = 10.0
 POLL_S = 0.25
-# The child takes its parent's import path, so that whatever make_problem was pickled from is found.
+# The child takes its parent's import path, so that whatever make_problem was pickled from is found. Started with -P:
+# otherwise a json.py in the current folder would be run in place of Python's own.
 CHILD_CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
     "from lstmfit.sampling.jobs import _child; _child(int(sys.argv[1]))"
@@ -216,7 +217,7 @@ class _Part:
         ours, theirs = connection.Pipe()
         environment = os.environ | {name: "1" for name in THREAD_VARIABLES} | {OWN_OUTPUT_VARIABLE: "1"}
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-c", CHILD_CODE, str(theirs.fileno()), json.dumps(sys.path)]
+        command = [sys.executable, "-P", "-c", CHILD_CODE, str(theirs.fileno()), json.dumps(sys.path)]
         with (self.folder / "log.txt").open("ab") as log:
             self.process = subprocess.Popen(
                 command,

@@ -183,7 +183,8 @@ def check_parts(folder) -> None:
     """Refuse a folder ``parts`` that leads elsewhere (InputError)."""
     parts = Path(folder) / PARTS
     if parts.is_symlink() or (parts.exists() and not parts.is_dir()):
-        raise InputError(f"{parts} is {'a link' if parts.is_symlink() else 'a file'}, not a folder of a run; move it away")
+        what = "a link" if parts.is_symlink() else "a file"
+        raise InputError(f"{parts} is {what}, not a folder that a run has made; move it away")
 
 
 def make_request(problem, settings) -> dict:
