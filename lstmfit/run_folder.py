@@ -220,7 +220,8 @@ def check_target(path) -> None:
         `path` is ``run.yaml``, the data, the summary or a chain file of a run folder.
     """
     path = Path(path)
-    if path.name in FILES and path.name not in ("report.html", "corner.png", "signal.png") and is_run(path.parent):
+    drawn = ("report.html", "corner.png", "signal.png")
+    if path.name in FILES and path.name not in drawn and is_run(path.parent):
         raise InputError(f"{path} belongs to the run in {path.parent}; give another file")
 
 

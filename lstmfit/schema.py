@@ -1,11 +1,16 @@
-"""Types of what users write: blocks of a run file, numbers with their bounds. A leaf: it imports no other part."""
+"""Types of what users write: blocks of a run file, numbers with their bounds.
+
+A leaf: it imports no other part of the package but the errors.
+"""
 
 import math
 import numbers
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
+
+from lstmfit.errors import one_line
 
 INT32 = 2**31 - 1
 """Largest integer of Fortran and of C's int; a larger one wraps around silently."""
@@ -66,6 +71,8 @@ def _between(low, high):
 
 Integer = Annotated[int, BeforeValidator(_integer), _between(-INT32, INT32)]
 Index = Annotated[int, BeforeValidator(_integer), _between(0, INT32)]
+Whole = Annotated[int, BeforeValidator(_integer), _between(0, INT64)]
+"""A number of calls or bytes, which Fortran never sees."""
 Count = Annotated[int, BeforeValidator(_integer), _between(1, INT32)]
 Seed = Annotated[int, BeforeValidator(_integer), _between(0, INT32)]
 """Seed of a sampler, which Fortran takes as an int."""
@@ -74,3 +81,11 @@ DataSeed = Annotated[int, BeforeValidator(_integer), _between(0, INT64)]
 Number = Annotated[float, BeforeValidator(to_number)]
 Positive = Annotated[Number, Field(gt=0)]
 NotNegative = Annotated[Number, Field(ge=0)]
+
+
+def first_mistake(error: Exception) -> str:
+    """What is wrong with a file, in a few words, from the error that reading it raised."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False)[0]
+        return f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg'].removeprefix('Value error, ')}"
+    return one_line(error) or type(error).__name__

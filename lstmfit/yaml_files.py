@@ -45,6 +45,12 @@ def _mapping(loader, node):
     return loader.construct_mapping(node, deep=True)
 
 
+def _text(dumper, text):
+    # In double quotes everything is escaped that YAML would fold or drop, such as line breaks of other alphabets.
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
+
+
+_Dumper.add_representer(str, _text)
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 

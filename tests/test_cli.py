@@ -36,7 +36,7 @@ def test_help_names_every_command():
         (("train", "none.h5", "-o", "e.h5"), "no set of signals none.h5"),
         (("simulate", "-o", "s.h5", "-n", "0"), "n is 0"),
         (("simulate", "-o", "s.h5", "-n", "4", "--simulator", "eco21"), "did you mean 'echo21'"),
-        (("plot", "."), "holds no run"),
+        (("plot", "."), "is not a run folder"),
         (("data", "fetch", "edges2019"), "did you mean 'edges2018'"),
         (("data", "fetch", "edges2018", "-o", "d", "--from", "none.csv"), "no file none.csv"),
     ],
@@ -111,7 +111,7 @@ def test_doctor_and_emulators():
 def test_json_that_cannot_be_written_is_refused_before_the_work(tmp_path, command):
     done = lstmfit(*command, "--json", tmp_path / "nowhere" / "x.json")
     assert done.returncode == 2
-    said = f"cannot write {tmp_path}/nowhere/x.json: no folder {tmp_path}/nowhere; make it or give another path"
+    said = f"cannot write {tmp_path}/nowhere/x.json: {tmp_path}/nowhere is not a folder; make it or give another path"
     assert done.stderr == f"lstmfit: {said}\n"
     assert not done.stdout
     done = lstmfit(*command, "--json", tmp_path)
@@ -122,7 +122,7 @@ def test_a_report_or_a_picture_that_cannot_be_written_is_refused(tmp_path):
     for command in (("report", "x", "-o"), ("compare", "x", "y", "--plot"), ("evaluate", "echo21", "--plot")):
         done = lstmfit(*command, tmp_path / "nowhere" / "x")
         assert done.returncode == 2
-        assert "no folder" in done.stderr
+        assert "is not a folder" in done.stderr
 
 
 @pytest.mark.parametrize("target", ["/dev/null", "/dev/stdout", "/dev/nothing"])

@@ -248,3 +248,50 @@ def test_a_parts_folder_that_is_a_link_is_refused(tmp_path):
     with pytest.raises(InputError, match="parts"):
         fit(tiny(), tmp_path / "out", jobs=1, force=True)
     assert not list(elsewhere.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("report", "chains/run", "-o", "chains/run/run.yaml"), "does not end in .html or .htm"),
+        (("report", "chains/run", "-o", "run.yaml"), "does not end in .html or .htm"),
+        (("check", "run.yaml", "--json", "run.yaml"), "does not end in .json"),
+        (("check", "run.yaml", "--json", "chains/run/summary.json"), "belongs to the run in chains/run"),
+        (("compare", "chains/run", "chains/run", "--plot", "data.csv"), "does not end in .png"),
+        (("evaluate", "emulators/mine.h5", "--json", "emulators/mine.h5"), "does not end in .json"),
+    ],
+)
+def test_no_command_replaces_what_it_was_not_meant_to_write(copy, command, message):
+    before = everything(copy)
+    done = subprocess.run(
+        [sys.executable, "-m", "lstmfit", *command], cwd=copy, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert everything(copy) == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "{", '{"names": 3}', '{"n_like": "many"}', '{"wall_s": NaN}', '{"shares": [0]}', "[" * 100_000, "\udcff"],
+)
+def test_a_damaged_state_is_one_line(copy, content):
+    folder = copy / "chains" / "run"
+    (folder / "chain.state.json").write_text(content, errors="surrogateescape")
+    for read in (lambda: read_run(folder, load_problem(folder)), lambda: fit(copy / "run.yaml", folder, resume=True)):
+        with pytest.raises(InputError, match=r"chain.state.json cannot be read \(.+\); start over with --force"):
+            read()
+
+
+def test_a_damaged_resume_file_is_one_line(copy):
+    folder = copy / "chains" / "run"
+    (folder / "summary.json").unlink()
+    (folder / "chain_dead-birth.txt").unlink()
+    for path in (folder / "chain.state.json", folder / "parts" / "0" / "chain.state.json"):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"finished": False, "sha256": {}}))
+    resume = folder / "parts" / "0" / "chain.resume"
+    lines = resume.read_text().splitlines(keepends=True)
+    middle = len(lines) // 2
+    resume.write_text("".join([*lines[:middle], "damaged\n", *lines[middle + 1 :]]))
+    with pytest.raises(InputError, match=r"chain.resume is damaged: PolyChord cannot read it .*; start over"):
+        fit(copy / "run.yaml", folder, jobs=1, resume=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from lstmfit.cli.options import Jobs, Json, writable
+from lstmfit.cli.options import Jobs, Json, writable_as
 from lstmfit.console import print_table, write_json
 from lstmfit.errors import InputError
 
@@ -125,7 +125,7 @@ def evaluate(
     high: Annotated[Optional[float], typer.Option(help="Upper band edge in MHz.")] = None,  # noqa: UP045
     picture: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--plot", callback=writable, help="Draw the errors into this PNG."),
+        typer.Option("--plot", callback=writable_as(".png"), help="Draw the errors into this PNG."),
     ] = None,
     json_file: Json = None,
 ):

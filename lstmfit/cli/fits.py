@@ -9,7 +9,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from lstmfit.cli.options import Jobs, Json, Trust, writable, writable_folder
+from lstmfit.cli.options import Jobs, Json, Trust, writable_as, writable_folder
 from lstmfit.console import ProgressLine, duration, print_table, say, with_error, write_json
 from lstmfit.errors import InputError
 
@@ -195,7 +195,7 @@ def compare(
     log10: Annotated[str, typer.Option(metavar="NAME,...", help="Columns to take log10 of.")] = "",
     plot: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--plot", callback=writable, help="PNG of both corner plots."),
+        typer.Option("--plot", callback=writable_as(".png"), help="PNG of both corner plots."),
     ] = None,
     burn_in: Annotated[
         float, typer.Option(metavar="FRACTION", help="First part of each Markov chain to leave out.")
@@ -302,7 +302,7 @@ def report(
     folder: Annotated[Path, typer.Argument(help="Output folder of a fit.")],
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("-o", "--output", callback=writable, help="HTML file."),
+        typer.Option("-o", "--output", callback=writable_as(".html", ".htm"), help="HTML file."),
     ] = None,
     trust: Trust = False,
 ):

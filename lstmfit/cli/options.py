@@ -8,26 +8,49 @@ import typer
 
 from lstmfit.console import leave_stdout_to_json
 from lstmfit.errors import InputError
-from lstmfit.files import check_writable
+from lstmfit.files import check_writable, user_path
 
 
-def writable(path):
-    """Refuse a file that cannot be written before the work is done that it is for."""
+def writable(path, *endings: str):
+    """Refuse a file that cannot be written, or that holds something else, before the work is done that it is for.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path or None
+        What the user gave.
+    endings : str
+        What a file that exists must end in to be replaced: a run file is not to become a report.
+    """
     if path is None:
         return None
-    file = Path(path)
+    file = user_path(path, "output")
     # A file is made beside and renamed: over /dev/null or /dev/stdout that would take them from the whole machine.
     if file.absolute().parent == Path("/dev") or (file.exists() and not (file.is_file() or file.is_dir())):
         raise InputError(f"cannot write {path}: it is not an ordinary file; give a file (JSON: - for stdout)")
     check_writable(file)
+    if file.is_file():
+        if endings and file.suffix.lower() not in endings:
+            raise InputError(
+                f"{path} already exists and does not end in {' or '.join(endings)}, so it may be something else; "
+                "remove it first or give another file"
+            )
+        from lstmfit.run_folder import check_target
+
+        check_target(file)
     _try_to_write(file.parent, f"cannot write {path}")
-    return path
+    return path if isinstance(path, str) else file
+
+
+def writable_as(*endings: str):
+    """Make a callback of `writable` for files that end in one of `endings`."""
+    return lambda path: writable(path, *endings)
 
 
 def writable_folder(path):
     """Refuse a folder that can be neither made nor written into before the work is done that it is for."""
     if path is None:
         return None
+    path = user_path(path, "output folder")
     there = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     if not there.is_dir():
         raise InputError(f"cannot write into {path}: {there} is a file; give another folder")
@@ -52,7 +75,7 @@ def _at_least_one(jobs):
 
 def _json_target(target):
     leave_stdout_to_json(target == "-")
-    return target if target == "-" else writable(target)
+    return target if target == "-" else writable(target, ".json")
 
 
 Json = Annotated[

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lstmfit.emulator.jax_engine import import_jax, make_forward
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, one_line
 from lstmfit.files import replacing
 from lstmfit.likelihoods.jax_form import make_loglikelihood
 from lstmfit.priors.jax_form import make_transform
@@ -183,7 +183,7 @@ def run_blackjax(
     settings : BlackjaxSettings
         What to do.
     resume : bool
-        Go on from the checkpoint if there is one; otherwise start anew. A resumed run ends as if it had not been
+        Go on from the checkpoint if there is one; otherwise start over. A resumed run ends as if it had not been
         interrupted after that checkpoint.
     progress : callable, optional
         Called about once a second.
@@ -265,11 +265,13 @@ class _Run:
         try:
             with np.load(checkpoint, allow_pickle=False) as file:
                 stored = [file[f"leaf_{i}"] for i in range(len(leaves))]
+                if [(x.shape, x.dtype) for x in stored] != [(x.shape, x.dtype) for x in map(np.asarray, leaves)]:
+                    raise ValueError("its arrays are those of another run")
                 self.dead = [file["dead"]]
                 self.steps, self.n_like = int(file["steps"]), int(file["n_like"])
                 self.prior_fraction = float(file["prior_fraction"])
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{checkpoint} cannot be read ({error}); start anew with --force") from error
+        except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise InputError(f"{checkpoint} cannot be read ({one_line(error)}); start over with --force") from error
         return self.jax.tree.unflatten(tree, [self.jax.numpy.asarray(x) for x in stored])
 
     def _draw(self):

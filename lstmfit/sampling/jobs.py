@@ -93,7 +93,7 @@ def run_jobs(
     jobs : int, optional
         Processes; all cores by default. Fewer are used where a part would have too few live points.
     resume : bool
-        Go on with what is in the folder: with its parts, `jobs` of them at a time. Otherwise start anew.
+        Go on with what is in the folder: with its parts, `jobs` of them at a time. Otherwise start over.
     progress : callable, optional
         Called in this process about once a second with the parts' sums.
     stop : callable, optional
@@ -257,9 +257,13 @@ class _Part:
             self.process.kill()
             self.process.wait()
 
-    def log_tail(self) -> str:
-        lines = (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
-        return next((line.strip() for line in reversed(lines) if line.strip()), "no output")
+    def log_tail(self, n: int = 1) -> str:
+        """Last `n` lines of what the child printed."""
+        try:
+            lines = (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            lines = []
+        return " ".join([line.strip() for line in lines if line.strip()][-n:]) or "no output"
 
 
 def _share(total, n, n_all):
@@ -324,6 +328,11 @@ def _receive(part):
         kind, content = part.channel.recv()
     except (EOFError, ConnectionResetError):
         status = part.process.wait()
+        if "Fortran runtime error" in part.log_tail(20) and (part.folder / f"{ROOT}.resume").is_file():
+            raise InputError(
+                f"{part.folder / ROOT}.resume is damaged: PolyChord cannot read it (its output is in "
+                f"{part.folder / 'log.txt'}); start over with --force"
+            ) from None
         raise RuntimeError(
             f"part {part.index} of the run ended with status {status} ({part.log_tail()}); its output is in "
             f"{part.folder / 'log.txt'}"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, one_line
 from lstmfit.sampling.chainfiles import write_weighted
 from lstmfit.sampling.refusals import MAX_FRUITLESS_DRAWS, refuse_fruitless, refuse_infinite
 from lstmfit.sampling.result import Progress, Result
@@ -134,7 +134,7 @@ def run_nautilus(
         Processes that train its networks, and evaluate the likelihood where that is slow. With the same seed and the
         same number of them a run repeats itself.
     resume : bool
-        Go on from the checkpoint if there is one; otherwise start anew. A resumed run ends as if it had not been
+        Go on from the checkpoint if there is one; otherwise start over. A resumed run ends as if it had not been
         interrupted after that checkpoint.
     progress : callable, optional
         Called about once a second.
@@ -212,8 +212,11 @@ class _Run:
                 seed=self.settings.seed,
                 filepath=checkpoint if checkpoint.is_file() else None,
             )
-        except (OSError, KeyError, ValueError) as error:
-            raise InputError(f"{checkpoint} cannot be read ({error}); start anew with --force") from error
+        except Exception as error:
+            # Whatever nautilus makes of a damaged file of its own.
+            if not checkpoint.is_file():
+                raise
+            raise InputError(f"{checkpoint} cannot be read ({one_line(error)}); start over with --force") from error
         # nautilus would write into the file that is there, which a kill at the wrong moment leaves damaged.
         self.sampler.filepath = None
         self.n_good = int(np.isfinite(self.sampler.log_z or -np.inf))

@@ -166,7 +166,7 @@ def run_polychord(
         What to do.
     resume : bool
         Go on from the resume file if there is one; a finished run returns its result at once. Otherwise start
-        anew.
+        over.
     progress : callable, optional
         Called in the caller's thread about once a second.
     stop : callable, optional
@@ -277,7 +277,7 @@ def _prepare(problem, folder, root, settings, resume, parallel) -> dict:
             if "shares" in state and not state.get("finished"):
                 raise InputError(
                     f"{folder / root} was begun as {len(state['shares'])} runs side by side; resume it without mpirun, "
-                    "or start anew with --force"
+                    "or start over with --force"
                 )
         last_section = load_library(parallel).last_section
         restore_resume_file(folder, root, last_section)
@@ -293,7 +293,7 @@ def _prepare(problem, folder, root, settings, resume, parallel) -> dict:
                 if header[key] != there:
                     raise InputError(
                         f"{resume_file} holds {header[key]} {what}, now there are {there}; "
-                        "resume with the run file that it was begun with, or start anew with --force"
+                        "resume with the run file that it was begun with, or start over with --force"
                     )
             state = fresh | {"n_like": header["n_like"]} | state | {"resumed_from": header["n_dead"]}
         elif not state:

@@ -6,9 +6,13 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, Field, StrictBool
 
 from lstmfit.errors import InputError
 from lstmfit.files import write_text
+from lstmfit.schema import Block, Count, NotNegative, Whole, first_mistake
 
 ROOT, PARTS = "chain", "parts"
 """First part of the chain files' names, and the folder of the serial runs that are merged into them."""
@@ -55,14 +59,47 @@ def state_file(folder, root) -> Path:
     return Path(folder) / f"{root}.state.json"
 
 
+class State(Block):
+    """What a state file may hold, where it is used: a damaged one must not be taken for a run."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    names: list[str] = Field([])
+    derived_names: list[str] = Field([])
+    settings: dict[str, Any] = Field({})
+    shares: list[Count] | None = None
+    n_like: Whole = 0
+    n_dead: Whole = 0
+    n_nan: Whole = 0
+    wall_s: NotNegative = 0.0
+    logZ: float | None = None
+    logZ_err: float | None = None
+    prior_fraction: NotNegative | None = None
+    finished: StrictBool = False
+    ranks: Count = 1
+    version: str = ""
+    library: str = ""
+    sha256: dict[str, str] = Field({})
+
+
 def read_state(folder, root) -> dict:
-    """Content of `state_file`, empty if there is none."""
+    """Content of `state_file`, empty if there is none.
+
+    Raises
+    ------
+    InputError
+        It is damaged.
+    """
+    path = state_file(folder, root)
     try:
-        return json.loads(state_file(folder, root).read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
+        State.model_validate(content)
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise InputError(f"{state_file(folder, root)} cannot be read ({error}); start over with --force") from error
+    # RecursionError: brackets in brackets, without end.
+    except (ValueError, OSError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read ({first_mistake(error)}); start over with --force") from error
+    return content
 
 
 def write_state(folder, root, state: dict) -> None:
