@@ -7,7 +7,7 @@ LSTMFIT := $(VENV)/bin/lstmfit
 DEMO := chains/mock_25mK
 SOURCES := setup.cfg pyproject.toml
 
-.PHONY: demo test test-slow lint clean tools
+.PHONY: demo test test-slow test-floors lint clean tools
 
 demo: $(VENV)/.fit $(VENV)/.polychord
 	OMP_NUM_THREADS=1 $(LSTMFIT) fit mock_25mK -o $(DEMO) --resume
@@ -19,6 +19,9 @@ test: $(VENV)/.test $(VENV)/.polychord
 
 test-slow: $(VENV)/.test $(VENV)/.polychord
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m slow --durations=15
+
+test-floors: $(VENV)/.polychord
+	.ci/floors
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .
@@ -58,4 +61,4 @@ $(VENV)/.polychord: lstmfit/sampling/build.py | $(VENV)/.fit
 	touch $@
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-floors build *.egg-info .pytest_cache .ruff_cache

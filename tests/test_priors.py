@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import yaml
 from scipy import stats
+from scipy.integrate import trapezoid
 
 from lstmfit.emulator.emulator import Emulator
 from lstmfit.errors import InputError
@@ -135,7 +136,7 @@ def test_sorted_priors_are_order_statistics(rng):
     assert np.isneginf(prior.logpdf([0.5, 0.05, 2.0]))
     marginal = prior.distributions["a"]
     x = np.geomspace(0.11, 9.9, 2001)
-    assert np.trapezoid(np.exp(marginal.logpdf(x)), x) == pytest.approx(
+    assert trapezoid(np.exp(marginal.logpdf(x)), x) == pytest.approx(
         1 - (0.5 * np.log10(0.11 / 0.1)) * (2 - 0.5 * np.log10(1.1)) - (0.5 * np.log10(10 / 9.9)) ** 2, abs=2e-3
     )
     np.testing.assert_allclose(marginal.ppf(np.array([0.75])), [1.0], rtol=1e-9)
