@@ -46,10 +46,10 @@ class ParameterSpace:
 
     def __post_init__(self):
         index = {name: i for i, name in enumerate(self.names)}
-        self._full = np.zeros(len(self.names))
+        self._template = np.zeros(len(self.names))
         for name, value in self.fixed.items():
-            self._full[index[name]] = value
-        self._sampled = np.array([index[name] for name in self.prior.names])
+            self._template[index[name]] = value
+        self._sampled = np.array([index[name] for name in self.prior.names], dtype=int)
         self._computed = [
             (index[name], compile_expression(text, self.names), *self.limits.get(name, (-np.inf, np.inf)))
             for name, text in self.expressions.items()
@@ -58,11 +58,11 @@ class ParameterSpace:
         self.derived_names = (*self.expressions, *self.derived)
 
     def fill(self, theta: np.ndarray) -> np.ndarray | None:
-        """The whole vector (n_all,) for sampled theta (n,), overwritten by the next call.
+        """The whole vector (n_all,) for sampled theta (n,), a new array.
 
         None where a computed parameter is not a number or outside its range.
         """
-        full = self._full
+        full = self._template.copy()
         full[self._sampled] = theta
         for i, function, low, high in self._computed:
             value = function(full)
