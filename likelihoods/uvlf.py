@@ -1,6 +1,7 @@
 """Ultraviolet luminosity functions: galaxies per magnitude and volume, from the halo mass function directly."""
 
 import contextlib
+import threading
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +18,10 @@ EFFICIENCIES = {
     "double_power_law": ("f_star", "M_p", "gamma_lo", "gamma_hi"),
 }
 """Parameters of the star-formation efficiency, by model."""
+
+
+_COLOSSUS = threading.RLock()
+"""Held while colossus' current cosmology is another."""
 
 
 class HaloMassFunction:
@@ -38,16 +43,21 @@ class HaloMassFunction:
             self.config = echo21.config(MODEL)
         self.basic = echo21.function_container.basic(self.config)
 
+    def __reduce__(self):
+        # It holds modules; a copy is built again.
+        return type(self), ()
+
     @contextlib.contextmanager
     def _current(self):
         """Leave colossus' current cosmology, which is global state, as it was."""
-        before = self._cosmology.current_cosmo
-        try:
-            if hasattr(self, "config"):
-                self._cosmology.current_cosmo = self.config.my_cosmo
-            yield
-        finally:
-            self._cosmology.current_cosmo = before
+        with _COLOSSUS:
+            before = self._cosmology.current_cosmo
+            try:
+                if hasattr(self, "config"):
+                    self._cosmology.current_cosmo = self.config.my_cosmo
+                yield
+            finally:
+                self._cosmology.current_cosmo = before
 
     def dn_dlnm(self, mass: np.ndarray, z: float) -> np.ndarray:
         """Halos per comoving Mpc^3 and ln M for masses (any shape) in solar masses."""

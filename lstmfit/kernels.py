@@ -7,6 +7,7 @@ message does not cost a compilation of a minute, kernels live in modules that im
 """
 
 import ast
+import contextlib
 import functools
 import hashlib
 import logging
@@ -112,6 +113,9 @@ class _KernelCache(FunctionCache):
                 pickle.UnpicklingError) as error:  # fmt: skip
             log.debug("numba's cache of %s cannot be read (%s)", self._name, error)
             found = None
+            with contextlib.suppress(OSError):
+                # A damaged index would also keep the new code from being saved.
+                self.flush()
         if found is None:
             _say_compiling()
         return found
