@@ -74,3 +74,18 @@ DataSeed = Annotated[int, BeforeValidator(_integer), _between(0, INT64)]
 Number = Annotated[float, BeforeValidator(to_number)]
 Positive = Annotated[Number, Field(gt=0)]
 NotNegative = Annotated[Number, Field(ge=0)]
+
+
+def first_mistake(error) -> str:
+    """The first mistake of a pydantic ValidationError in words: where, what was given, what is expected."""
+    first = error.errors()[0]
+    at, given = ".".join(str(part)[:60] for part in first["loc"]), shown(first["input"])
+    if first["type"] == "missing":
+        return f"{at} is missing"
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {at}"
+    if first["type"] in ("value_error", "number_type"):
+        text = str(first["ctx"]["error"]) if "error" in first.get("ctx", {}) else first["msg"]
+        return f"{at}: {text}" if at else text
+    text = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+    return f"{at} is {given}; {text}" if at else f"{given}: {text}"

@@ -342,7 +342,7 @@ def _in_own_keys(name, spec):
         return spec
     first, second = _SCIPY_KEYS[name]
     if len(theirs) < 2 or "min" in spec or "max" in spec:
-        raise InputError(f"a {name} prior takes either min and max or {first} and {second}; got {listed(spec) if spec else 'nothing'}")
+        raise InputError(f"a {name} prior takes either min and max or {first} and {second}; got {listed(spec)}")
     a, b = spec.pop(first), spec.pop(second)
     if name == "truncnorm":
         # scipy counts its ends from loc in units of scale.

@@ -200,7 +200,7 @@ def test_a_phenomenological_signal_has_no_history(name, output):
         build(load(top))
 
 
-def test_mocks_of_all_data_from_one_truth_and_resolved(tmp_path):
+def test_mocks_of_all_data_from_one_truth_and_resolved():
     pytest.importorskip("echo21")
     more = {"planck_tau": {"mock": True}, "x_HI": {"mock": {"seed": 1}}, "uvlf_bouwens2015": {"mock": True}}
     config = load(run(more=more, mock={"from": "simulator"}))
@@ -214,11 +214,11 @@ def test_mocks_of_all_data_from_one_truth_and_resolved(tmp_path):
     uvlf = problem.likelihoods["uvlf_bouwens2015"]
     np.testing.assert_allclose(uvlf.phi, uvlf.predict(np.array([0.5])), rtol=1e-12)
     # The resolved run needs the simulator no more and is the same.
-    resolved = driver.resolve(config, problem, tmp_path)
+    resolved = driver.resolve(config, problem)
     again = build(resolved, problem.spectrum)
     theta = np.array(list(THETA.values()))
     assert again.loglikelihood(theta)[0] == problem.loglikelihood(theta)[0]
-    assert driver.resolve(resolved, again, tmp_path).likelihood == resolved.likelihood
+    assert driver.resolve(resolved, again).likelihood == resolved.likelihood
 
 
 def test_a_mock_with_foreground_radiometer_noise_and_a_band():
