@@ -2,11 +2,12 @@
 
 import math
 
-import numba
 import numpy as np
 
+from lstmfit.kernels import cached_kernel
 
-@numba.njit(cache=True)
+
+@cached_kernel()
 def _log_rate(x, x_p, lo, hi, log_norm, slope):
     """Log of f(M) M^slope and its derivative, at x = ln M."""
     a, b = -lo * (x - x_p), -hi * (x - x_p)
@@ -15,7 +16,7 @@ def _log_rate(x, x_p, lo, hi, log_norm, slope):
     return log_norm - top - math.log(ea + eb) + slope * x, slope + (lo * ea + hi * eb) / (ea + eb)
 
 
-@numba.njit(cache=True)
+@cached_kernel()
 def luminosity_function(target, which, table, first, step, slope, values):
     """Sum over the masses that shine at each bin's magnitude of dn/dlnM / |dM_UV/dlnM|.
 

@@ -1,14 +1,16 @@
 """What a likelihood is, and how one is found by name."""
 
-import importlib
 import inspect
 from importlib import resources
 from typing import Protocol
 
 import numpy as np
-import yaml
+from pydantic import ValidationError
 
 from lstmfit.errors import InputError, did_you_mean
+from lstmfit.plugins import import_dotted, is_dotted
+from lstmfit.schema import Block, first_mistake, shown
+from lstmfit.yaml_files import parse_yaml
 
 LIKELIHOODS = {
     "planck_tau": "lstmfit.likelihoods.planck_tau:PlanckTau",
@@ -52,23 +54,41 @@ class Likelihood(Protocol):
 
 def read_defaults(name: str, package: str = "lstmfit.likelihoods") -> dict:
     """Content of the ``.yaml`` that lies beside a likelihood's module."""
-    return yaml.safe_load(resources.files(package).joinpath(f"{name}.yaml").read_text(encoding="utf-8"))
+    text = resources.files(package).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    return parse_yaml(text, f"{name}.yaml")
 
 
-def with_defaults(name: str, options: dict) -> dict:
-    """The defaults of a likelihood that ships, overridden by a run file's options.
+def read_options(name: str, block: type[Block], options: dict):
+    """Options of a likelihood that ships: its defaults, overridden by a run file's, validated.
+
+    Parameters
+    ----------
+    name : str
+        Of the likelihood and of the ``.yaml`` with its defaults.
+    block : type
+        The schema.
+    options : dict
+        Of the run file.
+
+    Returns
+    -------
+    Block
+        An instance of `block`.
 
     Raises
     ------
     InputError
-        An option that it does not have.
+        An option that it does not have, or a value that it cannot have.
     """
     defaults = read_defaults(name)
     for key in options:
         if key not in defaults:
             hint = did_you_mean(key, defaults, "its options are")
-            raise InputError(f"likelihood.{name}: unknown option {key!r}; {hint}")
-    return defaults | options
+            raise InputError(f"likelihood.{name}: unknown option {shown(key)}; {hint}")
+    try:
+        return block.model_validate(defaults | options)
+    except ValidationError as error:
+        raise InputError(f"likelihood.{name}.{first_mistake(error)}") from None
 
 
 def find_likelihood(name: str):
@@ -85,23 +105,12 @@ def find_likelihood(name: str):
         Unknown name, no such module, or no such class in it.
     """
     target = LIKELIHOODS.get(name, name)
-    module_name, _, attribute = target.partition(":") if ":" in target else target.rpartition(".")
-    if not module_name or not attribute:
+    if not is_dotted(target):
         hint = did_you_mean(name, ("global_signal", *LIKELIHOODS))
-        raise InputError(f'likelihood: unknown {name!r}; {hint}; your own is written "package.module.Class"')
-    try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
-        raise InputError(
-            f"likelihood {name}: no module {error.name!r}; install it or add its folder to PYTHONPATH"
-        ) from None
-    found = getattr(module, attribute, None)
-    if found is None:
-        raise InputError(f"likelihood {name}: module {module_name} has no {attribute!r}")
+        raise InputError(f'likelihood: unknown {shown(name)}; {hint}; your own is written "package.module.Class"')
+    found = import_dotted(target, "likelihood")
     if not callable(found):
-        raise InputError(f"likelihood {name} is {found!r}; a class is needed, see docs/likelihoods.md")
+        raise InputError(f"likelihood {name} is {shown(found)}; a class is needed, see docs/likelihoods.md")
     return found
 
 
@@ -118,15 +127,26 @@ def make_likelihood(name: str, redshifts: np.ndarray, options: dict):
         inspect.signature(found).bind(redshifts, **options)
     except TypeError as error:
         raise InputError(f"likelihood {name}: {error}; its options are {inspect.signature(found)}") from None
+    except ValueError:
+        # Compiled classes have no signature to look at.
+        pass
     try:
         likelihood = found(redshifts, **options)
     except InputError:
         raise
-    except ValueError as error:
-        raise InputError(f"likelihood {name}: {error}") from error
+    except ImportError as error:
+        raise InputError(f"likelihood {name}: {error}; install what is missing") from error
+    except Exception as error:
+        # A ValueError is the user's mistake in words; anything else a mistake in the class.
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise InputError(f"likelihood {name}: {kind}{error}") from error
     missing = [what for what in ("outputs", "names") if not hasattr(likelihood, what)]
     if missing or not callable(likelihood):
         raise InputError(
             f"likelihood {name} lacks {', '.join(missing) or '__call__'}; see docs/likelihoods.md for what is needed"
         )
+    for what in ("outputs", "names"):
+        value = getattr(likelihood, what)
+        if isinstance(value, str) or not all(isinstance(v, str) for v in value):
+            raise InputError(f'likelihood {name}: {what} is {shown(value)}; give a tuple of names, such as ("tau",)')
     return likelihood

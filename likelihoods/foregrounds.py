@@ -4,6 +4,7 @@ A linear model is a basis: foreground = basis @ coefficients. It can be sampled,
 Every other model is a callable component with parameters by name.
 """
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -208,6 +209,10 @@ NAMES = {
 """Parameters of the models that have a fixed number of them; the others have a0, a1, ..."""
 
 
+def _evaluate(function, frequency, reference, values):
+    return function(frequency, values, reference)
+
+
 def _known(model, models, what):
     if model not in models:
         raise InputError(f"{what} model {model!r} is unknown; {did_you_mean(model, models)}")
@@ -259,13 +264,13 @@ def foreground(
             name: {"prior": {"dist": "norm", "loc": m, "scale": s}, "latex": f"a_{{{i}}}\\ [\\mathrm{{K}}]"}
             for i, (name, m, s) in enumerate(zip(names, mean, scale))
         }
-        return Component(names, lambda values: basis @ values, params, basis)
+        return Component(names, functools.partial(np.matmul, basis), params, basis)
     function, known = NONLINEAR[model], read_defaults("foregrounds")[model]
     if model == "loglog_polynomial":
         params = {name: known["a"] | {"latex": f"a_{{{name[1:]}}}"} for name in names}
     else:
         params = {name: known[name] for name in names}
-    return Component(names, lambda values: function(frequency, values, reference), params)
+    return Component(names, functools.partial(_evaluate, function, frequency, reference), params)
 
 
 def _one_each(what, value, terms):
@@ -295,6 +300,4 @@ def systematics(model: str, frequency, reference: float | None = None) -> Compon
     _known(model, SYSTEMATICS, "systematics")
     function, reference = SYSTEMATICS[model], middle(frequency) if reference is None else reference
     params = read_defaults("foregrounds")[model]
-    return Component(NAMES[model], lambda values: function(frequency, values, reference), params)
-
-
+    return Component(NAMES[model], functools.partial(_evaluate, function, frequency, reference), params)

@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from scipy.linalg import eigh, lapack, solve_triangular
+from scipy.linalg import eigh, lapack
 from scipy.special import gammaln
 
 from lstmfit.errors import InputError
@@ -52,7 +52,7 @@ class GaussianNoise:
         self._basis = None
         if basis is not None:
             self._set_basis(np.asarray(basis, dtype=float), mean, scale, centre)
-        self._cached_sigma = None
+        self._kept = (math.nan,) * 5
 
     @property
     def positive_without_sigma(self) -> bool:
@@ -88,18 +88,23 @@ class GaussianNoise:
         scale = np.broadcast_to(np.asarray(scale, dtype=float), (k,))
         if not (scale > 0).all():
             raise InputError("the prior of a marginalised coefficient needs a width: scale > 0")
-        offset = np.broadcast_to(np.asarray(mean, dtype=float), (k,)) - (0.0 if centre is None else centre)
-        # In units of the coefficients in which the columns are orthonormal, every matrix below is well conditioned.
-        q, self._triangle = np.linalg.qr(self.whiten(basis))
-        if np.abs(np.diag(self._triangle)).min() < 1e-13 * np.abs(np.diag(self._triangle)).max():
+        whitened = self.whiten(basis)
+        norms = np.sqrt((whitened**2).sum(axis=0))
+        singular = np.linalg.svd(whitened / np.where(norms > 0, norms, 1.0), compute_uv=False)
+        if not (norms > 0).all() or singular[-1] < 1e-13 * singular[0]:
             raise InputError(f"the {k} foreground terms are not independent on these {self.n} channels; use fewer")
-        self._basis = np.ascontiguousarray(q.T)
-        inverse = solve_triangular(self._triangle, np.eye(k))
-        self._precision = inverse.T @ (inverse / scale[:, None] ** 2)
-        self._pull = inverse.T @ (offset / scale**2)
-        self._constant = float(np.sum((offset / scale) ** 2))
-        self._log_prior_volume = float(np.sum(np.log(scale)) + np.log(np.abs(np.diag(self._triangle))).sum())
+        # In the principal axes of what the prior lets the foreground do, F diag(scale) = U diag(g) V^T, the columns are
+        # orthonormal and the coefficients g V^T (a / scale) independent a priori, with standard deviations g: no
+        # prior is so narrow or so wide, and no columns are so nearly dependent, that a matrix below is ill-conditioned.
+        directions, self._width, self._axes = principal_axes(whitened, scale)
+        self._basis = np.ascontiguousarray(directions.T)
         self.centre = np.zeros(k) if centre is None else np.asarray(centre, dtype=float)
+        self._scale = scale
+        self._mean = self._width * (self._axes.T @ ((np.asarray(mean, dtype=float) - self.centre) / scale))
+        self._precision = np.diag(self._width**-2.0)
+        self._pull = self._mean / self._width**2
+        self._constant = float(np.sum((self._mean / self._width) ** 2))
+        self._log_prior_volume = float(np.log(self._width).sum())
 
     def whiten(self, x: np.ndarray) -> np.ndarray:
         """Bring (n,) or the columns of (n, m) into the basis of `logpdf_whitened`; a new array."""
@@ -113,28 +118,53 @@ class GaussianNoise:
         return np.ascontiguousarray(self.whiten(matrix))
 
     def _at(self, sigma):
-        """Everything that depends on sigma and not on the residual; kept until sigma changes."""
-        variance = sigma * sigma + self._extra
-        self._inverse = 1.0 / variance
+        """Everything that depends on sigma and not on the residual; kept until sigma changes.
+
+        Returns
+        -------
+        tuple
+            sigma, inverse variance, normalisation; with a basis also F^T weighted and the inverse Cholesky factor of
+            the coefficients' posterior precision. One object, so that threads with different sigma do not mix.
+        """
+        square = sigma * sigma
+        if not (square > 0 or (square == 0 and self.positive_without_sigma)):
+            # sigma is 0, without any other noise, or NaN: no density.
+            return math.nan, 0.0, -math.inf, None, None
+        variance = square + self._extra
+        inverse = 1.0 / variance
         total = float(np.log(variance).sum()) if np.ndim(variance) else self.n * math.log(variance)
-        self._norm = -0.5 * (self.n * LN_2PI + total) + self._log_jacobian
+        norm = -0.5 * (self.n * LN_2PI + total) + self._log_jacobian
+        weighted = inverse_factor = None
         if self._basis is not None:
-            self._weighted = self._basis * self._inverse
+            weighted = self._basis * inverse
             # LAPACK directly: the wrappers' checks would cost more than the work on these few rows.
-            factor, _ = lapack.dpotrf(self._precision + self._weighted @ self._basis.T, lower=1)
-            self._inverse_factor, _ = lapack.dtrtri(factor, lower=1)
-            self._norm -= float(np.log(factor.diagonal()).sum()) + self._log_prior_volume
-        self._cached_sigma = sigma
+            factor, _ = lapack.dpotrf(self._precision + weighted @ self._basis.T, lower=1)
+            inverse_factor, _ = lapack.dtrtri(factor, lower=1)
+            norm -= float(np.log(factor.diagonal()).sum()) + self._log_prior_volume
+        kept = sigma, inverse, norm, weighted, inverse_factor
+        self._kept = kept
+        return kept
 
     def logpdf_whitened(self, r: np.ndarray, sigma: float) -> float:
         """Log density of a residual (n,) that `whiten` has treated; not changed."""
-        if sigma != self._cached_sigma:
-            self._at(sigma)
-        chi2 = float(np.dot(r * self._inverse, r))
+        kept = self._kept
+        if sigma != kept[0]:
+            kept = self._at(sigma)
+        _, inverse, norm, weighted, inverse_factor = kept
+        if norm == -math.inf:
+            return -math.inf
+        chi2 = float(np.dot(r * inverse, r))
         if self._basis is not None:
-            v = self._inverse_factor @ (self._weighted @ r + self._pull)
-            chi2 += self._constant - float(np.dot(v, v))
-        return self._norm - 0.5 * chi2
+            whole = chi2 + self._constant
+            v = inverse_factor @ (weighted @ r + self._pull)
+            if whole < LARGEST_DIFFERENCE:
+                chi2 = whole - float(np.dot(v, v))
+            else:
+                # The difference of two large numbers: add up the squares that are left at the minimum instead.
+                best = v @ inverse_factor
+                left = r - best @ self._basis
+                chi2 = float(np.dot(left * inverse, left)) + float(np.sum(((best - self._mean) / self._width) ** 2))
+        return norm - 0.5 * chi2
 
     def logpdf(self, residual: np.ndarray, sigma: float) -> float:
         """Log density of a residual.
@@ -156,11 +186,88 @@ class GaussianNoise:
         numpy.ndarray
             (k,), `centre` included.
         """
-        self._at(sigma)
-        v = self._inverse_factor @ (self._weighted @ self.whiten(residual) + self._pull)
+        _, _, _, weighted, inverse_factor = self._at(sigma)
+        v = inverse_factor @ (weighted @ self.whiten(residual) + self._pull)
         if rng is not None:
             v = v + rng.standard_normal(len(v))
-        return solve_triangular(self._triangle, self._inverse_factor.T @ v) + self.centre
+        return self._scale * (self._axes @ ((inverse_factor.T @ v) / self._width)) + self.centre
+
+
+def principal_axes(basis: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Singular value decomposition of ``basis * scale`` that is accurate for every column and every singular value.
+
+    One-sided Jacobi rotations (Demmel & Veselic 1992, SIAM J. Matrix Anal. Appl. 13, 1204): unlike LAPACK's, whose
+    errors are relative to the largest singular value, they keep the small ones where columns differ by many orders of
+    magnitude. In extended precision where the machine has it, since the columns may be nearly dependent.
+
+    Parameters
+    ----------
+    basis : numpy.ndarray
+        (n, k).
+    scale : numpy.ndarray
+        (k,) positive.
+
+    Returns
+    -------
+    directions : numpy.ndarray
+        (n, k) orthonormal.
+    widths : numpy.ndarray
+        (k,) singular values.
+    axes : numpy.ndarray
+        (k, k) orthogonal: ``basis * scale = directions * widths @ axes.T``.
+    """
+    g = np.asarray(basis, dtype=np.longdouble) * np.asarray(scale, dtype=np.longdouble)
+    k, one = g.shape[1], np.longdouble(1)
+    axes, eps = np.eye(k, dtype=np.longdouble), np.finfo(np.longdouble).eps
+    for _ in range(60):
+        turned = False
+        for i in range(k - 1):
+            for j in range(i + 1, k):
+                a, b, c = g[:, i] @ g[:, i], g[:, j] @ g[:, j], g[:, i] @ g[:, j]
+                if abs(c) <= 4 * eps * np.sqrt(a) * np.sqrt(b):
+                    continue
+                turned = True
+                ratio = (b - a) / (2 * c)
+                tangent = np.copysign(one, ratio) / (abs(ratio) + np.hypot(one, ratio))
+                cosine = one / np.hypot(one, tangent)
+                rotation = cosine * np.array([[one, tangent], [-tangent, one]])
+                g[:, [i, j]], axes[:, [i, j]] = g[:, [i, j]] @ rotation, axes[:, [i, j]] @ rotation
+        if not turned:
+            break
+    widths = np.sqrt((g**2).sum(axis=0))
+    return (g / widths).astype(float), widths.astype(float), axes.astype(float)
+
+
+def choose_centre(basis, data, weight, mean, scale) -> np.ndarray:
+    """Coefficients to take off the data in advance: those of least squares, or the prior's mean where it is narrow.
+
+    Parameters
+    ----------
+    basis, data, weight : numpy.ndarray
+        (n, k), (n,) and (n,).
+    mean, scale : numpy.ndarray
+        (k,) prior of the coefficients.
+
+    Returns
+    -------
+    numpy.ndarray
+        (k,), within a thousand standard deviations of the prior.
+    """
+    root, centre = np.sqrt(weight), np.array(np.broadcast_to(np.asarray(mean, dtype=float), (basis.shape[1],)))
+    scale, free = np.broadcast_to(scale, centre.shape), np.ones(len(centre), dtype=bool)
+    mean = centre.copy()
+    while free.any():
+        rest = data if free.all() else data - basis[:, ~free] @ mean[~free]
+        centre[free] = np.linalg.lstsq(root[:, None] * basis[:, free], root * rest, rcond=None)[0]
+        narrow = free & ~(np.abs(centre - mean) < 1e3 * scale)
+        if not narrow.any():
+            break
+        centre[narrow], free = mean[narrow], free & ~narrow
+    return centre
+
+
+LARGEST_DIFFERENCE = 1e7
+"""Up to here chi-square may be the difference of two numbers: their rounding is below 1e-8."""
 
 
 class StudentNoise:
@@ -199,8 +306,32 @@ class StudentNoise:
 
     def logpdf_whitened(self, r: np.ndarray, sigma: float, dof: float) -> float:
         """Log density of a residual (n,) that `whiten` has treated."""
-        variance = dof * (sigma * sigma + self._extra)
+        square = sigma * sigma
+        if not (square > 0 and dof > 0):
+            return -math.inf
+        variance = square + self._extra
         log_scale = 0.5 * float(np.log(variance).sum()) if np.ndim(variance) else 0.5 * self.n * math.log(variance)
-        norm = self.n * (gammaln(0.5 * (dof + 1.0)) - gammaln(0.5 * dof) - 0.5 * math.log(math.pi))
-        tail = float(np.log1p(r * r / variance).sum())
-        return float(norm) + self._log_jacobian - log_scale - 0.5 * (dof + 1.0) * tail
+        tail = float(np.log1p(r * r / (dof * variance)).sum())
+        return self.n * log_student_norm(dof) + self._log_jacobian - log_scale - 0.5 * (dof + 1.0) * tail
+
+
+def log_student_norm(dof: float) -> float:
+    """Log of the Student-t density of unit scale at zero: ln Gamma((nu + 1) / 2) - ln Gamma(nu / 2) - ln(pi nu) / 2.
+
+    Where nu is large the two terms agree in all their digits, so that the asymptotic series of their difference is
+    used (DLMF 5.11.13).
+
+    Parameters
+    ----------
+    dof : float
+        nu, positive.
+    """
+    if dof < 40.0:
+        return float(gammaln(0.5 * (dof + 1.0)) - gammaln(0.5 * dof)) - 0.5 * math.log(math.pi * dof)
+    x = 1.0 / dof
+    return x * student_series(x * x) - 0.5 * LN_2PI
+
+
+def student_series(square):
+    """The series of `log_student_norm` in 1 / nu, without its first factor; `square` is 1 / nu^2."""
+    return -1 / 4 + square * (1 / 24 + square * (-1 / 20 + square * (17 / 112 + square * (-31 / 36))))

@@ -9,7 +9,7 @@ from lstmfit.constants import frequency_to_redshift, redshift_to_frequency
 from lstmfit.errors import InputError
 from lstmfit.likelihoods.base import read_defaults
 from lstmfit.likelihoods.foregrounds import Component, log_polynomial, middle
-from lstmfit.likelihoods.gaussian import GaussianNoise, StudentNoise
+from lstmfit.likelihoods.gaussian import GaussianNoise, StudentNoise, choose_centre
 from lstmfit.likelihoods.noise import Noise
 
 
@@ -132,8 +132,7 @@ class GlobalSignal:
         covariance = _sum_covariances(noise.extra, error, channel)
         centre = None
         if marginalised is not None:
-            root = np.sqrt(weight)
-            centre = np.linalg.lstsq(root[:, None] * marginalised.basis, root * self.temperature, rcond=None)[0]
+            centre = choose_centre(marginalised.basis, self.temperature, weight, mean, scale)
         self._student = noise.student
         if noise.student:
             if marginalised is not None:
@@ -145,7 +144,7 @@ class GlobalSignal:
             basis = None if marginalised is None else marginalised.basis
             self._noise = GaussianNoise(weight, covariance, basis, mean, scale, centre)
             if sigma == 0 and not self._noise.positive_without_sigma:
-                raise InputError("noise: the covariance is not positive definite; add a floor, or mend it")
+                raise InputError("noise: the covariance is not positive definite; add a floor")
         self._marginalised = marginalised
         data = self.temperature if centre is None else self.temperature - marginalised.basis @ centre
         self._data = self._noise.whiten(data)

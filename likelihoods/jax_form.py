@@ -3,7 +3,7 @@
 import numpy as np
 
 from lstmfit.errors import InputError
-from lstmfit.likelihoods.gaussian import LN_2PI, GaussianNoise
+from lstmfit.likelihoods.gaussian import LARGEST_DIFFERENCE, LN_2PI, GaussianNoise, student_series
 from lstmfit.likelihoods.global_signal import GlobalSignal
 
 
@@ -60,7 +60,12 @@ def _gaussian(noise):
             factor = jnp.linalg.cholesky(noise._precision + weighted @ noise._basis.T)
             norm = norm - jnp.log(jnp.diag(factor)).sum() - noise._log_prior_volume
             v = solve_triangular(factor, weighted @ r + noise._pull, lower=True)
-            chi2 = chi2 + noise._constant - v @ v
+            best = solve_triangular(factor, v, lower=True, trans=1)
+            left = r - best @ noise._basis
+            squares = jnp.sum(left * left * inverse) + jnp.sum(((best - noise._mean) / noise._width) ** 2)
+            whole = chi2 + noise._constant
+            # As `GaussianNoise.logpdf_whitened`: no difference of two large numbers.
+            chi2 = jnp.where(whole < LARGEST_DIFFERENCE, whole - v @ v, squares)
         return norm - 0.5 * chi2
 
     return logpdf
@@ -75,9 +80,12 @@ def _student(likelihood):
 
     def logpdf(r, sigma, values):
         dof = likelihood._dof or values[likelihood._dof_at]
-        variance = dof * (sigma * sigma + extra)
-        norm = noise.n * (gammaln(0.5 * (dof + 1.0)) - gammaln(0.5 * dof) - 0.5 * np.log(np.pi))
-        tail = jnp.log1p(r * r / variance).sum()
+        variance = sigma * sigma + extra
+        few, many = jnp.minimum(dof, 40.0), 1.0 / jnp.maximum(dof, 40.0)
+        exact = gammaln(0.5 * (few + 1.0)) - gammaln(0.5 * few) - 0.5 * jnp.log(np.pi * few)
+        series = many * student_series(many * many) - 0.5 * LN_2PI
+        norm = noise.n * jnp.where(dof < 40.0, exact, series)
+        tail = jnp.log1p(r * r / (dof * variance)).sum()
         return norm + noise._log_jacobian - 0.5 * jnp.log(variance).sum() - 0.5 * (dof + 1.0) * tail
 
     return logpdf

@@ -1,10 +1,33 @@
 """Optical depth of the CMB."""
 
+from typing import Literal
+
 import numpy as np
 
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, did_you_mean
 from lstmfit.likelihoods import asymmetric
-from lstmfit.likelihoods.base import with_defaults
+from lstmfit.likelihoods.base import read_options
+from lstmfit.schema import Block, NotNegative, Number, Positive, shown
+
+
+class Measurement(Block):
+    """A value of tau with its errors."""
+
+    mean: Number
+    err_up: Positive
+    err_down: Positive
+
+
+class Options(Block):
+    """Options of `PlanckTau`, see ``planck_tau.yaml``."""
+
+    measurement: str
+    mean: Number | None
+    err_up: Positive | None
+    err_down: Positive | None
+    form: Literal["two_piece", "variable_width"]
+    emulator_error: NotNegative
+    measurements: dict[str, Measurement]
 
 
 class PlanckTau:
@@ -28,23 +51,18 @@ class PlanckTau:
     names = ()
 
     def __init__(self, redshifts: np.ndarray, /, **options):
-        given = with_defaults("planck_tau", options)
-        if given["measurement"] not in given["measurements"]:
+        given = read_options("planck_tau", Options, options)
+        if given.measurement not in given.measurements:
             raise InputError(
-                f"likelihood.planck_tau: unknown measurement {given['measurement']!r}; "
-                f"known are {', '.join(given['measurements'])}"
+                f"likelihood.planck_tau: unknown measurement {shown(given.measurement)}; "
+                f"{did_you_mean(given.measurement, given.measurements)}"
             )
-        if given["form"] not in asymmetric.FORMS:
-            raise InputError(
-                f"likelihood.planck_tau: form is {given['form']!r}; there are {', '.join(asymmetric.FORMS)}"
-            )
-        chosen = given["measurements"][given["measurement"]]
+        chosen = given.measurements[given.measurement]
         self.value, up, down = (
-            float(chosen[key] if given[key] is None else given[key]) for key in ("mean", "err_up", "err_down")
+            getattr(chosen if getattr(given, key) is None else given, key) for key in ("mean", "err_up", "err_down")
         )
-        asymmetric.check_errors("likelihood.planck_tau", up, down)
-        self.up, self.down = (float(np.hypot(err, given["emulator_error"])) for err in (up, down))
-        self._density = getattr(asymmetric, given["form"])
+        self.up, self.down = (float(np.hypot(err, given.emulator_error)) for err in (up, down))
+        self._density = getattr(asymmetric, given.form)
 
     def __call__(self, tau: float, values) -> float:
         """Log likelihood of an optical depth."""

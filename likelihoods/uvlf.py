@@ -1,13 +1,16 @@
 """Ultraviolet luminosity functions: galaxies per magnitude and volume, from the halo mass function directly."""
 
 import contextlib
-from typing import ClassVar
+import threading
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import Field
 from scipy.interpolate import CubicSpline
 
-from lstmfit.errors import InputError, did_you_mean
-from lstmfit.likelihoods.base import with_defaults
+from lstmfit.errors import InputError, listed
+from lstmfit.likelihoods.base import read_options
+from lstmfit.schema import Block, NotNegative, Number, Positive
 
 UNIT = 1e-6
 """Luminosity functions are in 1e-6 per magnitude and comoving Mpc^3, as in the tables."""
@@ -17,6 +20,10 @@ EFFICIENCIES = {
     "double_power_law": ("f_star", "M_p", "gamma_lo", "gamma_hi"),
 }
 """Parameters of the star-formation efficiency, by model."""
+
+
+_COLOSSUS = threading.RLock()
+"""Held while colossus' current cosmology is another."""
 
 
 class HaloMassFunction:
@@ -38,16 +45,21 @@ class HaloMassFunction:
             self.config = echo21.config(MODEL)
         self.basic = echo21.function_container.basic(self.config)
 
+    def __reduce__(self):
+        # It holds modules; a copy is built again.
+        return type(self), ()
+
     @contextlib.contextmanager
     def _current(self):
         """Leave colossus' current cosmology, which is global state, as it was."""
-        before = self._cosmology.current_cosmo
-        try:
-            if hasattr(self, "config"):
-                self._cosmology.current_cosmo = self.config.my_cosmo
-            yield
-        finally:
-            self._cosmology.current_cosmo = before
+        with _COLOSSUS:
+            before = self._cosmology.current_cosmo
+            try:
+                if hasattr(self, "config"):
+                    self._cosmology.current_cosmo = self.config.my_cosmo
+                yield
+            finally:
+                self._cosmology.current_cosmo = before
 
     def dn_dlnm(self, mass: np.ndarray, z: float) -> np.ndarray:
         """Halos per comoving Mpc^3 and ln M for masses (any shape) in solar masses."""
@@ -157,6 +169,25 @@ class DoublePowerLaw:
 MODELS = {"constant": ConstantEfficiency, "double_power_law": DoublePowerLaw}
 
 
+class Table(Block):
+    """Bins of one redshift: [M_UV, phi, error] or [M_UV, upper limit, limit]."""
+
+    z: NotNegative
+    bins: Annotated[list[tuple[Number, Number, Literal["limit"] | Number]], Field(min_length=1)]
+
+
+class Options(Block):
+    """Options of `UVLF`, see ``uvlf_bouwens2015.yaml``."""
+
+    redshifts: Annotated[list[Number], Field(min_length=1)] | None
+    brightest: Number | None
+    faintest: Number | None
+    error_factor: Positive
+    efficiency: Literal["constant", "double_power_law"]
+    values: list[Number] | None
+    table: Annotated[dict[Number, Table], Field(min_length=1)]
+
+
 class UVLF:
     """Likelihood of a table of luminosity functions: Gaussian in linear phi, bins independent.
 
@@ -184,27 +215,22 @@ class UVLF:
     params: ClassVar[dict[str, dict]] = {}
 
     def __init__(self, name: str, options: dict):
-        given = with_defaults(name, options)
+        given = read_options(name, Options, options)
         where = f"likelihood.{name}"
-        if given["efficiency"] not in MODELS:
-            hint = did_you_mean(given["efficiency"], MODELS, "there are")
-            raise InputError(f"{where}: unknown efficiency {given['efficiency']!r}; {hint}")
-        rows = _read_table(where, given["table"], given["redshifts"])
-        self.names = EFFICIENCIES[given["efficiency"]]
-        bright = -np.inf if given["brightest"] is None else given["brightest"]
-        faint = np.inf if given["faintest"] is None else given["faintest"]
+        rows = _read_table(where, given.table, given.redshifts)
+        self.names = EFFICIENCIES[given.efficiency]
+        bright = -np.inf if given.brightest is None else given.brightest
+        faint = np.inf if given.faintest is None else given.faintest
         rows = rows[(rows[:, 1] >= bright) & (rows[:, 1] <= faint)]
         if not len(rows):
             raise InputError(f"{where}: no bin between M_UV {bright:g} and {faint:g}; widen brightest and faintest")
-        if not given["error_factor"] > 0:
-            raise InputError(f"{where}: error_factor is {given['error_factor']}; a positive number is needed")
         self.z, self.magnitude, self.phi, self.err = rows.T.copy()
-        self.err *= given["error_factor"]
-        if given["values"] is not None:
-            if len(given["values"]) != len(rows):
-                raise InputError(f"{where}: {len(given['values'])} values for {len(rows)} bins; give one for each")
-            self.phi = np.array(given["values"], dtype=float)
-        self.predict = MODELS[given["efficiency"]](self.z, self.magnitude)
+        self.err *= given.error_factor
+        if given.values is not None:
+            if len(given.values) != len(rows):
+                raise InputError(f"{where}: {len(given.values)} values for {len(rows)} bins; give one for each")
+            self.phi = np.array(given.values, dtype=float)
+        self.predict = MODELS[given.efficiency](self.z, self.magnitude)
         self._norm = -float(np.log(self.err).sum()) - 0.5 * len(rows) * np.log(2.0 * np.pi)
 
     def __call__(self, values: np.ndarray) -> float:
@@ -230,17 +256,15 @@ class UVLF:
 
 def _read_table(where, table, redshifts) -> np.ndarray:
     """(n_bins, 4) of effective redshift, magnitude, phi and error."""
-    wanted = list(table) if redshifts is None else redshifts
     rows = []
-    for z in wanted:
+    for z in table if redshifts is None else redshifts:
         if z not in table:
-            raise InputError(f"{where}: no redshift {z!r} in the table; there are {', '.join(map(str, table))}")
-        for magnitude, phi, err in table[z]["bins"]:
-            phi, err = (0.0, phi) if err == "limit" else (phi, err)
-            if not all(isinstance(v, (int, float)) for v in (magnitude, phi, err)) or not err > 0:
+            raise InputError(f"{where}: no redshift {z:g} in the table; there are {listed(f'{x:g}' for x in table)}")
+        for magnitude, phi, err in table[z].bins:
+            rows.append((table[z].z, magnitude, 0.0, phi) if err == "limit" else (table[z].z, magnitude, phi, err))
+            if not rows[-1][-1] > 0:
                 raise InputError(
-                    f"{where}: z {z}, M_UV {magnitude}: phi {phi!r} +- {err!r}; numbers are needed and an error above "
-                    "zero (an upper limit is written [M_UV, its value, limit])"
+                    f"{where}: z {z:g}, M_UV {magnitude:g}: phi {phi:g} +- {err}; an error above zero is needed "
+                    "(an upper limit is written [M_UV, its value, limit])"
                 )
-            rows.append((table[z]["z"], magnitude, phi, err))
     return np.array(rows, dtype=float)

@@ -1,14 +1,15 @@
 """Neutral fraction of hydrogen: measurements and one-sided limits."""
 
 from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BeforeValidator, ValidationError
 
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, did_you_mean, listed, one_line
 from lstmfit.likelihoods import asymmetric
-from lstmfit.likelihoods.base import with_defaults
-
-KINDS = ("measurement", "upper", "lower")
+from lstmfit.likelihoods.base import read_options
+from lstmfit.schema import Block, NotNegative, Number, Positive, first_mistake, shown
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,39 @@ class Point:
     name: str = ""
 
 
+class PointBlock(Block):
+    """A `Point` in a run file."""
+
+    z: NotNegative
+    value: Number
+    err_up: Positive
+    err_down: Positive
+    kind: Literal["measurement", "upper", "lower"] = "measurement"
+    source: str = ""
+    name: str = ""
+
+
+def _name_or_block(value):
+    """One of the points of a run file; in one go, so that a mistake is said once and not for each kind."""
+    if isinstance(value, (str, PointBlock)):
+        return value
+    try:
+        return PointBlock.model_validate(value)
+    except ValidationError as error:
+        raise ValueError(
+            f"{first_mistake(error)}; a point is a name or {{z, value, err_up, err_down, kind, source}}"
+        ) from None
+
+
+class Options(Block):
+    """Options of `NeutralFraction`, see ``x_HI.yaml``."""
+
+    points: list[Annotated[Any, BeforeValidator(_name_or_block)]]
+    limit_form: Literal["erf", "half_gaussian"]
+    emulator_error: NotNegative
+    known: dict[str, PointBlock]
+
+
 class NeutralFraction:
     """Likelihood of points of the neutral fraction x_HI(z), independent of each other.
 
@@ -59,18 +93,16 @@ class NeutralFraction:
     names = ()
 
     def __init__(self, redshifts: np.ndarray, /, **options):
-        given = with_defaults("x_HI", options)
-        self.points = [_read_point(point, given["known"]) for point in given["points"]]
+        given = read_options("x_HI", Options, options)
+        self.points = [_read_point(point, given.known) for point in given.points]
         if not self.points:
             raise InputError("likelihood.x_HI: no points; list at least one, or take the likelihood out")
         sources = [p.source for p in self.points if p.source]
         twice = {s for s in sources if sources.count(s) > 1}
         if twice:
-            names = ", ".join(p.name for p in self.points if p.source in twice)
-            raise InputError(f"likelihood.x_HI: {names} are of the same object {twice.pop()}; keep one of them")
-        if given["limit_form"] not in ("erf", "half_gaussian"):
-            raise InputError(f"likelihood.x_HI: limit_form is {given['limit_form']!r}; give erf or half_gaussian")
-        self._limit = asymmetric.upper_limit if given["limit_form"] == "erf" else asymmetric.half_gaussian
+            names = listed(p.name for p in self.points if p.source in twice)
+            raise InputError(f"likelihood.x_HI: {names} are of the same object {shown(min(twice))}; keep one of them")
+        self._limit = asymmetric.upper_limit if given.limit_form == "erf" else asymmetric.half_gaussian
         z = np.array([p.z for p in self.points])
         if z.min() < redshifts[0] or z.max() > redshifts[-1]:
             raise InputError(
@@ -79,7 +111,7 @@ class NeutralFraction:
             )
         self._low = np.clip(np.searchsorted(redshifts, z, side="right") - 1, 0, len(redshifts) - 2)
         self._fraction = (z - redshifts[self._low]) / (redshifts[self._low + 1] - redshifts[self._low])
-        extra = given["emulator_error"]
+        extra = given.emulator_error
         self._terms = [
             (p.kind, p.value, float(np.hypot(p.err_up, extra)), float(np.hypot(p.err_down, extra))) for p in self.points
         ]
@@ -134,18 +166,10 @@ class NeutralFraction:
 def _read_point(point, known) -> Point:
     if isinstance(point, str):
         if point not in known:
-            raise InputError(f"likelihood.x_HI: unknown point {point!r}; known are {', '.join(known)}")
-        point = {"name": point} | known[point]
-    try:
-        read = Point(**point)
-    except TypeError:
-        raise InputError(
-            f"likelihood.x_HI: point {point!r}; a point is a name or {{z, value, err_up, err_down, kind, source}}"
-        ) from None
-    where = f"likelihood.x_HI: {read.name or 'point'} at z {read.z}"
-    asymmetric.check_errors(where, read.err_up, read.err_down)
-    if read.kind not in KINDS:
-        raise InputError(f"{where}: kind is {read.kind!r}; it is one of {', '.join(KINDS)}")
-    if not np.isfinite(read.value) or (read.kind != "measurement" and not 0 <= read.value <= 1):
+            raise InputError(f"likelihood.x_HI: unknown point {shown(point)}; {did_you_mean(point, known)}")
+        point = known[point].model_copy(update={"name": point})
+    read = Point(**point.model_dump())
+    where = f"likelihood.x_HI: {one_line(read.name, 60) or 'point'} at z {read.z}"
+    if read.kind != "measurement" and not 0 <= read.value <= 1:
         raise InputError(f"{where}: value is {read.value}; a limit on a fraction lies between 0 and 1")
     return read

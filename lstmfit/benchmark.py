@@ -38,7 +38,7 @@ def run_bench(source: str = "echo21", peers: bool = True) -> dict:
     results = {}
     single = _time(raw, theta[:, None], 1.0)
     for threads in sorted({1, numba.config.NUMBA_NUM_THREADS}):
-        numba.set_num_threads(threads)
+        emulator._engine.threads = threads
         batched = _time(emulator._engine.batch, theta[None, None], 1.0) / len(theta)
         name = emulator.name if threads == 1 else f"{emulator.name}, all cores"
         results[name] = _row(single if threads == 1 else None, batched, "numba", threads)

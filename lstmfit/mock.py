@@ -12,6 +12,10 @@ from lstmfit.errors import InputError
 from lstmfit.likelihoods import foregrounds, noise
 from lstmfit.likelihoods.global_signal import interpolation_matrix
 from lstmfit.parameters import to_array
+from lstmfit.schema import LARGEST
+
+BRIGHTEST = 1e12
+"""mK: more than any sky, and a number whose square does not drown the signal's digits entirely."""
 
 
 def make_noise(block, frequency, temperature, weight) -> noise.Noise:
@@ -50,8 +54,9 @@ def _make_mock(config, signal):
     if mock.test_signal is not None:
         _, true = _test_signal(config, signal, mock.test_signal)
     elif mock.source == "emulator" or config.signal is not None:
-        _check_trained(config, signal)
-        true = np.array(signal(to_array(mock.theta, signal.parameters)), dtype=float)
+        theta = true_theta(config, signal)
+        _check_trained(config, signal, theta)
+        true = np.array(signal(theta), dtype=float)
     else:
         true = simulate_truth(config, signal).signal
     frequency, weight = redshift_to_frequency(signal.redshifts), np.ones(len(true))
@@ -60,23 +65,34 @@ def _make_mock(config, signal):
         block = mock.foreground
         component = foregrounds.foreground(block.model, frequency, len(block.coefficients), block.reference)
         sky = true + component.evaluate(np.array(block.coefficients))
+    if not np.isfinite(sky).all():
+        raise InputError(
+            "data.mock: the signal with its foreground is not finite at these parameters; change theta or the "
+            "foreground's coefficients"
+        )
     rng = np.random.default_rng(mock.seed)
     if isinstance(mock.noise, float):
-        return Spectrum(frequency, sky + mock.noise * rng.standard_normal(len(true)), weight, true)
-    return Spectrum(frequency, sky + make_noise(mock.noise, frequency, sky, weight).draw(weight, rng), weight, true)
+        noise_drawn = mock.noise * rng.standard_normal(len(true))
+    else:
+        noise_drawn = make_noise(mock.noise, frequency, sky, weight).draw(weight, rng)
+    if not (np.abs(sky + noise_drawn) <= BRIGHTEST).all():
+        raise InputError(
+            f"data.mock: temperatures reach {np.abs(sky + noise_drawn).max():.2g} mK; "
+            f"lower noise or the foreground's coefficients: no sky is above {BRIGHTEST:.0e} mK"
+        )
+    return Spectrum(frequency, sky + noise_drawn, weight, true)
 
 
-def _check_trained(config, signal):
+def _check_trained(config, signal, theta):
     """Refuse an emulated truth outside the training range: the signal there is no model's."""
     if signal.emulator is None or config.extrapolate:
         return
-    theta = to_array(config.data.mock.theta, signal.parameters)
     outside = signal.emulator.outside(theta)
     for parameter, value in zip(signal.parameters, theta):
         if parameter.name in outside:
             raise InputError(
                 f"data.mock.theta: {parameter.name} is {value:g}, but the emulator was trained on {parameter.min:g}.."
-                f"{parameter.max:g}; mend the value, take from: simulator, or set extrapolate: true"
+                f"{parameter.max:g}; change the value, take from: simulator, or set extrapolate: true"
             )
 
 
@@ -105,7 +121,14 @@ def true_theta(config: RunConfig, signal) -> np.ndarray:
     """True physical parameters of the signal of a mock, (n_params,)."""
     mock = config.data.mock
     if mock.theta is not None:
-        return to_array(mock.theta, signal.parameters)
+        theta = to_array(mock.theta, signal.parameters)
+        for i, (parameter, value) in enumerate(zip(signal.parameters, theta)):
+            if value == 0 and parameter.zero is not None:
+                theta[i] = value = parameter.zero
+            if not abs(value) <= LARGEST or (parameter.log and value <= 0):
+                above = " above zero" if parameter.log else ""
+                raise InputError(f"data.mock.theta: {parameter.name} is {value:g}; give a finite number{above}")
+        return theta
     return _test_signal(config, signal, mock.test_signal)[0]
 
 

@@ -1,11 +1,85 @@
 """What a model can take: names, units, ranges and whether a parameter lives in log10."""
 
+import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, listed
+from lstmfit.schema import shown, to_number
+
+LONGEST_NAME = 64
+"""Characters of a parameter's name."""
+
+
+def check_name(name, what: str = "parameter") -> str:
+    """Refuse what cannot be the name of a parameter in run files, expressions and columns of chains.
+
+    Parameters
+    ----------
+    name : object
+        The name.
+    what : str
+        What it names, for the message.
+
+    Returns
+    -------
+    str
+        The name.
+
+    Raises
+    ------
+    InputError
+        It is not made of letters (a to z), digits and underscores, starts with a digit, or is too long.
+    """
+    if not isinstance(name, str) or len(name) > LONGEST_NAME or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        raise InputError(
+            f"{what} {shown(name)}: this name cannot be a column of a chain; use letters, digits and underscores, "
+            f"not a digit first, at most {LONGEST_NAME} characters"
+        )
+    return name
+
+
+def widened(low: float, high: float, log: bool = False) -> tuple[float, float]:
+    """A range with its ends moved outwards by rounding errors: the one tolerance of all range checks.
+
+    By 1e-9 of its width, in the logarithm where it is a logarithmic range; so that ends that were computed, or written
+    with ten digits, are inside.
+
+    Parameters
+    ----------
+    low, high : float
+        Ends, of any sign; infinite ones stay.
+    log : bool
+        Whether the range is logarithmic; both ends are positive then.
+    """
+    if log and low > 0:
+        step = 1e-9 * min(math.log(high) - math.log(low), 1.0) + 4e-16 if math.isfinite(high) else 1e-9
+        return low * (1.0 - step), high * (1.0 + step)
+    width = 1e-9 * (high - low) if math.isfinite(low) and math.isfinite(high) else 0.0
+    return low - width - 4e-16 * abs(low), high + width + 4e-16 * abs(high)
+
+
+def is_inside(values, low: float, high: float, log: bool = False):
+    """Whether values lie in a range, up to the tolerance of `widened`; NaN does not.
+
+    Parameters
+    ----------
+    values : array_like
+        Any shape.
+    low, high, log
+        As for `widened`.
+
+    Returns
+    -------
+    bool or numpy.ndarray
+        Of the values' shape.
+    """
+    low, high = widened(low, high, log)
+    values = np.asarray(values, dtype=float)
+    return (values >= low) & (values <= high)
 
 
 @dataclass(frozen=True)
@@ -37,12 +111,30 @@ class Parameter:
     zero: float | None = None
 
     def __post_init__(self):
+        check_name(self.name)
+        for key in ("min", "max", *(() if self.zero is None else ("zero",))):
+            try:
+                object.__setattr__(self, key, to_number(getattr(self, key)))
+            except ValueError as error:
+                raise InputError(f"parameter {self.name}: {key}: {error}") from None
+        if not isinstance(self.log, (bool, np.bool_)):
+            raise InputError(f"parameter {self.name}: log is {shown(self.log)}; give true or false")
+        for key in ("unit", "latex"):
+            if not isinstance(getattr(self, key), str):
+                raise InputError(f"parameter {self.name}: {key} is {shown(getattr(self, key))}; give text")
+        object.__setattr__(self, "log", bool(self.log))
         if not self.min < self.max:
             raise InputError(
                 f"parameter {self.name}: the range {self.min:g}..{self.max:g} is empty; min < max is needed"
             )
         if self.log and self.min <= 0:
             raise InputError(f"parameter {self.name}: min is {self.min:g}, but a log parameter needs min > 0")
+        if self.zero is not None and not (self.log and self.zero > 0):
+            raise InputError(f"parameter {self.name}: zero is {self.zero:g}; a log parameter and zero > 0 are needed")
+
+    def is_inside(self, values):
+        """Whether values lie in the range, see `lstmfit.parameters.is_inside`."""
+        return is_inside(values, self.min, self.max, self.log)
 
 
 def to_array(theta, parameters: Sequence[Parameter]) -> np.ndarray:
@@ -71,13 +163,14 @@ def to_array(theta, parameters: Sequence[Parameter]) -> np.ndarray:
         unknown = [n for n in theta if n not in names]
         if missing or unknown:
             found = (("missing", missing), ("unknown", unknown))
-            what = "; ".join(f"{word} {', '.join(map(str, which))}" for word, which in found if which)
+            what = "; ".join(f"{word} {listed(which)}" for word, which in found if which)
             raise InputError(f"theta: {what}; the parameters are {', '.join(names)}")
         return np.array([_number(n, theta[n], names) for n in names])
     try:
         array = np.asarray(theta, dtype=float)
-    except (TypeError, ValueError):
-        raise InputError(f"theta is {theta!r}; expected {len(names)} numbers in the order {', '.join(names)}") from None
+    except (TypeError, ValueError, OverflowError):
+        order = ", ".join(names)
+        raise InputError(f"theta is {shown(theta)}; expected {len(names)} numbers in the order {order}") from None
     if array.ndim not in (1, 2) or array.shape[-1] != len(names):
         raise InputError(
             f"theta has shape {array.shape}; expected ({len(names)},) or (n, {len(names)}) "
@@ -89,8 +182,8 @@ def to_array(theta, parameters: Sequence[Parameter]) -> np.ndarray:
 def _number(name, value, names):
     try:
         return float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InputError(
-            f"theta: {name} is {value!r}, not a number; many signals at once are an array of shape (n, {len(names)}) "
-            f"in the order {', '.join(names)}"
+            f"theta: {name} is {shown(value)}, not a number; many signals at once are an array of shape "
+            f"(n, {len(names)}) in the order {', '.join(names)}"
         ) from None

@@ -7,10 +7,13 @@ import numpy as np
 
 from lstmfit.config import RunConfig
 from lstmfit.datasets.spectrum import Spectrum
-from lstmfit.errors import InputError
+from lstmfit.emulator.emulator import describe_outside
+from lstmfit.errors import InputError, one_line
 from lstmfit.likelihoods import GlobalSignal, foregrounds, make_likelihood
 from lstmfit.likelihoods.global_signal import check_scale
 from lstmfit.mock import make_data, make_noise, simulate_truth, true_parameters, true_theta
+from lstmfit.parameters import is_inside, widened
+from lstmfit.schema import shown
 from lstmfit.signals import EmulatedSignal, Signal, SimulatedSignal, make_signal
 from lstmfit.space import ParameterSpace, make_space, natural_prior
 
@@ -20,8 +23,8 @@ __all__ = ["EmulatedSignal", "Problem", "SimulatedSignal", "build", "make_data",
 class _Part:
     """A likelihood with the places of its arguments: in the signal's outputs, or in the vector of all parameters."""
 
-    def __init__(self, likelihood, signal, names):
-        self.likelihood = likelihood
+    def __init__(self, name, likelihood, signal, names):
+        self.name, self.likelihood, self._names = name, likelihood, names
         self._outputs = [
             (True, signal.where[name]) if name in signal.where else (False, names.index(name))
             for name in likelihood.outputs
@@ -35,7 +38,16 @@ class _Part:
         return full[self._columns]
 
     def __call__(self, outputs, full):
-        return float(self.likelihood(*self.arguments(outputs, full), full[self._columns]))
+        try:
+            return float(self.likelihood(*self.arguments(outputs, full), full[self._columns]))
+        except InputError:
+            raise
+        except Exception as error:
+            # Whatever a likelihood of the user's raises, or returns in place of a number.
+            said = one_line(f"{type(error).__name__}: {error}", 120)
+            at = ", ".join(f"{name}={value:.6g}" for name, value in zip(self._names, full.tolist()))
+            message = f"likelihood.{self.name} failed ({said}) at {one_line(at, 180)}"
+            raise InputError(message) from error
 
 
 @dataclass
@@ -56,6 +68,9 @@ class Problem:
         True values of a mock's parameters; empty for real data.
     options : dict of str to dict
         Options of the likelihoods besides ``global_signal``, the values of their mocks written out.
+    outside : {"raise", "nan", "allow"}
+        What the likelihood does with signal parameters outside their range: raise an InputError, give NaN, or
+        extrapolate. A run file with ``extrapolate: true`` and a signal that is a formula are built with ``allow``.
 
     Attributes
     ----------
@@ -65,6 +80,11 @@ class Problem:
         ``loglike_NAME`` of each likelihood, then computed parameters and the run file's derived ones.
     likelihood : GlobalSignal
         The likelihood of the spectrum.
+
+    Notes
+    -----
+    Its methods may be called from several threads, and it can be pickled and copied; likelihoods of your own must do
+    their part. Where no parameter is sampled ``loglikelihood(numpy.empty(0))`` is the log evidence.
     """
 
     signal: Signal
@@ -73,13 +93,19 @@ class Problem:
     spectrum: Spectrum
     truth: dict
     options: dict = field(default_factory=dict)
+    outside: str = "raise"
 
     def __post_init__(self):
+        if self.outside not in ("raise", "nan", "allow"):
+            raise InputError(f"outside is {shown(self.outside)}; expected raise, nan or allow")
         space, own = self.space, len(self.signal.parameters)
+        ranges = tuple(widened(p.min, p.max, p.log) for p in self.signal.parameters)
+        # None in place of ranges that are not checked: one test in the hot loop.
+        self._ranges = None if self.outside == "allow" else ranges
         self.prior = space.prior
         self.names, self.prior_transform = self.prior.names, self.prior.transform
         self.likelihood = self.likelihoods["global_signal"]
-        self._parts = {name: _Part(part, self.signal, space.names) for name, part in self.likelihoods.items()}
+        self._parts = {name: _Part(name, part, self.signal, space.names) for name, part in self.likelihoods.items()}
         self._calls, self._n_own = tuple(self._parts.values()), own
         self.derived_names = (*(f"loglike_{name.replace('.', '_')}" for name in self.likelihoods), *space.derived_names)
         parts = (r"\ln\mathcal{L}_\mathrm{" + _SHORT.get(name, name).replace("_", r"\_") + "}" for name in self._parts)
@@ -92,13 +118,16 @@ class Problem:
         self._kept_signal = None, None
 
     def signal_parameters(self, theta: np.ndarray) -> np.ndarray:
-        """All of the signal's parameters (n_params,) from the sampled ones (n,); overwritten by the next call."""
+        """All of the signal's parameters (n_params,) from the sampled ones (n,), a new array.
+
+        NaN where a computed parameter is out of its range.
+        """
         full = self.space.fill(theta)
         return np.full(self._n_own, np.nan) if full is None else full[: self._n_own]
 
     def values(self, theta: np.ndarray, name: str = "global_signal") -> np.ndarray:
         """A likelihood's own parameters, in its order, from the sampled ones (n,)."""
-        return self._parts[name].values(self.space.fill(theta))
+        return self._parts[name].values(self.space.complete(theta))
 
     def arguments(self, outputs: np.ndarray, theta: np.ndarray, name: str) -> list:
         """What a likelihood is called with: what it needs of given outputs, then its own parameters.
@@ -112,37 +141,66 @@ class Problem:
         name : str
             Of the likelihood.
         """
-        part, full = self._parts[name], self.space.fill(theta)
+        part, full = self._parts[name], self.space.complete(theta)
         return [*part.arguments(outputs, full), part.values(full)]
 
     def loglikelihood(self, theta: np.ndarray):
-        """Ln L and the derived parameters for the sampled parameters (n,)."""
+        """Ln L and the derived parameters for the sampled parameters (n,).
+
+        Raises
+        ------
+        InputError
+            A likelihood of the user's own fails, or theta is outside the signal's range (see `outside`).
+        """
         full = self.space.fill(theta)
         if full is None:
             return -np.inf, self._nothing
+        own = full[: self._n_own]
         if self.space.n_slow == len(self.names):
-            return self._evaluate(self.signal.outputs(full[: self._n_own]), full)
+            if self._ranges is not None and not self._is_inside(own):
+                return float("nan"), self._nothing
+            return self._evaluate(self.signal.outputs(own), full)
         # A step of the fast parameters leaves the signal as it was.
-        own = full[: self._n_own].tobytes()
+        wanted = own.tobytes()
         key, outputs = self._kept_signal
-        if key != own:
-            outputs = self.signal.outputs(full[: self._n_own]).copy()
-            self._kept_signal = own, outputs
+        if key != wanted:
+            if self._ranges is not None and not self._is_inside(own):
+                return float("nan"), self._nothing
+            outputs = self.signal.outputs(own).copy()
+            # One assignment of one object: another thread sees the old pair or the new one.
+            self._kept_signal = wanted, outputs
         return self._evaluate(outputs, full)
+
+    def _is_inside(self, own) -> bool:
+        """Whether the signal's parameters (n_params,) lie in their ranges; an InputError where that is asked for."""
+        for value, (low, high) in zip(own.tolist(), self._ranges):
+            if not low <= value <= high:
+                break
+        else:
+            return True
+        if self.outside == "nan":
+            return False
+        said = describe_outside(self.signal.parameters, own)
+        raise InputError(f"{self.signal.name}: {said}; build the problem with extrapolate: true, or outside=\"nan\"")
 
     def loglikelihoods(self, theta: np.ndarray):
         """Ln L (n,) and the derived parameters (n, n_derived) of many points (n, n_params), the signals in one batch.
 
-        The derived parameters are NaN where ln L is -inf because a computed parameter is out of its range.
+        The derived parameters are NaN where ln L is -inf because a computed parameter is out of its range, or NaN
+        because a parameter is outside the signal's (see `outside`).
         """
         values = np.full(len(theta), -np.inf)
         derived = np.full((len(theta), len(self.derived_names)), np.nan)
         rows, full = [], []
         for i, point in enumerate(theta):
             filled = self.space.fill(point)
-            if filled is not None:
-                rows.append(i)
-                full.append(filled.copy())
+            if filled is None:
+                continue
+            if self._ranges is not None and not self._is_inside(filled[: self._n_own]):
+                values[i] = np.nan
+                continue
+            rows.append(i)
+            full.append(filled)
         if rows:
             outputs = self.signal.batch(np.array(full)[:, : self._n_own])
             for i, out, row in zip(rows, outputs, full):
@@ -169,6 +227,9 @@ class Problem:
         parts = [part(outputs, full) for part in self._calls]
         total = sum(parts)
         return total, (*parts, *self.space.columns(full))
+
+    def __getstate__(self):
+        return self.__dict__ | {"_kept_signal": (None, None)}
 
 
 _SHORT = {"global_signal": "21cm", "planck_tau": r"\tau", "uvlf_bouwens2015": "UVLF", "uvlf_bouwens2021": "UVLF"}
@@ -207,7 +268,8 @@ def build(config: RunConfig, spectrum: Spectrum | None = None) -> Problem:
     space = make_space(config, signal, likelihoods)
     truth = true_parameters(config, signal)
     _check_truth(space, truth)
-    return Problem(signal, space, likelihoods, spectrum, truth, options)
+    outside = "allow" if config.extrapolate or config.signal is not None else "raise"
+    return Problem(signal, space, likelihoods, spectrum, truth, options, outside)
 
 
 def _check_truth(space, truth):
@@ -216,9 +278,9 @@ def _check_truth(space, truth):
         distribution = space.prior.distributions.get(name)
         if distribution is not None:
             low, high = distribution.support
-            if not low * (1 - 1e-9 * np.sign(low)) <= value <= high * (1 + 1e-9 * np.sign(high)):
+            if not is_inside(value, low, high, distribution.log):
                 warnings.warn(f"the mock's {name} {value:g} is outside its prior {low:g}..{high:g}", stacklevel=3)
-        elif name in space.fixed and not np.isclose(space.fixed[name], value, rtol=1e-9):
+        elif name in space.fixed and not np.isclose(space.fixed[name], value, rtol=1e-9, atol=0.0):
             warnings.warn(f"the mock's {name} is {value:g}, but it is fixed at {space.fixed[name]:g}", stacklevel=3)
 
 

@@ -84,8 +84,23 @@ NotNegative = Annotated[Number, Field(ge=0)]
 
 
 def first_mistake(error: Exception) -> str:
-    """What is wrong with a file, in a few words, from the error that reading it raised."""
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        return f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg'].removeprefix('Value error, ')}"
-    return one_line(error) or type(error).__name__
+    """What is wrong with an input, in a few words, from the error that reading it raised.
+
+    Parameters
+    ----------
+    error : Exception
+        Of a pydantic ValidationError the first mistake: where, what was given, what is expected.
+    """
+    if not isinstance(error, ValidationError):
+        return one_line(error) or type(error).__name__
+    first = error.errors()[0]
+    at, given = ".".join(str(part)[:60] for part in first["loc"]), shown(first["input"])
+    if first["type"] == "missing":
+        return f"{at} is missing"
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {at}"
+    if first["type"] in ("value_error", "number_type"):
+        text = str(first["ctx"]["error"]) if "error" in first.get("ctx", {}) else first["msg"]
+        return f"{at}: {text}" if at else text
+    text = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
+    return f"{at} is {given}; {text}" if at else f"{given}: {text}"

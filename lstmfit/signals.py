@@ -1,5 +1,6 @@
 """Signal functions of a fit: an emulator, the simulator itself, or a formula; all behind one interface."""
 
+import threading
 from collections.abc import Callable
 
 import numpy as np
@@ -31,6 +32,11 @@ class Signal:
         Every output (n_out,) for physical theta (n_params,); may be overwritten by the next call.
     costly : bool
         Whether a call takes so long that it is worth another process.
+
+    Notes
+    -----
+    `outputs` and `batch` may be called from several threads; what `outputs` returns belongs to its thread. A signal can
+    be pickled and copied.
     """
 
     name: str
@@ -75,17 +81,24 @@ class SimulatedSignal(Signal):
         from lstmfit.simulators import load
 
         self._simulate = load(name)
+        # Nothing is known about a simulator's own state.
+        self._lock = threading.Lock()
         self.name, self.checksum = name, str(self._simulate.version)
         self.parameters, self.redshifts = self._simulate.parameters, self._simulate.redshifts
         n = len(self.redshifts)
         self.where = {"signal": slice(0, n), "x_HI": slice(n, 2 * n), "tau": 2 * n}
+
+    def __reduce__(self):
+        # By name, as in a worker: a simulator may hold what cannot be pickled.
+        return type(self), (self.name,)
 
     def outputs(self, theta: np.ndarray) -> np.ndarray:
         """As `Signal.outputs`; NaN where the simulator fails."""
         from lstmfit.simulators.protocol import SimulationError
 
         try:
-            history = self._simulate(theta)
+            with self._lock:
+                history = self._simulate(theta)
         except SimulationError:
             return np.full(2 * len(self.redshifts) + 1, np.nan)
         return np.concatenate([history.signal, history.x_HI, [history.tau]])

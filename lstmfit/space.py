@@ -3,12 +3,14 @@
 from dataclasses import dataclass, field
 
 import numpy as np
+from pydantic import ValidationError
 
 from lstmfit.config import ParamBlock, RunConfig
-from lstmfit.errors import InputError, did_you_mean
-from lstmfit.parameters import Parameter
+from lstmfit.errors import InputError, did_you_mean, listed, one_line
+from lstmfit.parameters import Parameter, check_name, widened
 from lstmfit.priors import Distribution, Prior, compile_expression, load_set, make_distribution
-from lstmfit.priors.expressions import names_in
+from lstmfit.priors.expressions import CONSTANTS, FUNCTIONS, names_in
+from lstmfit.schema import LARGEST, shown
 
 
 @dataclass
@@ -46,29 +48,37 @@ class ParameterSpace:
 
     def __post_init__(self):
         index = {name: i for i, name in enumerate(self.names)}
-        self._full = np.zeros(len(self.names))
+        self._template = np.zeros(len(self.names))
         for name, value in self.fixed.items():
-            self._full[index[name]] = value
-        self._sampled = np.array([index[name] for name in self.prior.names])
+            self._template[index[name]] = value
+        self._sampled = np.array([index[name] for name in self.prior.names], dtype=int)
         self._computed = [
-            (index[name], compile_expression(text, self.names), *self.limits.get(name, (-np.inf, np.inf)))
+            (index[name], compile_expression(text, self.names), *self.limits.get(name, (-LARGEST, LARGEST)))
             for name, text in self.expressions.items()
         ]
         self._columns = [compile_expression(text, self.names) for text in self.derived.values()]
         self.derived_names = (*self.expressions, *self.derived)
 
     def fill(self, theta: np.ndarray) -> np.ndarray | None:
-        """The whole vector (n_all,) for sampled theta (n,), overwritten by the next call.
+        """The whole vector (n_all,) for sampled theta (n,), a new array.
 
         None where a computed parameter is not a number or outside its range.
         """
-        full = self._full
+        full = self._template.copy()
         full[self._sampled] = theta
         for i, function, low, high in self._computed:
             value = function(full)
             if not low <= value <= high:
                 return None
             full[i] = value
+        return full
+
+    def complete(self, theta: np.ndarray) -> np.ndarray:
+        """As `fill`, but never None: a computed parameter may be NaN or outside its range."""
+        full = self._template.copy()
+        full[self._sampled] = theta
+        for i, function, *_ in self._computed:
+            full[i] = function(full)
         return full
 
     def columns(self, full: np.ndarray) -> tuple[float, ...]:
@@ -112,7 +122,7 @@ def make_space(config: RunConfig, signal, likelihoods: dict) -> ParameterSpace:
     Raises
     ------
     InputError
-        A parameter that nobody uses or that two bring, one without a prior, a prior beyond the training range, or
+        A parameter that is not known or that two bring, one without a prior, a prior beyond the training range, or
         expressions in a circle.
     """
     own = {p.name: p for p in signal.parameters}
@@ -132,13 +142,20 @@ def make_space(config: RunConfig, signal, likelihoods: dict) -> ParameterSpace:
         asked = [*likelihood.names, *(o for o in likelihood.outputs if o not in signal.where)]
         used += [name for name in asked if name not in used]
     blocks = _blocks(config, used)
+    for name in (*used, *blocks):
+        check_name(name, "params:")
+        if name in blocks and name not in own and name in (*FUNCTIONS, *CONSTANTS):
+            raise InputError(f"params: {name} has a meaning in expressions; choose another name")
     texts = {name: b.value if isinstance(b.value, str) else b.derived for name, b in blocks.items()}
     in_texts = set().union(*(names_in(text) for text in texts.values() if text))
     derived = {name: b.derived for name, b in blocks.items() if b.derived is not None}
     helpers = [name for name in blocks if name not in used and name not in derived]
     for name in helpers:
         if name not in in_texts:
-            raise InputError(f"params: nobody uses {name!r}; {did_you_mean(name, used, 'the parameters are')}")
+            raise InputError(
+                f"params: unknown parameter {name!r}: no signal, likelihood or expression takes it; "
+                f"{did_you_mean(name, used, 'the parameters are')}"
+            )
     for name in derived:
         if name in used:
             raise InputError(f"params: {name} is an input; write its expression as value: instead of derived:")
@@ -151,14 +168,25 @@ def _blocks(config, used) -> dict[str, ParamBlock]:
     sets = [config.priors] if isinstance(config.priors, str) else config.priors or []
     for source in sets:
         entries = load_set(source)
-        taken = {name: ParamBlock.model_validate(entry) for name, entry in entries.items() if name in used}
+        taken = {name: _validated(source, name, entry) for name, entry in entries.items()}
+        taken = {name: block for name, block in taken.items() if name in used}
         if not taken:
             raise InputError(
-                f"priors: none of {source}'s parameters is used here: it has {', '.join(entries)}; "
-                f"this run has {', '.join(used)}"
+                f"priors: none of the parameters of {source} is used here: it has {listed(entries)}; "
+                f"this run has {listed(used)}"
             )
         blocks |= taken
     return blocks | config.params
+
+
+def _validated(source, name, entry) -> ParamBlock:
+    try:
+        return ParamBlock.model_validate(entry)
+    except ValidationError as error:
+        first = error.errors()[0]
+        at = ".".join(str(part) for part in (name, *first["loc"]))
+        said = first["ctx"]["error"] if first["type"] == "value_error" else f"{shown(first['input'])}: {first['msg']}"
+        raise InputError(f"priors: {source}: {one_line(at, 80)}: {said}") from None
 
 
 def _settle(config, own, defaults, blocks, names, derived):
@@ -170,11 +198,11 @@ def _settle(config, own, defaults, blocks, names, derived):
         if isinstance(block.value, str):
             expressions[name] = block.value
             if name in own and not config.extrapolate and config.signal is None:
-                limits[name] = own[name].min, own[name].max
+                limits[name] = widened(own[name].min, own[name].max, own[name].log)
             continue
         if block.value is not None:
             if name in own:
-                _check_range(config, own[name], block.value, block.value)
+                _check_range(config, own[name], block.value, block.value, "value")
             fixed[name] = float(block.value)
             continue
         spec = block.prior or default.get("prior")
@@ -186,7 +214,7 @@ def _settle(config, own, defaults, blocks, names, derived):
         if spec.get("sorted") is not None:
             groups.setdefault(str(spec["sorted"]), []).append(name)
         if name in own:
-            _check_range(config, own[name], *distributions[name].support)
+            _check_range(config, own[name], *distributions[name].support, "prior")
     for name in derived:
         latex[name] = blocks[name].latex or name
     expressions = _in_order(expressions, {*distributions, *fixed}, names)
@@ -227,13 +255,14 @@ def _in_order(expressions, known, names):
     return ordered
 
 
-def _check_range(config, parameter, low, high):
-    slack = 1e-9 * (parameter.max - parameter.min)
+def _check_range(config, parameter, low, high, what):
     # A formula holds anywhere; only an emulator or a simulator has a range that it was made for.
-    free = config.extrapolate or config.signal is not None
-    if (low < parameter.min * (1 - 1e-9) - slack * (not parameter.log) or high > parameter.max + slack) and not free:
-        raise InputError(
-            f"params: the prior of {parameter.name} spans {low:g}..{high:g}, but the emulator was trained on "
-            f"{parameter.min:g}..{parameter.max:g}; narrow the prior (truncnorm takes min and max) "
-            "or set extrapolate: true"
-        )
+    if config.extrapolate or config.signal is not None or (parameter.is_inside(low) and parameter.is_inside(high)):
+        return
+    given = f"is {low:.10g}" if what == "value" else f"spans {low:.10g}..{high:.10g}"
+    made_for = "simulator is made for" if config.simulator is not None else "emulator was trained on"
+    hint = "change it" if what == "value" else "narrow the prior (truncnorm takes min and max)"
+    raise InputError(
+        f"params: the {what} of {parameter.name} {given}, but the {made_for} "
+        f"{parameter.min:.10g}..{parameter.max:.10g}; {hint} or set extrapolate: true"
+    )

@@ -11,7 +11,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from scipy.special import betaincinv, betaln, ndtr, ndtri
 
-from lstmfit.errors import InputError, did_you_mean
+from lstmfit.errors import InputError, did_you_mean, listed
+from lstmfit.schema import LARGEST, shown, to_number
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ class LogUniform(Distribution):
         _need_range(self.min, self.max)
         if self.min <= 0:
             raise InputError(f"min is {self.min:g}: a log-uniform prior needs min > 0")
+        if not math.isfinite(self.max / self.min):
+            raise InputError(f"min {self.min:g} and max {self.max:g} of a log-uniform prior: the ratio is not finite")
 
     @property
     def support(self):
@@ -215,7 +218,12 @@ class ScipyDistribution(Distribution):
         from scipy import stats
 
         frozen = getattr(stats, self.name)(**given)
-        if not np.isfinite(frozen.ppf(0.5)):
+        try:
+            with np.errstate(all="ignore"):
+                middle = float(frozen.ppf(0.5))
+        except (ArithmeticError, TypeError, ValueError):
+            middle = math.nan
+        if not math.isfinite(middle):
             values = ", ".join(f"{key} {value:g}" for key, value in self.arguments)
             raise InputError(f"a {self.name} prior with {values} does not exist; see scipy.stats.{self.name}")
         object.__setattr__(self, "_frozen", frozen)
@@ -293,55 +301,97 @@ def make_distribution(spec: dict) -> Distribution:
     Parameters
     ----------
     spec : dict
-        ``{min, max}`` for a uniform prior, else ``{dist: NAME, ...}`` with the distribution's own keys. A key
-        ``sorted`` is left to `Prior`.
+        ``{min, max}`` for a uniform prior, else ``{dist: NAME, ...}`` with the distribution's own keys or those of
+        scipy.stats, as Cobaya takes them: loc and scale of a uniform prior, a and b of a loguniform or a truncnorm
+        one. A key ``sorted`` is left to `Prior`.
 
     Raises
     ------
     InputError
-        Unknown distribution, unknown, missing or non-numeric key, or no width.
+        Unknown distribution, unknown or missing key, a value that is not a finite number, no width, or values that
+        are not finite.
     """
+    if not isinstance(spec, dict):
+        raise InputError(f"prior is {shown(spec)}; give a mapping like {{min: 0, max: 1}}")
     spec = dict(spec)
     spec.pop("sorted", None)
     name = spec.pop("dist", "uniform")
-    if name not in DISTRIBUTIONS:
-        shapes = _scipy_shapes(name)
-        if shapes is not None:
-            return _make_scipy(name, shapes, spec)
-        hint = did_you_mean(name, DISTRIBUTIONS, "besides the continuous ones of scipy.stats known are")
-        raise InputError(f"prior distribution {name!r} is unknown; {hint}")
-    kind = DISTRIBUTIONS[name]
+    kind = DISTRIBUTIONS.get(name) if isinstance(name, str) else None
+    if kind is None:
+        shapes = _scipy_shapes(name) if isinstance(name, str) else None
+        if shapes is None:
+            hint = did_you_mean(name, DISTRIBUTIONS, "besides the continuous ones of scipy.stats known are")
+            raise InputError(f"prior distribution {shown(name)} is unknown; {hint}")
+        return _check_finite(name, _make_scipy(name, shapes, spec))
     known = {f.name: f for f in fields(kind)}
-    _check_keys(name, spec, known)
+    spec = _in_own_keys(name, _numbers(name, spec, (*known, *_SCIPY_KEYS.get(name, ()))))
     missing = [key for key, f in known.items() if key not in spec and f.default is f.default_factory]
     if missing:
-        raise InputError(f"a {name} prior needs {' and '.join(missing)}; got {', '.join(spec) or 'nothing'}")
-    return kind(**{key: float(value) for key, value in spec.items()})
+        raise InputError(f"a {name} prior needs {' and '.join(missing)}; got {listed(spec) if spec else 'nothing'}")
+    return _check_finite(name, kind(**spec))
 
 
-def _check_keys(name, spec, known):
+_SCIPY_KEYS = {"uniform": ("loc", "scale"), "loguniform": ("a", "b"), "truncnorm": ("a", "b")}
+"""Keys of scipy.stats for the same distribution, which Cobaya's run files have."""
+
+
+def _in_own_keys(name, spec):
+    """The keys of scipy.stats in those of the class."""
+    theirs = [key for key in _SCIPY_KEYS.get(name, ()) if key in spec]
+    if not theirs:
+        return spec
+    first, second = _SCIPY_KEYS[name]
+    if len(theirs) < 2 or "min" in spec or "max" in spec:
+        raise InputError(f"a {name} prior takes either min and max or {first} and {second}; got {listed(spec)}")
+    a, b = spec.pop(first), spec.pop(second)
+    if name == "truncnorm":
+        # scipy counts its ends from loc in units of scale.
+        missing = [key for key in ("loc", "scale") if key not in spec]
+        if missing:
+            raise InputError(f"a truncnorm prior needs {' and '.join(missing)}; got {listed((first, second, *spec))}")
+        return spec | {"min": spec["loc"] + a * spec["scale"], "max": spec["loc"] + b * spec["scale"]}
+    return spec | {"min": a, "max": a + b if name == "uniform" else b}
+
+
+def _numbers(name, spec, known) -> dict[str, float]:
+    numbers = {}
     for key, value in spec.items():
         if key not in known:
-            raise InputError(f"a {name} prior has no {key!r}; its keys are {', '.join(known)}")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
-            raise InputError(f"{key} is {value!r}; a {name} prior needs a number (YAML wants 1.0e-3 or 1e-3)")
+            raise InputError(f"a {name} prior has no {shown(key)}; its keys are {listed(known)}")
+        try:
+            numbers[key] = to_number(value)
+        except ValueError as error:
+            raise InputError(f"{key} of a {name} prior: {error}") from None
+    return numbers
+
+
+def _check_finite(name, distribution):
+    """Refuse a prior that reaches infinite or undefined values."""
+    try:
+        with np.errstate(all="ignore"):
+            ends = [float(distribution.ppf(u)) for u in (1e-9, 0.5, 1.0 - 1e-9)]
+    except OverflowError:
+        ends = [math.inf]
+    if not all(abs(value) <= LARGEST for value in ends):
+        raise InputError(f"a {name} prior with these numbers reaches values that are not finite; narrow it")
+    return distribution
 
 
 def _scipy_shapes(name) -> tuple[str, ...] | None:
     """Names of the shape parameters of a continuous distribution of scipy.stats; None where there is none."""
     from scipy import stats
 
-    kind = getattr(stats, str(name), None)
+    kind = getattr(stats, name, None)
     if not isinstance(kind, stats.rv_continuous):
         return None
     return tuple(part.strip() for part in kind.shapes.split(",")) if kind.shapes else ()
 
 
 def _make_scipy(name, shapes, spec):
-    _check_keys(name, spec, (*shapes, "loc", "scale", "min", "max"))
+    spec = _numbers(name, spec, (*shapes, "loc", "scale", "min", "max"))
     missing = [key for key in shapes if key not in spec]
     if missing:
-        raise InputError(f"a {name} prior needs {' and '.join(missing)}; got {', '.join(spec) or 'nothing'}")
+        raise InputError(f"a {name} prior needs {' and '.join(missing)}; got {listed(spec) if spec else 'nothing'}")
     if not spec.get("scale", 1.0) > 0:
         raise InputError(f"scale is {spec['scale']:g}: a {name} prior needs scale > 0")
-    return ScipyDistribution(name, tuple((key, float(value)) for key, value in spec.items()))
+    return ScipyDistribution(name, tuple(spec.items()))

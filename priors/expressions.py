@@ -3,22 +3,30 @@
 import ast
 import math
 import operator
+import warnings
 from collections.abc import Callable, Sequence
 
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, listed, one_line
+from lstmfit.schema import LARGEST, shown
 
 OPERATORS = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
-    ast.Pow: operator.pow,
+    ast.Pow: math.pow,
     ast.USub: operator.neg,
     ast.UAdd: operator.pos,
 }
 FUNCTIONS = {name: getattr(math, name) for name in ("exp", "log", "log10", "sqrt", "sin", "cos", "tan", "tanh")}
 FUNCTIONS |= {"abs": abs, "min": min, "max": max}
+ARGUMENTS = dict.fromkeys(FUNCTIONS, (1, 1)) | {"log": (1, 2), "min": (2, 100), "max": (2, 100)}
+"""Least and largest number of arguments."""
 CONSTANTS = {"pi": math.pi, "e": math.e}
+LONGEST = 2000
+"""Characters of an expression."""
+DEEPEST = 50
+"""Levels of brackets, functions and operators inside each other."""
 
 
 def parse(text: str) -> ast.expr:
@@ -27,12 +35,41 @@ def parse(text: str) -> ast.expr:
     Raises
     ------
     InputError
-        It is not an expression.
+        It is not an expression, or longer or deeper than one that a person writes.
     """
+    text = str(text).strip()
+    if len(text) > LONGEST:
+        raise InputError(
+            f"expression {_short(text)} has {len(text)} characters; at most {LONGEST} are read: compute parts of it "
+            "as parameters of their own"
+        )
     try:
-        return ast.parse(str(text).strip(), mode="eval").body
-    except (SyntaxError, ValueError) as error:
-        raise InputError(f"expression {text!r} cannot be read ({error.args[0]})") from None
+        with warnings.catch_warnings():
+            # Python's own hints about code, such as `2(3)`: what is wrong is said below.
+            warnings.simplefilter("ignore", SyntaxWarning)
+            tree = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
+        reason = error.args[0] if error.args else "it is nested too deeply"
+        raise InputError(f"expression {_short(text)} cannot be read ({one_line(reason, 100)})") from None
+    _check_depth(tree, text)
+    return tree
+
+
+def _short(text) -> str:
+    return shown(str(text), 100)
+
+
+def _check_depth(tree, text):
+    """Refuse what the recursive compiler could not take; itself without recursion."""
+    level = [tree]
+    for _ in range(DEEPEST):
+        level = [child for node in level for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
+        if not level:
+            return
+    raise InputError(
+        f"expression {_short(text)} is nested more than {DEEPEST} levels deep; compute parts of it as parameters of "
+        "their own"
+    )
 
 
 def names_in(text: str) -> set[str]:
@@ -54,28 +91,46 @@ def compile_expression(text: str, names: Sequence[str]) -> Callable:
     Returns
     -------
     callable
-        values (len(names),) -> float; NaN where the arithmetic has no result.
+        values (len(names),) -> float; NaN where the arithmetic has no result. It can be pickled.
 
     Raises
     ------
     InputError
-        Anything else in it, or an unknown name.
+        Anything else in it, an unknown name, or a wrong number of arguments.
     """
-    function = _compile(parse(text), text, {name: i for i, name in enumerate(names)})
+    return Expression(text, tuple(names))
 
-    def evaluate(values):
+
+class Expression:
+    """A compiled expression, see `compile_expression`.
+
+    Parameters
+    ----------
+    text : str
+        The expression.
+    names : tuple of str
+        Parameters in the order of the values.
+    """
+
+    def __init__(self, text: str, names: tuple[str, ...]):
+        self.text, self.names = text, names
+        self._function = _compile(parse(text), text, {name: i for i, name in enumerate(names)})
+
+    def __reduce__(self):
+        return type(self), (self.text, self.names)
+
+    def __call__(self, values) -> float:
+        """Value for the parameters' values (len(names),); NaN where the arithmetic has no real result."""
         try:
-            result = function(values)
+            return float(self._function(values))
         except (ArithmeticError, ValueError):
             return math.nan
-        # A negative number to a fractional power is complex in Python.
-        return math.nan if isinstance(result, complex) else float(result)
-
-    return evaluate
 
 
 def _compile(node, text, index):
     if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        if not abs(node.value) <= LARGEST:
+            raise InputError(f"expression {_short(text)}: {shown(node.value)} is not a number below {LARGEST:g}")
         value = float(node.value)
         return lambda values: value
     if isinstance(node, ast.Name):
@@ -85,7 +140,9 @@ def _compile(node, text, index):
         if node.id in CONSTANTS:
             constant = CONSTANTS[node.id]
             return lambda values: constant
-        raise InputError(f"expression {text!r}: unknown name {node.id!r}; the parameters are {', '.join(index)}")
+        raise InputError(
+            f"expression {_short(text)}: unknown name {shown(node.id)}; the parameters are {listed(index)}"
+        )
     if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
         apply = OPERATORS[type(node.op)]
         left, right = _compile(node.left, text, index), _compile(node.right, text, index)
@@ -94,10 +151,23 @@ def _compile(node, text, index):
         apply, operand = OPERATORS[type(node.op)], _compile(node.operand, text, index)
         return lambda values: apply(operand(values))
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
-        if node.func.id in FUNCTIONS:
-            apply, arguments = FUNCTIONS[node.func.id], [_compile(a, text, index) for a in node.args]
-            return lambda values: apply(*[argument(values) for argument in arguments])
-        raise InputError(f"expression {text!r}: no function {node.func.id!r}; there are {', '.join(FUNCTIONS)}")
+        return _compile_call(node, text, index)
     raise InputError(
-        f"expression {text!r}: {ast.unparse(node)!r} is not allowed; use numbers, parameters, + - * / ** and functions"
+        f"expression {_short(text)}: {shown(ast.unparse(node))} is not allowed; use numbers, parameters, + - * / ** "
+        "and functions"
     )
+
+
+def _compile_call(node, text, index):
+    name = node.func.id
+    if name not in FUNCTIONS:
+        raise InputError(f"expression {_short(text)}: no function {shown(name)}; there are {', '.join(FUNCTIONS)}")
+    low, high = ARGUMENTS[name]
+    if not low <= len(node.args) <= high:
+        wanted = "1 argument" if high == 1 else f"{low} or more arguments" if high > 2 else f"{low} or {high} arguments"
+        raise InputError(f"expression {_short(text)}: {name} takes {wanted}, not {len(node.args)}")
+    apply, arguments = FUNCTIONS[name], [_compile(a, text, index) for a in node.args]
+    if len(arguments) == 1:
+        (argument,) = arguments
+        return lambda values: apply(argument(values))
+    return lambda values: apply(*[argument(values) for argument in arguments])

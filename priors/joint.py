@@ -24,7 +24,11 @@ class Prior:
     Raises
     ------
     InputError
-        Nothing to sample, or a sorted group of one parameter or of different priors.
+        A sorted group of one parameter or of different priors.
+
+    Notes
+    -----
+    It may have no parameter at all: with everything fixed the evidence is the likelihood itself.
     """
 
     def __init__(
@@ -33,8 +37,6 @@ class Prior:
         latex: Mapping[str, str] | None = None,
         sorted_groups: Mapping[str, list[str]] | None = None,
     ):
-        if not distributions:
-            raise InputError("nothing to sample: every parameter is fixed; give at least one a prior")
         self.distributions = dict(distributions)
         self.names = tuple(self.distributions)
         self.latex = {name: (latex or {}).get(name) or name for name in self.names}
@@ -77,12 +79,12 @@ class Prior:
         columns = list(rng.uniform(size=(n, len(self))).T)
         for group in self._groups:
             _sort(columns, group)
-        return np.stack([ppf(u) for ppf, u in zip(self._ppf, columns)], axis=1)
+        return np.array([ppf(u) for ppf, u in zip(self._ppf, columns)], dtype=float).reshape(len(self), n).T.copy()
 
     def logpdf(self, theta) -> np.ndarray:
         """Log density of (..., n_params) physical parameter sets, per physical unit of each."""
         theta = np.asarray(theta, dtype=float)
-        total = sum(d.logpdf(theta[..., i]) for i, d in enumerate(self._base.values()))
+        total = sum((d.logpdf(theta[..., i]) for i, d in enumerate(self._base.values())), np.zeros(theta.shape[:-1]))
         for group in self._groups:
             ascending = (np.diff(theta[..., group], axis=-1) >= 0).all(axis=-1)
             permutations = np.log(np.arange(1, len(group) + 1)).sum()

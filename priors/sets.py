@@ -3,9 +3,8 @@
 from importlib import resources
 from pathlib import Path
 
-import yaml
-
 from lstmfit.errors import InputError, did_you_mean
+from lstmfit.yaml_files import read_yaml
 
 
 def shipped_sets() -> dict[str, Path]:
@@ -25,23 +24,20 @@ def load_set(source) -> dict[str, dict]:
 
     Returns
     -------
-    dict of str to dict
-        The ``params:`` entries by name.
+    dict of str to object
+        The ``params:`` entries by name, not validated yet.
 
     Raises
     ------
     InputError
-        No such set, or not a mapping of parameters.
+        No such set, not YAML, or not a mapping of parameters.
     """
     sets = shipped_sets()
     path = sets.get(str(source).lower(), Path(source))
     if not path.is_file():
         hint = did_you_mean(source, sets, "shipped are")
         raise InputError(f"priors: no parameter set {str(source)!r}, neither shipped nor a file; {hint}")
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"priors: {path} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+    content = read_yaml(path, "parameter set")
+    if not isinstance(content, dict) or not content:
         raise InputError(f"priors: {path} is not a mapping of parameters like `fX: {{prior: {{min: 0, max: 1}}}}`")
     return content

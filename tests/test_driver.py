@@ -103,7 +103,7 @@ def test_a_finished_or_different_run_is_not_overwritten(finished):
 
 def test_bad_input_writes_nothing(tmp_path):
     folder = tmp_path / "deep" / "run"
-    with pytest.raises(InputError, match="nobody uses 'fx'"):
+    with pytest.raises(InputError, match="unknown parameter 'fx'"):
         fit(small_run(params={"fx": 1.0}), folder)
     with pytest.raises(InputError, match=r"spans 0.001\.\.1000, but the emulator was trained on 0.001\.\.100"):
         fit(small_run(params={"fX": {"prior": {"dist": "loguniform", "min": 1e-3, "max": 1e3}}}), folder)

@@ -104,7 +104,7 @@ def test_fast_steps_of_a_fit_cost_no_calls_of_the_signal(tmp_path):
     problem = build(config)
     calls, outputs = [], problem.signal.outputs
     problem.signal.outputs = lambda theta: calls.append(1) or outputs(theta)
-    result = make_sampler(resolve(config, problem, tmp_path)).run_here(problem, tmp_path / "run")
+    result = make_sampler(resolve(config, problem)).run_here(problem, tmp_path / "run")
     assert 0.2 * result.n_like < len(calls) < 0.6 * result.n_like
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import mpmath as mp
 import numpy as np
 import pytest
 from scipy import integrate, stats
@@ -169,25 +170,49 @@ def test_mocks_lie_at_the_truth_and_scatter_by_the_errors(rng):
     [
         ("planck_tau", {"meann": 0.05}, "did you mean 'mean'"),
         ("planck_tau", {"measurement": "wmap"}, "known are planck2018"),
-        ("planck_tau", {"form": "boxy"}, "there are two_piece"),
-        ("planck_tau", {"err_up": -0.01}, "positive numbers are needed"),
+        ("planck_tau", {"form": "boxy"}, "planck_tau.form is 'boxy'; input should be 'two_piece' or"),
+        ("planck_tau", {"err_up": -0.01}, "err_up is -0.01; input should be greater than 0"),
         ("x_HI", {"points": ["nobody2020"]}, "unknown point 'nobody2020'"),
         ("x_HI", {"points": []}, "no points"),
-        ("x_HI", {"points": ["davies2018", "greig2019"]}, "same object J1342"),
+        ("x_HI", {"points": ["davies2018", "greig2019"]}, "same object 'J1342"),
         ("x_HI", {"points": [{"z": 60, "value": 0.9, "err_up": 0.1, "err_down": 0.1}]}, "model spans 5 to 50"),
         ("x_HI", {"points": [{"z": 6, "worth": 0.9}]}, "a point is a name or"),
-        ("x_HI", {"points": [{"z": 6, "value": 0.9, "err_up": 0.0, "err_down": 0.1}]}, "positive numbers"),
+        ("x_HI", {"points": [{"z": 6, "value": 0.9, "err_up": 0.0, "err_down": 0.1}]}, "err_up is 0.0; input"),
         ("x_HI", {"points": [{"z": 6, "value": 9, "err_up": 1, "err_down": 1, "kind": "upper"}]}, "between 0 and 1"),
-        ("x_HI", {"points": [{"z": 6, "value": 0.9, "err_up": 1, "err_down": 1, "kind": "up"}]}, "it is one of"),
-        ("x_HI", {"limit_form": "step"}, "give erf or half_gaussian"),
+        ("x_HI", {"points": [{"z": 6, "value": 0.9, "err_up": 1, "err_down": 1, "kind": "up"}]}, "should be 'measurement'"),
+        ("x_HI", {"limit_form": "step"}, "input should be 'erf' or 'half_gaussian'"),
         ("uvlf_bouwens2015", {"redshifts": [9]}, "no redshift 9 in the table"),
-        ("uvlf_bouwens2015", {"efficiency": "constan"}, "did you mean 'constant'"),
+        ("uvlf_bouwens2015", {"efficiency": "constan"}, "input should be 'constant' or"),
         ("uvlf_bouwens2015", {"brightest": -10}, "widen brightest"),
         ("uvlf_bouwens2015", {"error_factor": 0}, "error_factor is 0"),
         ("uvlf_bouwens2015", {"values": [1.0]}, "1 values for"),
-        ("uvlf_bouwens2015", {"table": {6: {"z": 6, "bins": [[-19, "limit", 3]]}}}, "upper limit is written"),
+        ("uvlf_bouwens2015", {"table": {6: {"z": 6, "bins": [[-19, "limit", 3]]}}}, "'limit' is not a number"),
+        ("uvlf_bouwens2015", {"table": {6: {"z": 6, "bins": [[-19, 1, 0]]}}}, "upper limit is written"),
+        ("uvlf_bouwens2021", {"redshifts": [], "error_factor": "x"}, "redshifts is .*at least 1 item"),
+        ("uvlf_bouwens2021", {"redshifts": 6}, "redshifts is 6; input should be a valid list"),
+        ("uvlf_bouwens2021", {"error_factor": "x"}, "error_factor: 'x' is not a number"),
+        ("uvlf_bouwens2021", {"error_factor": True}, "error_factor: True is not a number"),
+        ("uvlf_bouwens2021", {"error_factor": None}, "error_factor: None is not a number"),
+        ("uvlf_bouwens2021", {"brightest": float("nan")}, "brightest: nan is not a finite number"),
+        ("uvlf_bouwens2021", {"values": [1.0, "a"]}, r"values.1: 'a' is not a number"),
+        ("uvlf_bouwens2021", {"table": {}}, "table is {}"),
+        ("uvlf_bouwens2021", {"table": None}, "table is None"),
+        ("uvlf_bouwens2021", {"table": {6: {"z": 6, "bins": []}}}, "bins is"),
+        ("planck_tau", {"measurement": None}, "measurement is None; input should be a valid string"),
+        ("planck_tau", {"measurement": ["a"]}, "measurement is .'a'.; input should be a valid string"),
+        ("planck_tau", {"mean": "high"}, "mean: 'high' is not a number"),
+        ("planck_tau", {"mean": float("inf")}, "mean: inf is not a finite number"),
+        ("planck_tau", {"emulator_error": -1}, "emulator_error is -1; input should be greater than or equal to 0"),
+        ("planck_tau", {"emulator_error": 10**400}, "an integer of more than 30 digits is not a number"),
+        ("planck_tau", {"measurements": {"mine": {"mean": 1}}, "measurement": "mine"}, "mine.err_up is missing"),
+        ("x_HI", {"points": "greig2017"}, "points is 'greig2017'; input should be a valid list"),
+        ("x_HI", {"points": None}, "points is None"),
+        ("x_HI", {"points": [3]}, "a point is a name or"),
+        ("x_HI", {"points": [{"z": "six", "value": 0.9, "err_up": 0.1, "err_down": 0.1}]}, "z: 'six' is not a number"),
+        ("x_HI", {"points": [{"z": 6, "value": 0.9, "err_up": True, "err_down": 0.1}]}, "True is not a number"),
+        ("x_HI", {"known": 3}, "known is 3"),
         ("planck_taus", {}, "did you mean 'planck_tau'"),
-        ("nowhere.Tau", {}, "no module 'nowhere'"),
+        ("nowhere.Tau", {}, "there is no module 'nowhere'"),
         ("lstmfit.likelihoods.uvlf.Tau", {}, "has no 'Tau'"),
         ("lstmfit.likelihoods.uvlf.UNIT", {}, "a class is needed"),
         ("lstmfit.likelihoods.noise.white", {"dof": 3}, "its options are"),
@@ -195,5 +220,18 @@ def test_mocks_lie_at_the_truth_and_scatter_by_the_errors(rng):
     ],
 )
 def test_bad_options_are_refused(name, options, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as error:
         make_likelihood(name, Z, options)
+    assert len(str(error.value)) < 400
+
+
+@pytest.mark.parametrize("err", [1e-3, 0.05, 1.0, 9.9e3, 1.1e4, 1e9, 1e90])
+@pytest.mark.parametrize("model", [-3.0, 0.0, 0.3, 1.0, 2.0])
+def test_an_upper_limit_against_fifty_digits(model, err):
+    limit = 0.3
+    with mp.workdps(250):
+        low, high = ((mp.mpf(x) + mp.mpf(model) - mp.mpf(limit)) / mp.mpf(err) for x in (0, 1))
+        # From the tails, which is where the digits are.
+        low, high = (-high, -low) if high < 0 else (low, high)
+        exact = mp.log((mp.erfc(low / mp.sqrt(2)) - mp.erfc(high / mp.sqrt(2))) / 2)
+    assert asymmetric.upper_limit(model, limit, err) == pytest.approx(float(exact), rel=1e-9, abs=1e-9)

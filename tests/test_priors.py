@@ -66,7 +66,7 @@ def test_samples_follow_the_prior():
         ({"dist": "levi_civita"}, "known are uniform"),
         ({"dist": "norm", "loc": 0.0, "scale": -1.0}, "scale > 0"),
         ({"dist": "norm", "loc": 0.0}, "needs scale"),
-        ({"min": "1e-3x", "max": 1.0}, "needs a number"),
+        ({"min": "1e-3x", "max": 1.0}, "'1e-3x' is not a number"),
         ({"min": 0.0, "max": 1.0, "width": 3}, "has no 'width'"),
         ({"dist": "truncnorm", "loc": 0.0, "scale": 1e-3, "min": 5.0, "max": 6.0}, "wholly outside"),
     ],
@@ -76,9 +76,12 @@ def test_bad_priors_are_refused(spec, message):
         make_distribution(spec)
 
 
-def test_no_free_parameter_is_refused():
-    with pytest.raises(InputError, match="nothing to sample"):
-        Prior({})
+def test_a_prior_of_no_parameter(rng):
+    prior = Prior({})
+    assert len(prior) == 0
+    assert prior.transform(np.empty(0)).shape == (0,)
+    assert prior.sample(5, rng).shape == (5, 0)
+    assert prior.logpdf(np.empty(0)) == 0.0
 
 
 SCIPY = [

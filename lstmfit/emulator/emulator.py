@@ -1,5 +1,6 @@
 """The emulator as a user sees it: physical parameters in, mK out."""
 
+import warnings
 from importlib import resources
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from lstmfit.emulator.numpy_engine import forward, signal_jacobian
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError, did_you_mean
 from lstmfit.parameters import Parameter, to_array
+from lstmfit.schema import shown
 
 
 class Emulator:
@@ -67,6 +69,7 @@ class Emulator:
         self.redshifts.flags.writeable = False
         self.parameters: tuple[Parameter, ...] = tuple(parameters)
         self.errors, self.record, self.name, self.checksum = errors or {}, record or {}, name, checksum
+        self._warned = False
         self._engine = _make_engine(engine, architecture, scaling, weights)
 
     @classmethod
@@ -119,39 +122,65 @@ class Emulator:
         """Parameter names in the order of theta."""
         return tuple(p.name for p in self.parameters)
 
-    def __call__(self, theta) -> np.ndarray:
+    def __call__(self, theta, outside: str = "warn") -> np.ndarray:
         """The signal.
 
         Parameters
         ----------
         theta : array_like or mapping
             (n_params,) or (n, n_params) physical values in the order of `parameters`, or a mapping by name.
+        outside : {"warn", "raise", "nan", "allow"}
+            What to do with values outside the training range, where the network extrapolates: warn (once for each
+            emulator), raise an InputError, give NaN, or nothing.
 
         Returns
         -------
         numpy.ndarray
             (n_channels,) or (n, n_channels) float64 mK at `redshifts`, a new array. NaN where theta holds NaN or a
             log parameter that is not positive.
-        """
-        theta = self._physical(theta)
-        out = self._engine.single(theta) if theta.ndim == 1 else self._engine.batch(theta)
-        return out[..., : self.architecture.n_channels].astype(float)
 
-    def _physical(self, theta) -> np.ndarray:
+        Raises
+        ------
+        InputError
+            theta has the wrong names or shape, or lies outside with ``outside="raise"``.
+        """
+        theta = self._physical(theta, outside)
+        return self._evaluate(theta)[..., : self.architecture.n_channels].astype(float)
+
+    def _evaluate(self, theta):
+        return self._engine.single(theta) if theta.ndim == 1 else self._engine.batch(theta)
+
+    def _physical(self, theta, outside) -> np.ndarray:
+        if outside not in OUTSIDE:
+            raise InputError(f"outside is {shown(outside)}; expected one of {', '.join(OUTSIDE)}")
         theta = to_array(theta, self.parameters)
         for i, parameter in enumerate(self.parameters):
             if parameter.zero is not None:
                 column = theta[..., i]
                 theta = theta.copy()
                 theta[..., i] = np.where(column == 0, parameter.zero, column)
+        if outside == "allow" or (outside == "warn" and self._warned):
+            return theta
+        inside = np.stack([p.is_inside(theta[..., i]) for i, p in enumerate(self.parameters)], axis=-1)
+        if inside.all():
+            return theta
+        if outside == "nan":
+            return np.where(inside.all(axis=-1, keepdims=True), theta, np.nan)
+        message = f"{self.name}: {describe_outside(self.parameters, theta)}"
+        if outside == "raise":
+            raise InputError(f'{message}; outside="allow" extrapolates, outside="nan" gives NaN')
+        self._warned = True
+        warnings.warn(f"{message}: the emulator extrapolates (said once)", stacklevel=3)
         return theta
 
-    def histories(self, theta) -> dict[str, np.ndarray]:
+    def histories(self, theta, outside: str = "warn") -> dict[str, np.ndarray]:
         """Every output of the network by name.
 
         Parameters
         ----------
         theta : array_like or mapping
+            As in a plain call.
+        outside : {"warn", "raise", "nan", "allow"}
             As in a plain call.
 
         Returns
@@ -160,16 +189,17 @@ class Emulator:
             ``signal`` in mK and further histories such as ``x_HI``, (n_channels,) or (n, n_channels); scalars such as
             ``tau``, () or (n,).
         """
-        theta = self._physical(theta)
-        return self.split(self._engine.single(theta) if theta.ndim == 1 else self._engine.batch(theta))
+        return self.split(self._evaluate(self._physical(theta, outside)))
 
-    def jacobian(self, theta) -> np.ndarray:
+    def jacobian(self, theta, outside: str = "warn") -> np.ndarray:
         """Derivatives of the signal by the physical parameters, exact for the network.
 
         Parameters
         ----------
         theta : array_like or mapping
             (n_params,) or (n, n_params) physical, positive where a parameter is log.
+        outside : {"warn", "raise", "nan", "allow"}
+            As in a plain call.
 
         Returns
         -------
@@ -177,7 +207,7 @@ class Emulator:
             (n_channels, n_params) or (n, n_channels, n_params), mK per unit of each parameter. In float64 by forward
             differentiation, except by the ``xla`` engine, which differentiates its own float32 pass.
         """
-        theta = self._physical(theta)
+        theta = self._physical(theta, outside)
         slopes = self.scaling.input_slopes(theta)
         if hasattr(self._engine, "jacobian"):
             return self._engine.jacobian(theta) * slopes[..., None, :]
@@ -208,16 +238,42 @@ class Emulator:
         return self._engine.batch
 
     def outside(self, theta) -> list[str]:
-        """Names of the parameters that lie outside the training range anywhere in theta."""
-        theta = np.atleast_2d(to_array(theta, self.parameters))
-        low, high = np.array([(p.min, p.max) for p in self.parameters]).T
-        bad = ((theta < low * (1 - 1e-12)) | (theta > high * (1 + 1e-12))).any(axis=0)
-        return [p.name for p, b in zip(self.parameters, bad) if b]
+        """Names of the parameters that lie outside the training range anywhere in theta, or are NaN there."""
+        theta = np.atleast_2d(self._physical(theta, "allow"))
+        return [p.name for i, p in enumerate(self.parameters) if not p.is_inside(theta[:, i]).all()]
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        # A pickle does not keep it.
+        self.redshifts.flags.writeable = False
 
     def __repr__(self):
         a = self.architecture
         network = f"{a.layers} x LSTM({a.units}), {a.steps} steps"
         return f"<Emulator {self.name}: {len(self.parameters)} parameters, {a.n_channels} channels, {network}>"
+
+
+OUTSIDE = ("warn", "raise", "nan", "allow")
+
+
+def describe_outside(parameters, theta) -> str:
+    """Say which parameter of theta, (n_params,) or (n, n_params), is outside its range: the first that is.
+
+    Parameters
+    ----------
+    parameters : sequence of Parameter
+        In the order of theta.
+    theta : numpy.ndarray
+        Physical; something in it is outside.
+    """
+    theta = np.atleast_2d(theta)
+    for i, p in enumerate(parameters):
+        outside = ~p.is_inside(theta[:, i])
+        if outside.any():
+            value = theta[outside.argmax(), i]
+            many = f" (and {outside.sum() - 1} more of {len(theta)})" if outside.sum() > 1 else ""
+            return f"{p.name} is {value:.6g}{many}, outside the training range {p.min:.6g}..{p.max:.6g}"
+    return "every parameter is inside its training range"
 
 
 class _NumpyEngine:

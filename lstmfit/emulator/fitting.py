@@ -101,7 +101,7 @@ def measure(emulator: Emulator, split: Split) -> tuple[dict[str, np.ndarray], Er
         (n,) fractions, and ``rms_NAME`` of each extra output.
     summary : ErrorSummary
     """
-    predicted = emulator.histories(split.theta)
+    predicted = emulator.histories(split.theta, outside="allow")
     residual = predicted["signal"] - split.signal
     absolute, relative = rms_error(predicted["signal"], split.signal)
     errors = {
@@ -156,4 +156,4 @@ def evaluation_split(emulator: Emulator, source, signals=None, split="test") -> 
 
 def evaluate(emulator: Emulator, split: Split, low=None, high=None) -> ErrorSummary:
     """Errors of an emulator on a split, in a band (MHz) where an edge is given; see `rms_error`."""
-    return summarise(*rms_error(emulator(split.theta), split.signal, emulator.redshifts, low, high))
+    return summarise(*rms_error(emulator(split.theta, outside="allow"), split.signal, emulator.redshifts, low, high))

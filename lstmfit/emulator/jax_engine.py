@@ -21,7 +21,7 @@ def import_jax():
     try:
         import jax
     except ImportError as error:
-        raise InputError(f'JAX is not installed ({error}); to mend it: pip install "lstmfit[blackjax]"') from None
+        raise InputError(f'JAX is not installed ({error}); to fix this: pip install "lstmfit[blackjax]"') from None
     return jax
 
 
@@ -102,10 +102,14 @@ class JaxEngine:
     name = "jax"
 
     def __init__(self, architecture: Architecture, scaling: Scaling, weights: dict[str, np.ndarray]):
-        self._jax = import_jax()
+        self._jax, self._parts = import_jax(), (architecture, scaling, weights)
         self.forward = make_forward(architecture, scaling, weights)
         self._many = self._jax.jit(self._jax.vmap(self.forward))
         self._n_out = architecture.n_channels * len(architecture.histories) + len(architecture.scalars)
+
+    def __reduce__(self):
+        # A copy is compiled again from the weights.
+        return type(self), self._parts
 
     def single(self, theta: np.ndarray) -> np.ndarray:
         """All outputs of one parameter set (n_params,), laid out as by `NumbaEngine.single`."""

@@ -5,17 +5,16 @@ The time goes into streaming the recurrent weights from the cache; a batch takes
 weight that is read serves eight.
 """
 
-import math
 import threading
 
+import numba
 import numpy as np
-from numba import njit, prange
 
+from lstmfit.emulator import _kernel
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.scaling import Scaling
-from lstmfit.emulator.simd import LANES, add, lstm_cell, multiply_many, multiply_one, padded, panels, tanh
-
-FAST = {"contract", "reassoc", "nsz", "arcp"}
+from lstmfit.emulator.simd import LANES, padded, panels
+from lstmfit.emulator.threads import share_out
 
 
 class NumbaEngine:
@@ -32,12 +31,16 @@ class NumbaEngine:
 
     Notes
     -----
-    Calls are safe from several threads: each has its own work space.
+    Calls are safe from several threads: each has its own work space. A copy or a pickle is packed again from the
+    weights, and works in spawned and in forked processes.
     """
 
     name = "numba"
+    threads: int | None = None
+    """Threads of a batch; None for `numba.config.NUMBA_NUM_THREADS`."""
 
     def __init__(self, architecture: Architecture, scaling: Scaling, weights: dict[str, np.ndarray]):
+        self._parts = architecture, scaling, weights
         a = self.architecture = architecture
         u, encoder = padded(a.units), [padded(e) for e in a.encoder]
         width = max(a.layers * 6 * u, *encoder, 0)
@@ -53,6 +56,9 @@ class NumbaEngine:
         self._stride = a.n_params + 2 * width + 2 * a.layers * u + 4 * u + max(n_step, n_scalars)
         self._n_out = len(a.histories) * a.n_channels + len(a.scalars)
         self._local = threading.local()
+
+    def __reduce__(self):
+        return type(self), self._parts
 
     def single(self, theta: np.ndarray) -> np.ndarray:
         """All outputs of one parameter set.
@@ -74,11 +80,11 @@ class NumbaEngine:
         except AttributeError:
             work = local.work = np.zeros(self._stride, np.float32)
             out = local.out = np.empty(self._n_out, np.float32)
-        _single(theta, out, work, self._sizes, self._inputs, self._packed)
+        _kernel.single(theta, out, work, self._sizes, self._inputs, self._packed)
         return out
 
     def batch(self, theta: np.ndarray) -> np.ndarray:
-        """All outputs of many parameter sets, on all threads that numba may use.
+        """All outputs of many parameter sets, on several threads (see `threads`).
 
         Parameters
         ----------
@@ -91,7 +97,13 @@ class NumbaEngine:
             (n, n_histories * n_channels + n_scalars) float32, laid out as in `single`.
         """
         out = np.empty((len(theta), self._n_out), np.float32)
-        _batch(np.ascontiguousarray(theta), out, self._stride, self._sizes, self._inputs, self._packed)
+        theta = np.ascontiguousarray(theta)
+        rest = self._stride, self._sizes, self._inputs, self._packed
+
+        def work(first, last):
+            _kernel.batch(theta, out, first, last, *rest)
+
+        share_out(work, len(theta), LANES, self.threads or numba.config.NUMBA_NUM_THREADS)
         return out
 
 
@@ -139,135 +151,3 @@ def _pad_units(array, groups, units, wanted):
     split = array.reshape(*array.shape[:-1], groups, units)
     split = np.pad(split, [(0, 0)] * (split.ndim - 1) + [(0, wanted - units)])
     return split.reshape(*array.shape[:-1], groups * wanted)
-
-
-@njit(inline="always")
-def _multiply(work, acc_at, h_at, stride, w, w_at, n, m, lanes):
-    if lanes == 1:
-        multiply_one(work, acc_at, work, h_at, w, w_at, n, m)
-    else:
-        multiply_many(work, acc_at, stride, work, h_at, stride, w, w_at, n, m)
-
-
-@njit(fastmath=FAST, error_model="numpy")
-def _forward(out, work, stride, sizes, w, lanes):
-    """Run the network for `lanes` signals.
-
-    out (lanes, n_out). work (lanes * stride,): each lane holds, one after the other, the scaled inputs, two encoder
-    buffers, h and c of every layer, the gates and the patch; all padded to whole vectors.
-    """
-    p, u, layers, steps, patch = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
-    n_hist, n_chan, n_scalar, n_enc = sizes[5], sizes[6], sizes[7], sizes[8]
-    width, n_step, n_scalar_pad = sizes[9], sizes[10], sizes[11]
-    n_drive = layers * 6 * u
-    source, n = 0, p
-    here, there = p, p + width
-    at = 0
-    for e in range(n_enc + 1):
-        m = sizes[12 + e] if e < n_enc else n_drive
-        for lane in range(lanes):
-            for j in range(m):
-                work[lane * stride + there + j] = w[at + j]
-        at += m
-        _multiply(work, there, source, stride, w, at, n, m, lanes)
-        at += n * m
-        if e < n_enc:
-            for lane in range(lanes):
-                tanh(work, lane * stride + there, m)
-        source, n = there, m
-        here, there = there, here
-    drive = source
-    hs = p + 2 * width
-    cs = hs + layers * u
-    gates = cs + layers * u
-    patch_at = gates + 4 * u
-    for lane in range(lanes):
-        for layer in range(layers):
-            for j in range(u):
-                work[lane * stride + hs + layer * u + j] = work[lane * stride + drive + layer * 6 * u + 4 * u + j]
-                work[lane * stride + cs + layer * u + j] = work[lane * stride + drive + layer * 6 * u + 5 * u + j]
-    square = 4 * u * u
-    recurrent = at
-    output = recurrent + layers * (square + steps * 4 * u) + (layers - 1) * square
-    bias_at = output + u * n_step
-    for step in range(steps):
-        at = recurrent
-        for layer in range(layers):
-            bias = at + step * 4 * u
-            at += steps * 4 * u
-            for lane in range(lanes):
-                o = lane * stride
-                add(work, o + gates, work, o + drive + layer * 6 * u, w, bias, 4 * u)
-            if layer > 0:
-                _multiply(work, gates, hs + (layer - 1) * u, stride, w, at, u, 4 * u, lanes)
-                at += square
-            _multiply(work, gates, hs + layer * u, stride, w, at, u, 4 * u, lanes)
-            at += square
-            for lane in range(lanes):
-                o = lane * stride
-                lstm_cell(work, o + gates, work, o + cs + layer * u, work, o + hs + layer * u, u)
-        for lane in range(lanes):
-            for j in range(n_step):
-                work[lane * stride + patch_at + j] = w[bias_at + step * n_step + j]
-        top = hs + (layers - 1) * u
-        _multiply(work, patch_at, top, stride, w, output, u, n_step, lanes)
-        # The recurrence runs from high redshift to low; what comes out ascends.
-        for lane in range(lanes):
-            for i in range(n_hist):
-                last = (i + 1) * n_chan - 1 - step * patch
-                for j in range(min(patch, n_chan - step * patch)):
-                    out[lane, last - j] = work[lane * stride + patch_at + i * patch + j]
-    if n_scalar > 0:
-        at = bias_at + steps * n_step
-        for lane in range(lanes):
-            for j in range(n_scalar_pad):
-                work[lane * stride + gates + j] = w[at + j]
-        _multiply(work, gates, hs + (layers - 1) * u, stride, w, at + n_scalar_pad, u, n_scalar_pad, lanes)
-        for lane in range(lanes):
-            for j in range(n_scalar):
-                out[lane, n_hist * n_chan + j] = work[lane * stride + gates + j]
-
-
-@njit(inline="always")
-def _scale_inputs(theta, x, inputs):
-    """Scaled inputs of one signal; False where a value is NaN or a log parameter is not positive."""
-    for i in range(theta.shape[0]):
-        value = theta[i]
-        if inputs[0, i] > 0.0:
-            value = math.log10(value) if value > 0.0 else math.nan
-        value = value * inputs[1, i] + inputs[2, i]
-        if not math.isfinite(value):
-            return False
-        x[i] = value
-    return True
-
-
-@njit(cache=True, nogil=True, error_model="numpy")
-def _single(theta, out, work, sizes, inputs, w):
-    if _scale_inputs(theta, work, inputs):
-        _forward(out.reshape((1, out.shape[0])), work, work.shape[0], sizes, w, 1)
-    else:
-        out[:] = np.nan
-
-
-@njit(cache=True, nogil=True, parallel=True, error_model="numpy")
-def _batch(theta, out, stride, sizes, inputs, w):
-    n = theta.shape[0]
-    for group in prange((n + LANES - 1) // LANES):
-        first = group * LANES
-        result = np.empty((LANES, out.shape[1]), np.float32)
-        work = np.zeros(LANES * stride, np.float32)
-        good = np.zeros(LANES, np.bool_)
-        for lane in range(LANES):
-            if first + lane < n:
-                x = work[lane * stride : (lane + 1) * stride]
-                good[lane] = _scale_inputs(theta[first + lane], x, inputs)
-                if not good[lane]:
-                    x[: theta.shape[1]] = 0.0
-        _forward(result, work, stride, sizes, w, LANES)
-        for lane in range(LANES):
-            if first + lane < n:
-                if good[lane]:
-                    out[first + lane] = result[lane]
-                else:
-                    out[first + lane] = np.nan

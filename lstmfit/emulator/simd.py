@@ -3,9 +3,6 @@
 LLVM does not keep the sums of such a product in registers by itself (numba's arrays may alias), which costs a factor
 of four here, and it makes half-width code of the cell with five divisions. So the inner loops are written in LLVM's
 own vector types; they compile to whatever width the machine has.
-
-numba's cache knows the file of the function that it compiled, not this one: after a change here touch
-`numba_engine.py`.
 """
 
 import llvmlite.binding as llvm

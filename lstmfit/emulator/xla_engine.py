@@ -27,6 +27,7 @@ class XlaEngine:
 
     def __init__(self, architecture: Architecture, scaling: Scaling, weights: dict[str, np.ndarray]):
         self._tf, _ = import_keras()
+        self._parts = architecture, scaling, weights
         self._a, self._scaling = architecture, scaling
         self._model = build(architecture, 0, weights)
         tf, a = self._tf, architecture
@@ -52,6 +53,10 @@ class XlaEngine:
         self._derive = tf.function(
             derive, input_signature=[tf.TensorSpec((1, a.n_params), tf.float32)], jit_compile=True
         )
+
+    def __reduce__(self):
+        # A copy is compiled again from the weights.
+        return type(self), self._parts
 
     def _inputs(self, theta):
         return self._tf.constant(self._scaling.inputs(theta), self._tf.float32)

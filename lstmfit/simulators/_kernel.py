@@ -11,8 +11,9 @@ the tests hold them. What differs is rearranged arithmetic, so results differ by
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
+
+from lstmfit.kernels import cached_kernel
 
 IONISATION, THERMAL = 0, 1
 """Which right-hand side `derivative` is: Q_HII (one variable), or x_e and T_k (two)."""
@@ -79,7 +80,7 @@ _INJECTED_S2, _INJECTED_W = _injected_quadrature()
 _AIRY = _airy_series()
 
 
-@numba.njit(cache=True, error_model="numpy")
+@cached_kernel(error_model="numpy")
 def airy_modulus(xi):
     """Ai(-xi)^2 + Bi(-xi)^2 for xi >= 0."""
     if xi < 3.0:
@@ -101,7 +102,7 @@ def airy_modulus(xi):
     return total / (np.pi * np.sqrt(xi))
 
 
-@numba.njit(cache=True, error_model="numpy")
+@cached_kernel(error_model="numpy")
 def injected_integral(b):
     """int_0^inf exp(-b s^2 - s^6/3) erfc(s^3) ds for moderate b >= 0."""
     total = 0.0
@@ -110,7 +111,7 @@ def injected_integral(b):
     return total
 
 
-@numba.njit(cache=True, error_model="numpy")
+@cached_kernel(error_model="numpy")
 def collapse_fraction(z, spline, z_star):
     """Collapsed fraction at Z = z from cubic coefficients (4, n) on knots 1, 2, ..., n+1; 0 beyond z_star."""
     if not z <= z_star:
@@ -120,7 +121,7 @@ def collapse_fraction(z, spline, z_star):
     return max(((spline[0, i] * d + spline[1, i]) * d + spline[2, i]) * d + spline[3, i], 0.0)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@cached_kernel(error_model="numpy")
 def intensities(z, spline, z_star, ratios, weights, n_continuum):
     """Lyman-alpha intensities at Z = z due to continuum and injected photons, m^-2 s^-1 Hz^-1 sr^-1.
 
@@ -137,7 +138,7 @@ def intensities(z, spline, z_star, ratios, weights, n_continuum):
     return z**3 * continuum, z**3 * injected
 
 
-@numba.njit(cache=True, error_model="numpy")
+@cached_kernel(error_model="numpy")
 def intensities_on(zs, spline, z_star, ratios, weights, n_continuum):
     """`intensities` for each of `zs`; shape (n, 2)."""
     out = np.empty((zs.size, 2))
@@ -146,7 +147,7 @@ def intensities_on(zs, spline, z_star, ratios, weights, n_continuum):
     return out
 
 
-@numba.njit(cache=True, error_model="numpy")
+@cached_kernel(error_model="numpy")
 def derivative(kind, t, y, out, c, spline, ratios, weights, n_continuum):
     """dy/dln(a) at ln(a) = t, into `out`."""
     z = np.exp(-t)

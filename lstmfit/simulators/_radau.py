@@ -1,8 +1,8 @@
 """SciPy's `Radau` (BSD licence), which ECHO21 uses, compiled for its right-hand sides: the same steps (tested)."""
 
-import numba
 import numpy as np
 
+from lstmfit.kernels import cached_kernel
 from lstmfit.simulators._kernel import derivative
 
 _S6 = 6**0.5
@@ -35,7 +35,7 @@ _NEWTON_MAXITER = 6
 _EPS = np.finfo(float).eps
 
 
-@numba.njit(cache=True, error_model="numpy")
+@cached_kernel(error_model="numpy")
 def _rms(x, scale):
     total = 0.0
     for i in range(x.size):
@@ -43,7 +43,7 @@ def _rms(x, scale):
     return np.sqrt(total) / x.size**0.5
 
 
-@numba.njit(cache=True, error_model="numpy")
+@cached_kernel(error_model="numpy")
 def _linear_solve(a, b, out):
     """Solve a x = b into `out` for one or two unknowns, with partial pivoting."""
     if b.size == 1:
@@ -58,7 +58,7 @@ def _linear_solve(a, b, out):
     out[0] = (b[p] - a[p, 1] * out[1]) / a[p, 0]
 
 
-@numba.njit(cache=True, error_model="numpy")
+@cached_kernel(error_model="numpy")
 def _jacobian(kind, t, y, f, atol, factor, jac, c, spline, ratios, weights, n_continuum):
     """Forward-difference Jacobian with SciPy's rule for the increments; changes `jac` and `factor`."""
     n = y.size
@@ -101,7 +101,7 @@ def _jacobian(kind, t, y, f, atol, factor, jac, c, spline, ratios, weights, n_co
         factor[j] = max(factor[j], 1e3 * _EPS)
 
 
-@numba.njit(cache=True, error_model="numpy")
+@cached_kernel(error_model="numpy")
 def _step_factor(h_abs, h_abs_old, error_norm, error_norm_old):
     """Step-size factor of Hairer & Wanner IV.8; a NaN stands for an old value that does not exist."""
     if np.isnan(error_norm_old) or np.isnan(h_abs_old) or error_norm == 0.0:
@@ -111,7 +111,7 @@ def _step_factor(h_abs, h_abs_old, error_norm, error_norm_old):
     return min(1.0, multiplier) * error_norm**-0.25
 
 
-@numba.njit(cache=True, error_model="numpy")
+@cached_kernel(error_model="numpy")
 def integrate(kind, y0, t0, t_bound, t_eval, rtol, atol, c, spline, ratios, weights, n_continuum):
     """Radau IIA of order 5, step for step as `scipy.integrate.solve_ivp(method="Radau")`.
 

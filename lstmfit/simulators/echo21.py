@@ -203,6 +203,10 @@ class Echo21:
             const.cE * const.sigT * n_h * helium * self._tau_knots**2 / basic.Hubble(self._tau_knots) * weight
         )
 
+    def __reduce__(self):
+        # It holds modules and a class of its own; a copy is built again.
+        return type(self), ()
+
     def __call__(self, theta) -> History:
         """Simulate the history on z = 5..50 by 0.1.
 
