@@ -5,14 +5,18 @@ import logging
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
+from anesthetic import MCMCSamples
 
+from lstmfit import Emulator
 from lstmfit import config as run_file
 from lstmfit.constants import redshift_to_frequency
 from lstmfit.datasets.spectrum import Spectrum, read_spectrum, read_written_spectrum
 from lstmfit.errors import InputError
 from lstmfit.likelihoods.global_signal import interpolation_matrix
+from lstmfit.parameters import Parameter, to_array
 
 TABLE = "nu [MHz],w,T [K]\n50.0,1,2.0\n51.0,0,0.0\n52.0,2,-0.5\n"
 
@@ -246,7 +250,7 @@ def test_the_axis_is_recognised_and_its_keys_work(tmp_path, axis, header, keys, 
 
 def test_low_frequencies_in_mhz_can_be_said(tmp_path):
     path = table(tmp_path / "s.txt", np.linspace(5, 50, 40), NU)
-    with pytest.raises(InputError, match="looks like redshift; .* or frequency_unit: MHz in columns if it is MHz"):
+    with pytest.raises(InputError, match=r"looks like redshift; .* or frequency_unit: MHz in columns if it is MHz"):
         read_spectrum(path)
     columns = {"frequency": 0, "temperature": 1}
     assert read_spectrum(path, columns | {"frequency_unit": "MHz"}).frequency[0] == 5
@@ -277,7 +281,7 @@ def test_weights_are_no_temperature(tmp_path):
     with pytest.raises(InputError, match=f"its name is 'Weight'; set {keys}"):
         read_spectrum(edges)
     path = table(tmp_path / "s.txt", NU, NU > 60, 30 + NU)
-    with pytest.raises(InputError, match="only 0 and 1, .* weights; set " + keys.removesuffix(" and unit: K")):
+    with pytest.raises(InputError, match=r"only 0 and 1, .* weights; set " + keys.removesuffix(" and unit: K")):
         read_spectrum(path)
     with pytest.raises(InputError, match=r"only 0 and 1, .* no other column"):
         read_spectrum(table(path, NU, NU > 60))
@@ -487,3 +491,37 @@ def test_a_gap_is_no_flag(tmp_path, text):
     path.write_text(text)
     with pytest.raises(InputError, match=r"temperature is not a number in data row 2|not a table of numbers"):
         read_spectrum(path)
+
+
+def test_a_dataframe_is_taken_by_name():
+    frame = pd.DataFrame({"weight": np.ones(40), "T [K]": 30 + NU, "freq": NU})
+    frame.loc[3, "weight"] = 0.0
+    frame.loc[5, "T [K]"] = np.nan
+    spectrum = read_spectrum(frame, {"frequency": "freq", "temperature": "T [K]"})
+    assert (len(spectrum.frequency), spectrum.temperature[0]) == (38, 80e3)
+    with pytest.raises(InputError, match=r"the table: no column 'nu'; the header has weight, T \[K\], freq"):
+        read_spectrum(frame, {"frequency": "nu", "temperature": "T [K]"})
+
+
+PARAMETERS = (Parameter("a", 1.0, 2.0), Parameter("b", -1.0, 1.0))
+
+
+def test_theta_as_pandas_has_it():
+    frame = pd.DataFrame({"logL": [0.0, 1.0], "b": [3, 4], "a": [1, 2]})
+    np.testing.assert_array_equal(to_array(frame, PARAMETERS), [[1, 3], [2, 4]])
+    np.testing.assert_array_equal(to_array(frame.iloc[1], PARAMETERS), [2, 4])
+    samples = MCMCSamples(data=frame[["b", "a"]].to_numpy(), columns=["b", "a"], labels=["$b$", "$a$"])
+    np.testing.assert_array_equal(to_array(samples, PARAMETERS), [[1, 3], [2, 4]])
+    with pytest.raises(InputError, match="theta: no column a; the table has logL, b, expected a, b"):
+        to_array(frame[["logL", "b"]], PARAMETERS)
+    with pytest.raises(InputError, match="theta: no column b; the table has a"):
+        to_array(frame["a"].rename({0: "a"}).iloc[:1], PARAMETERS)
+    with pytest.raises(InputError, match="not all numbers"):
+        to_array(frame.astype(str) + "x", PARAMETERS)
+    with pytest.raises(InputError, match="2 columns are called a"):
+        to_array(frame[["a", "a", "b"]], PARAMETERS)
+    emulator = Emulator.load("echo21")
+    theta = np.array([[0.1, 1.0, 0.05, 1e4, 0.5, 2.64, 1.5]] * 2)
+    table = pd.DataFrame(theta[:, ::-1], columns=list(emulator.names)[::-1])
+    np.testing.assert_array_equal(emulator(table), emulator(theta))
+    np.testing.assert_array_equal(emulator(table.iloc[0]), emulator(theta[0]))

@@ -16,7 +16,7 @@ from lstmfit.datasets.columns import (
     check_headings,
     check_temperature,
 )
-from lstmfit.datasets.tables import read_table
+from lstmfit.datasets.tables import Table, read_table
 from lstmfit.errors import InputError, did_you_mean
 from lstmfit.files import replacing
 
@@ -78,7 +78,7 @@ def read_spectrum(path, columns=None, unit: str | None = None) -> Spectrum:
 
     Parameters
     ----------
-    path : path
+    path : path or pandas.DataFrame
         Text between commas, semicolons, tabs or blanks, with or without a header line, in which # begins a comment; or
         a ``.npy`` or ``.npz`` file (`lstmfit.datasets.tables.read_table`).
     columns : mapping, optional
@@ -100,14 +100,11 @@ def read_spectrum(path, columns=None, unit: str | None = None) -> Spectrum:
         There is no such file or column, a value is not a number, a frequency or weight is not possible, a frequency is
         repeated, or the columns are not what they are taken for: the message has the keys to type.
     """
-    path = Path(path)
     columns = check_columns({"frequency": 0, "temperature": 1} if columns is None else columns)
+    table = _table(path)
+    name, headings = table.name, table.headings
     if unit not in (None, *UNITS):
-        raise InputError(f"{path.name}: unit is {unit!r}; temperatures can be in K or mK")
-    if not path.is_file():
-        raise InputError(f"no data file {path}; a path is relative to the run file's own folder")
-    table = read_table(path)
-    name, headings = path.name, table.headings
+        raise InputError(f"{name}: unit is {unit!r}; temperatures can be in K or mK")
     at = {what: table.number(which) for what, which in columns.items() if what != "frequency_unit"}
     for what in ("weight", "flag"):
         known = [i for i, heading in enumerate(headings) if heading.kind == what and i not in at.values()]
@@ -147,6 +144,15 @@ def read_spectrum(path, columns=None, unit: str | None = None) -> Spectrum:
         parts = [f"{int(where.sum())} {what}" for what, where in why.items() if where.any()]
         log.info("%s: %d of %d channels are left out (%s)", name, int((~keep).sum()), len(keep), ", ".join(parts))
     return Spectrum(nu, temperature[keep] * UNITS[unit], weight[keep])
+
+
+def _table(source) -> Table:
+    if isinstance(source, pd.DataFrame):
+        return Table("the table", [str(name) for name in source.columns], source, source.isna().to_numpy())
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(f"no data file {path}; a path is relative to the run file's own folder")
+    return read_table(path)
 
 
 def _weights(name, table, at):
