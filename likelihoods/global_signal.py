@@ -12,6 +12,9 @@ from lstmfit.likelihoods.foregrounds import Component, log_polynomial, middle
 from lstmfit.likelihoods.gaussian import GaussianNoise, StudentNoise, choose_centre
 from lstmfit.likelihoods.noise import Noise
 
+EDGE = 0.05
+"""How far, in steps of the signal's grid, a channel may lie beyond its end; it is then taken to be the end."""
+
 
 def interpolation_matrix(redshifts: np.ndarray, frequency: np.ndarray) -> np.ndarray | None:
     """Matrix that takes a signal on the emulator's grid to the data's channels.
@@ -33,21 +36,38 @@ def interpolation_matrix(redshifts: np.ndarray, frequency: np.ndarray) -> np.nda
     Raises
     ------
     InputError
-        A frequency outside the grid.
+        A frequency outside the grid by more than a twentieth of its last step.
     """
     z = frequency_to_redshift(frequency)
-    margin = 1e-9 * redshifts[-1]
-    outside = (z < redshifts[0] - margin) | (z > redshifts[-1] + margin)
+    # Frequencies of the grid itself, written with few digits, are not outside.
+    low, high = (EDGE * abs(redshifts[i + 1] - redshifts[i]) for i in (0, -2))
+    outside = (z < redshifts[0] - low) | (z > redshifts[-1] + high)
     if outside.any():
-        low, high = redshift_to_frequency(redshifts[-1]), redshift_to_frequency(redshifts[0])
-        raise InputError(
-            f"{outside.sum()} of {len(z)} channels lie outside the emulator's {low:.2f} to {high:.2f} MHz "
-            f"(the data span {frequency.min():.2f} to {frequency.max():.2f} MHz); "
-            f"cut them with data: {{band: [{low:.2f}, {high:.2f}]}}"
-        )
+        raise InputError(_outside(redshifts, np.asarray(frequency), outside))
+    margin = 1e-9 * redshifts[-1]
     if len(z) == len(redshifts) and np.allclose(z, redshifts, rtol=0, atol=margin):
         return None
     return CubicSpline(redshifts, np.eye(len(redshifts)))(np.clip(z, redshifts[0], redshifts[-1]))
+
+
+def _outside(redshifts, frequency, outside) -> str:
+    """What is wrong, and the band to cut where that leaves most of the channels."""
+    low, high = redshift_to_frequency(redshifts[-1]), redshift_to_frequency(redshifts[0])
+    n, bad = len(frequency), int(outside.sum())
+    where = (
+        f"{bad} of {n} channels lie outside the emulator's {low:.2f} to {high:.2f} MHz (the data span "
+        f"{frequency.min():.6g} to {frequency.max():.6g} MHz)"
+    )
+    if bad > n / 2:
+        return (
+            f"{where}: most of them, so do not cut them with band: but check the emulator, and that the first column "
+            "is in MHz; columns: takes redshift: 0, or frequency: 0 with frequency_unit: Hz, kHz or GHz"
+        )
+    good = frequency[~outside]
+    # Rounded inwards, but not so far that a good channel is lost.
+    edges = np.ceil(100.0 * low) / 100.0, np.floor(100.0 * high) / 100.0
+    edges = [float(min(edges[0], good.min())), float(max(edges[1], good.max()))]
+    return f"{where}; cut them with data: {{band: {edges}}}"
 
 
 def _sum_covariances(*terms):
@@ -92,6 +112,8 @@ class GlobalSignal:
         Its own parameters, in the order of `values`.
     params : dict of str to dict
         Default prior and LaTeX label of each, from ``global_signal.yaml``.
+    noise : Noise
+        The noise model.
 
     Raises
     ------
@@ -150,7 +172,7 @@ class GlobalSignal:
         self._data = self._noise.whiten(data)
         self._root = np.sqrt(weight)
         self._matrix, self._operator = matrix, self._noise.operator(matrix)
-        self._sigma, self._dof = sigma, noise.dof
+        self.noise, self._sigma, self._dof = noise, sigma, noise.dof
         self._set_components(noise, components)
 
     def _set_components(self, noise, components):
@@ -220,6 +242,11 @@ class GlobalSignal:
             total = total + self._marginalised.basis @ self.coefficients(signal, values, rng)
         return total
 
+    @property
+    def n_marginalised(self) -> int:
+        """Coefficients that are integrated out analytically."""
+        return 0 if self._marginalised is None else self._marginalised.basis.shape[1]
+
     def coefficients(self, signal, values, rng: np.random.Generator | None = None) -> np.ndarray:
         """Marginalised coefficients (k,) given the rest: their conditional mean, or a draw where `rng` is given."""
         centre = self._noise.centre
@@ -228,28 +255,58 @@ class GlobalSignal:
         return self._noise.coefficients(data - self.model(signal, values), sigma, rng)
 
 
-def check_scale(frequency, temperature, weight, sigma: float) -> None:
+FACTOR = 30.0
+"""Scatter and noise that differ by more than this are a matter of units: K for mK is 1000, s for h 60 in the noise."""
+
+
+def check_scale(frequency, temperature, weight, sigma, extra=None) -> None:
     """Warn where the scatter from channel to channel is nothing like the noise: K taken for mK, most often.
 
-    What a smooth log polynomial leaves is compared with sigma through the differences of neighbouring channels.
+    What a smooth log polynomial leaves is compared with the noise through second differences of neighbouring channels,
+    which see nothing of a smooth signal.
 
     Parameters
     ----------
     frequency, temperature, weight : numpy.ndarray
         (n,) MHz, mK and weights of the data.
-    sigma : float
-        Noise of a channel of weight one in mK.
+    sigma : float or (float, float)
+        Noise of a channel of weight one in mK; where it is free, the ends of its prior.
+    extra : numpy.ndarray, optional
+        Further covariance of the channels in mK^2: (n,) where it is diagonal, else (n, n).
     """
     if len(frequency) < 10:
         return
     order = np.argsort(frequency)
+    data, weight = np.asarray(temperature, dtype=float)[order], np.asarray(weight, dtype=float)[order]
+    if extra is not None:
+        extra = np.asarray(extra)[order] if np.ndim(extra) == 1 else np.asarray(extra)[np.ix_(order, order)]
+    low, high = np.broadcast_to(sigma, (2,))
+    root = np.sqrt(weight)
     smooth = log_polynomial(frequency[order], 7, middle(frequency))
-    data, root = temperature[order], np.sqrt(weight[order])
-    rest = root * (data - smooth @ np.linalg.lstsq(root[:, None] * smooth, root * data, rcond=None)[0])
-    scatter = 1.4826 * float(np.median(np.abs(np.diff(rest)))) / np.sqrt(2.0)
-    if not sigma / 30 < scatter < 30 * sigma:
-        warnings.warn(
-            f"neighbouring channels scatter by {scatter:.3g} mK, but the noise is {sigma:.3g} mK; "
-            "check data: unit (K or mK), the weights and sigma",
-            stacklevel=2,
-        )
+    rest = data - smooth @ np.linalg.lstsq(root[:, None] * smooth, root * data, rcond=None)[0]
+    steps = rest[2:] - 2.0 * rest[1:-1] + rest[:-2]
+    ratios = [np.abs(steps) / np.sqrt(_step_variance(s * s / weight, extra)) for s in (low, high)]
+    # In units of the noise, for the smallest and the largest that it can be; 1.4826 makes sigma of a median.
+    at_most, at_least = (1.4826 * float(np.median(ratio)) for ratio in ratios)
+    if at_most >= 1.0 / FACTOR and at_least <= FACTOR:
+        return
+    scatter = 1.4826 * float(np.median(np.abs(steps) / np.sqrt(_step_variance(1.0 / weight, None))))
+    advice = "check data: unit (K or mK), the weights and the noise (channel_width in MHz, integration_time in hours)"
+    if scatter <= 1e-7 * float(np.abs(data).max()):
+        text = f"the data have no noise from channel to channel; right for a test without noise, else {advice}"
+    else:
+        free = f"between {low:.3g} and {high:.3g} mK by its prior"
+        noise = f"{scatter / at_most:.3g} mK" if low == high else free
+        text = f"neighbouring channels scatter by {scatter:.3g} mK, but the noise is {noise}; {advice}"
+    warnings.warn(text, stacklevel=2)
+
+
+def _step_variance(variance, extra):
+    """Variance (n - 2,) of second differences of noise of this variance (n,) and further covariance."""
+    diagonal = variance if extra is None else variance + (extra if extra.ndim == 1 else np.diagonal(extra))
+    total = diagonal[2:] + 4.0 * diagonal[1:-1] + diagonal[:-2]
+    if extra is not None and extra.ndim == 2:
+        pairs, ends = np.diagonal(extra, 1), np.diagonal(extra, 2)
+        # A covariance that is smooth from channel to channel leaves next to nothing; rounding must not decide.
+        total = np.maximum(total - 4.0 * (pairs[1:] + pairs[:-1]) + 2.0 * ends, 1e-4 * total)
+    return np.maximum(total, np.finfo(float).tiny)

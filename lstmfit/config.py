@@ -5,8 +5,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_serializer, model_validator
 
+from lstmfit.datasets.columns import check_columns
 from lstmfit.errors import InputError, did_you_mean, listed
 from lstmfit.files import user_path, write_text
 from lstmfit.likelihoods.base import LIKELIHOODS, find_likelihood
@@ -117,8 +118,8 @@ class Data(Block):
     mock: Mock | None = None
     file: str | None = None
     public: str | None = None
-    columns: dict[str, int | str] = Field({"frequency": 0, "temperature": 1})
-    unit: str = "mK"
+    columns: Annotated[dict[str, Any], BeforeValidator(check_columns)] = Field({"frequency": 0, "temperature": 1})
+    unit: Literal["K", "mK"] = "mK"
     band: tuple[Number, Number] | None = None
 
     @model_validator(mode="after")
@@ -128,6 +129,18 @@ class Data(Block):
         if self.band is not None and not 0 <= self.band[0] < self.band[1]:
             raise ValueError(f"band is {list(self.band)}; give two frequencies in MHz, the lower one first")
         return self
+
+    @property
+    def given_unit(self) -> str | None:
+        """The unit, where the run file has one: otherwise that of the header counts."""
+        return self.unit if "unit" in self.model_fields_set else None
+
+    @model_serializer(mode="wrap")
+    def _leave_unit_to_the_header(self, handler):
+        content = handler(self)
+        if self.given_unit is None:
+            content.pop("unit", None)
+        return content
 
 
 class Foreground(Block):

@@ -166,7 +166,7 @@ def _changed_data(config: RunConfig, written) -> list[str]:
     if config.data.public is not None:
         spectrum = read_public_spectrum(config.data.public)
     else:
-        spectrum = read_spectrum(config.data.file, config.data.columns, config.data.unit)
+        spectrum = read_spectrum(config.data.file, config.data.columns, config.data.given_unit)
     if config.data.band is not None:
         spectrum = spectrum.cut(*config.data.band)
     same = len(spectrum.frequency) == len(written.frequency) and all(

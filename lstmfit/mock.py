@@ -45,7 +45,7 @@ def make_data(config: RunConfig, signal) -> Spectrum:
     elif config.data.public is not None:
         spectrum = read_public_spectrum(config.data.public)
     else:
-        spectrum = read_spectrum(config.data.file, config.data.columns, config.data.unit)
+        spectrum = read_spectrum(config.data.file, config.data.columns, config.data.given_unit)
     return spectrum if config.data.band is None else spectrum.cut(*config.data.band)
 
 

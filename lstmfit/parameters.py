@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lstmfit.errors import InputError, listed
+from lstmfit.errors import InputError, listed, one_line
 from lstmfit.schema import shown, to_number
 
 LONGEST_NAME = 64
@@ -142,8 +142,9 @@ def to_array(theta, parameters: Sequence[Parameter]) -> np.ndarray:
 
     Parameters
     ----------
-    theta : mapping or array_like
-        Physical values by name, or an array of shape (n_params,) or (n, n_params).
+    theta : mapping, pandas.Series, pandas.DataFrame or array_like
+        Physical values by name, or an array of shape (n_params,) or (n, n_params). The columns of a DataFrame (of
+        anesthetic's samples too) and the entries of a Series are taken by name, and there may be more of them.
     parameters : sequence of Parameter
         The order wanted.
 
@@ -158,6 +159,8 @@ def to_array(theta, parameters: Sequence[Parameter]) -> np.ndarray:
         A name is missing or unknown, or the last axis has the wrong length.
     """
     names = [p.name for p in parameters]
+    if hasattr(theta, "iloc"):
+        return _from_pandas(theta, names)
     if hasattr(theta, "keys"):
         missing = [n for n in names if n not in theta]
         unknown = [n for n in theta if n not in names]
@@ -177,6 +180,24 @@ def to_array(theta, parameters: Sequence[Parameter]) -> np.ndarray:
             f"in the order {', '.join(names)}"
         )
     return array
+
+
+def _from_pandas(theta, names):
+    """Columns of a DataFrame, (n, n_params), or entries of a Series, (n_params,), by name."""
+    keys = theta.columns if hasattr(theta, "columns") else theta.index
+    # anesthetic's have a second level: the labels.
+    known = [str(key[0] if isinstance(key, tuple) else key) for key in keys]
+    missing = [name for name in names if name not in known]
+    if missing:
+        raise InputError(f"theta: no column {listed(missing)}; the table has {listed(known)}, expected {listed(names)}")
+    twice = [name for name in names if known.count(name) > 1]
+    if twice:
+        raise InputError(f"theta: {known.count(twice[0])} columns are called {twice[0]}; leave one of them")
+    at = [known.index(name) for name in names]
+    try:
+        return np.array(theta.iloc[:, at] if hasattr(theta, "columns") else theta.iloc[at], dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"theta: the columns {listed(names)} are not all numbers ({one_line(error, 100)})") from None
 
 
 def _number(name, value, names):

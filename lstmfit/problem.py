@@ -268,8 +268,20 @@ def build(config: RunConfig, spectrum: Spectrum | None = None) -> Problem:
     space = make_space(config, signal, likelihoods)
     truth = true_parameters(config, signal)
     _check_truth(space, truth)
+    _check_noise(space, likelihoods["global_signal"].noise, spectrum)
     outside = "allow" if config.extrapolate or config.signal is not None else "raise"
     return Problem(signal, space, likelihoods, spectrum, truth, options, outside)
+
+
+def _check_noise(space, noise, spectrum):
+    """Warn where data and noise are in different units."""
+    sigma = noise.sigma
+    if sigma is None:
+        distribution = space.prior.distributions.get(noise.name)
+        sigma = space.fixed.get(noise.name) if distribution is None else distribution.support
+    if sigma is not None:
+        sigma = np.maximum(sigma, 0.0)
+        check_scale(spectrum.frequency, spectrum.temperature, spectrum.weight, sigma, noise.extra)
 
 
 def _check_truth(space, truth):
@@ -376,8 +388,6 @@ def _global_signal(config, signal, spectrum):
                 "retrain it with a test set, give a number in mK, or set it to false"
             )
         covariance = signal.emulator.errors["covariance"]
-    if noise.sigma and noise.extra is None and not noise.student:
-        check_scale(*channels, noise.sigma)
     return GlobalSignal(
         *channels,
         signal.redshifts,

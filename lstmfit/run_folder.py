@@ -344,7 +344,9 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
     list of str
         Blocks of the run file that differ, and files whose content does.
     """
-    a, b, changed = _content(old), _content(new), []
+    # Version 0.1 wrote out the unit also where it had been left to the default.
+    a, b = (c | {"data": {"unit": "mK"} | c["data"]} for c in (_content(old), _content(new)))
+    changed = []
     then, now = record(old).inputs, record(new).inputs
     for keys in SLOTS:
         place = ".".join(keys)

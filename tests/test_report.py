@@ -1,6 +1,9 @@
 """The report: one file that needs nothing else, with everything in it."""
 
 import base64
+import hashlib
+import json
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -171,7 +174,7 @@ def copy(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "mend"), [("summary.json", "remove it and go on with .* --resume"), ("chain_bias.json", "lstmfit bias")]
+    ("name", "mend"), [("summary.json", "remove it and continue with .* --resume"), ("chain_bias.json", "lstmfit bias")]
 )
 @pytest.mark.parametrize("content", ['{"half": ', "{}", "[]", ""])
 def test_damaged_figures_are_one_line(copy, name, mend, content):
@@ -187,8 +190,17 @@ def test_a_damaged_summary_of_a_finished_run_is_one_line(copy):
     assert re.fullmatch(r"lstmfit: \S+/summary.json is damaged \(.*\); remove it and .*", done.stderr.splitlines()[-1])
 
 
+def unsealed(folder):
+    """A folder as version 0.1 left it, without checksums."""
+    state = folder / "chain.state.json"
+    content = json.loads(state.read_text())
+    content.pop("sha256")
+    state.write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize("damage", ["garbage", "short", "empty", "binary", "nameless"])
 def test_damaged_chains_are_one_line(copy, damage):
+    unsealed(copy)
     chain = copy / "chain_dead-birth.txt"
     whole = chain.read_text()
     if damage == "nameless":
@@ -201,6 +213,7 @@ def test_damaged_chains_are_one_line(copy, damage):
 
 
 def test_damaged_data_are_one_line(copy):
+    unsealed(copy)
     whole = (copy / "data.csv").read_text()
     (copy / "data.csv").write_text(whole[: whole.index(",", 3000)])
     with pytest.raises(InputError, match=r"a damaged data.csv \(data row \d+ is not all numbers\).*--force"):
@@ -208,3 +221,144 @@ def test_damaged_data_are_one_line(copy):
     (copy / "data.csv").unlink()
     with pytest.raises(InputError, match=r"copy has no data.csv, .*; repeat the fit with --force"):
         load_problem(copy)
+
+
+# ---------------------------------------------------------------- a folder from a stranger
+
+EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>'\"&"
+
+
+def test_nothing_of_the_folder_reaches_the_page_unescaped(copy):
+    write_bias(copy, measure_bias(read_run(copy, load_problem(copy)), n=50))
+    for name in ("summary.json", "chain_bias.json"):
+        content = json.loads((copy / name).read_text())
+        content["sampler" if name == "summary.json" else "truth"] = EVIL
+        content["parameters"][EVIL] = content["parameters"]["fX"]
+        if name == "chain_bias.json":
+            content["failures"] = {"n": 1, "first": EVIL}
+            content["verdict"]["text"] = EVIL
+        (copy / name).write_text(json.dumps(content))
+    text = write_report(read_run(copy, load_problem(copy))).read_text()
+    assert "<script" not in text
+    assert "<img src=x" not in text
+    assert text.count("&lt;script&gt;") >= 4
+    page = Page(text)
+    assert not page.loading
+    assert all(source.startswith("data:image/png;base64,") for source in page.images)
+
+
+def test_the_page_allows_nothing_but_its_own_style(run, tmp_path):
+    text = write_report(run, tmp_path / "r.html").read_text()
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)[1]
+    style = re.search(r"<style>(.*?)</style>", text, flags=re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in policy.replace("&#39;", "'")
+    assert policy.startswith("default-src 'none'; img-src data:;")
+    assert "script-src" not in policy
+    assert 'style="' not in text
+
+
+def test_pictures_are_drawn_not_copied(copy):
+    """A link in the folder could put any file of the reader's into the page."""
+    secret = copy.parent / "secret"
+    secret.write_bytes(b"\x89PNG private key")
+    for name in ("corner", "signal"):
+        (copy / f"{name}.png").unlink()
+        (copy / f"{name}.png").symlink_to(secret)
+    text = write_report(read_run(copy, load_problem(copy))).read_text()
+    assert base64.b64encode(secret.read_bytes()).decode()[:16] not in text
+    assert len(Page(text).images) == 3
+    assert secret.read_bytes() == b"\x89PNG private key"
+
+
+@pytest.mark.parametrize(
+    ("name", "place", "value"),
+    [
+        ("summary.json", ("n_live",), "<b>many</b>"),
+        ("summary.json", ("n_live",), True),
+        ("summary.json", ("n_live",), -1),
+        ("summary.json", ("logZ",), None),
+        ("summary.json", ("logZ",), float("nan")),
+        ("summary.json", ("wall_s",), [1]),
+        ("summary.json", ("wall_s",), 10**400),
+        ("summary.json", ("sampler",), {"a": 1}),
+        ("summary.json", ("insertion_p",), "small"),
+        ("summary.json", ("p_value",), "small"),
+        ("summary.json", ("parameters",), []),
+        ("summary.json", ("parameters",), {}),
+        ("summary.json", ("parameters", "fX"), None),
+        ("summary.json", ("parameters", "fX", "mean"), "0.1"),
+        ("chain_bias.json", ("verdict",), "good"),
+        ("chain_bias.json", ("verdict", "trusted"), "yes"),
+        ("chain_bias.json", ("parameters", "fX"), {}),
+        ("chain_bias.json", ("parameters", "fX", "shift"), None),
+        ("chain_bias.json", ("failures",), 3),
+        ("chain_bias.json", ("khat_limit",), None),
+        ("chain_bias.json", ("truth",), 21),
+    ],
+)
+def test_figures_of_the_wrong_type_are_one_line(copy, name, place, value):
+    write_bias(copy, BIAS)
+    content = json.loads((copy / name).read_text())
+    inner = content
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    (copy / name).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=rf"copy/{name} is damaged \(.*{place[-1]}.*\); ") as found:
+        write_report(read_run(copy, load_problem(copy)))
+    assert len(str(found.value)) < 400
+
+
+BIAS = {
+    "parameters": {
+        name: {"bias": 0.1, "bias_err": 0.01, "shift": 0.1, "std_ratio": 1.0, "true_bias": None}
+        for name in ("fX", "Tmin_vir")
+    },
+    "truth": "echo21", "D_KL": 0.1, "D_KL_err": 0.01, "dlogZ": 0.0, "dlogZ_err": 0.1, "khat": 0.1, "khat_limit": 0.6,
+    "ess": 300.0, "efficiency": 0.9, "n": 500, "failures": {"n": 0, "first": None}, "signal_rms_mK": None,
+    "verdict": {"trusted": True, "text": "good"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 100_000, b'{"parameters": {}, "truth": "x", "verdict": {}}'])
+def test_other_damage_is_one_line(run, copy, content):
+    for name in ("summary.json", "chain_bias.json"):
+        (copy / name).write_bytes(content)
+        with pytest.raises(InputError, match=rf"copy/{name} is damaged") as found:
+            write_report(read_run(copy, load_problem(copy)))
+        assert len(str(found.value)) < 400
+        shutil.copy(run.folder / "summary.json", copy)
+
+
+def test_a_bias_that_version_0_1_trusted_is_judged_again(copy):
+    write_bias(copy, BIAS | {"ess": 1.0, "khat": 0.0, "efficiency": 0.02})
+    text = write_report(read_run(copy, load_problem(copy))).read_text()
+    assert re.search(r'class="verdict bad">effective sample size 1.0 of 500, below 10', text)
+    (copy / "chain_bias.json").unlink()
+    write_bias(copy, BIAS)
+    text = write_report(read_run(copy, load_problem(copy))).read_text()
+    assert re.search(r'class="verdict">the emulator can be seen in these data', text)
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+@pytest.mark.parametrize("name", ["Störung 21 cm Ω", b"not \xff text"])
+def test_a_folder_with_any_name_has_a_report(copy, locale, name):
+    folder = copy.parent / os.fsdecode(name)
+    copy.rename(folder)
+    env = os.environ | {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = lstmfit("report", folder, env=env, errors="surrogateescape")
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert (folder / "report.html").is_file()
+
+
+def test_a_picture_that_fails_is_a_warning(run, tmp_path, monkeypatch, caplog):
+    def broken(*_):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr("lstmfit.analysis.plots.corner", broken)
+    text = write_report(run, tmp_path / "r.html").read_text()
+    assert "The picture could not be drawn" in text
+    assert "corner could not be drawn (RuntimeError: no fonts)" in caplog.text
+    assert len(Page(text).images) == 2

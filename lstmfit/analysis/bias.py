@@ -12,9 +12,16 @@ import numpy as np
 
 from lstmfit import config as run_file
 from lstmfit.analysis.chains import Run
-from lstmfit.analysis.reweight import K_HAT_LIMIT, choose_points, effective_size, k_hat_limit, pareto_smooth
+from lstmfit.analysis.reweight import (
+    K_HAT_LIMIT,
+    LEAST_SIZE,
+    choose_points,
+    effective_size,
+    k_hat_limit,
+    pareto_smooth,
+)
 from lstmfit.analysis.truth import TruthCache, cache_path
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, one_line
 from lstmfit.files import write_text
 from lstmfit.likelihoods.global_signal import interpolation_matrix
 from lstmfit.problem import Problem, build
@@ -124,17 +131,32 @@ def measure_bias(
     full = np.array([truth.signal_parameters(t).copy() for t in theta])
     outputs, messages = TruthCache(cache_path(run.folder, simulator), simulator).simulate(full, jobs, progress)
     failed = np.array([bool(m) for m in messages])
+    true = np.array([np.nan if m else truth.loglikelihood_of(o, t) for o, t, m in zip(outputs, theta, messages)])
+    for i in np.flatnonzero(np.isnan(true) & ~failed):
+        failed[i], messages[i] = True, "the likelihood of the simulated signal is NaN"
     if failed.all():
-        raise InputError(f"{simulator} fails at all {len(failed)} points; the first: {messages[0]}")
-    theta, outputs, base = theta[~failed], outputs[~failed], base[~failed] / base[~failed].sum()
-    emulated = np.array([problem.loglikelihood(t)[0] for t in theta])
-    true = np.array([truth.loglikelihood_of(o, t) for o, t in zip(outputs, theta)])
+        raise InputError(f"{simulator} fails at all {len(failed)} points; the first: {one_line(messages[0])}")
+    true, theta, outputs, base = true[~failed], theta[~failed], outputs[~failed], base[~failed] / base[~failed].sum()
+    emulated = _emulated(run, theta)
     result = reweighted(to_natural(run, theta), base, true - emulated, list(problem.names), run.truth())
     result["truth"] = simulator
     result["failures"] = {"n": int(failed.sum()), "first": next((m for m in messages if m), None)}
     result["signal_rms_mK"] = _signal_rms(problem, truth, theta, outputs, base, result.pop("weights"))
-    result["verdict"] = _verdict(result)
+    result["verdict"] = verdict(result)
     return result
+
+
+def _emulated(run, theta):
+    """Ln L of the run's own problem at points (n, d) of its posterior or of the true one."""
+    values = np.array([run.problem.loglikelihood(t)[0] for t in theta], dtype=float)
+    bad = np.flatnonzero(np.isnan(values) | (values == np.inf))
+    if len(bad):
+        at = ", ".join(f"{name} {value:.6g}" for name, value in zip(run.problem.names, theta[bad[0]]))
+        raise InputError(
+            f"{run.folder}: the emulated likelihood is not a number at {len(bad)} of {len(values)} points, first at "
+            f"{at}; check the emulator with lstmfit evaluate"
+        )
+    return values
 
 
 def to_natural(run: Run, theta: np.ndarray) -> np.ndarray:
@@ -181,7 +203,7 @@ def reweighted(
     Raises
     ------
     InputError
-        The other likelihood vanishes at every point, or its posterior is a single one of them.
+        The other likelihood vanishes at every point, or its posterior is a single one of them; or a ratio is NaN.
 
     Notes
     -----
@@ -190,6 +212,9 @@ def reweighted(
     weights, which is never negative and of second order in the ratio. The tail of the weights is smoothed, except where
     they are nearly equal: there is no tail to tame, and the smoothing would take a tenth off a small bias.
     """
+    bad = int(np.sum(np.isnan(log_ratio) | (log_ratio == np.inf)))
+    if bad:
+        raise InputError(f"{bad} of {len(x)} log ratios are NaN or infinite; expected numbers, or -inf for zero")
     if not np.isfinite(np.max(log_ratio)):
         raise InputError("the true likelihood vanishes at every point; the emulator or the truth is another model")
     plain = np.log(base) + log_ratio
@@ -207,7 +232,10 @@ def reweighted(
     mean_emu, mean = emu @ x, true @ x
     std_emu, std = np.sqrt(emu @ (x - mean_emu) ** 2), np.sqrt(true @ (x - mean) ** 2)
     if not (std > 0).all():
-        raise InputError(f"the true posterior of {names[int(np.argmin(std))]} sits on a single point; use more points")
+        raise InputError(
+            f"the weights leave one of {len(x)} points, so the true posterior of {names[int(np.argmin(std))]} has no "
+            "width: the emulator is far from the truth; make a direct fit (simulator: in place of emulator:)"
+        )
     shift = (mean_emu - mean) / std
     shift_err = np.sqrt(np.sum((true[:, None] * (x - mean) - emu[:, None] * (x - mean_emu)) ** 2, axis=0)) / std
     # A vanishing ratio contributes nothing to the divergence from the base, and infinity to the one to it.
@@ -282,24 +310,28 @@ def _signal_rms(problem, truth, theta, outputs, base, weights):
     }
 
 
-def _verdict(result) -> dict:
-    """Whether the figures can be trusted, what they say, and what to do where they cannot."""
-    khat, n = result["khat"], result["n"]
-    failed = result["failures"]["n"]
+def verdict(result: dict) -> dict:
+    """Whether the figures can be trusted, what they say, and what to do where they cannot.
+
+    Parameters
+    ----------
+    result : dict
+        As `measure_bias` and `bias_between` make it.
+
+    Returns
+    -------
+    dict
+        ``trusted`` and ``text``. Nothing is trusted below an effective sample size of `LEAST_SIZE`, nor above the limit
+        of k-hat where the ratios are not nearly equal, nor where more than 5 % of the simulations failed.
+    """
+    n, failed = result["n"], result["failures"]["n"]
     name, worst = max(result["parameters"].items(), key=lambda item: item[1]["bias"])
     figure = f"{worst['bias']:.2g} ± {worst['bias_err']:.1g} sigma in {name}"
-    if result["efficiency"] <= NEARLY_EQUAL and (khat is None or khat > result["khat_limit"]):
-        shown = "unknown" if khat is None else f"{khat:.2f}"
-        few = khat is not None and khat <= K_HAT_LIMIT
-        why = (
-            f"{n} points are too few to tell whether the weights reach from the emulated posterior to the true one"
-            if few
-            else "the true posterior is too far from the emulated one for these weights"
-        )
+    why = _doubt(result)
+    if why is not None:
         text = (
-            f"k-hat is {shown}, above {result['khat_limit']:.2f}: {why}, and the figures are no more than a lower "
-            "limit; use more points (-n) or a direct fit (simulator: in place of emulator: in the run file, then "
-            "--truth ITS_FOLDER)"
+            f"{why}, and the figures are no more than a lower limit; use more points (-n) or a direct fit (simulator: "
+            "in place of emulator: in the run file, then --truth ITS_FOLDER)"
         )
         return {"trusted": False, "text": text}
     if failed > MOST_FAILURES * (n + failed):
@@ -314,6 +346,20 @@ def _verdict(result) -> dict:
     else:
         text = f"the emulator biases this fit: largest bias {figure}; use the reweighted posterior or a direct fit"
     return {"trusted": True, "text": text}
+
+
+def _doubt(result):
+    """Why the weights cannot be trusted; None where they can."""
+    khat, n, size = result["khat"], result["n"], result["ess"]
+    far = "the true posterior is too far from the emulated one for these weights"
+    if size < LEAST_SIZE:
+        few = f"{n} points are too few" if result["efficiency"] > NEARLY_EQUAL else far
+        return f"effective sample size {size:.1f} of {n}, below {LEAST_SIZE:.0f}: {few}"
+    if result["efficiency"] > NEARLY_EQUAL or (khat is not None and khat <= result["khat_limit"]):
+        return None
+    few = f"{n} points are too few to tell whether the weights reach from the emulated posterior to the true one"
+    why = few if khat is not None and khat <= K_HAT_LIMIT else far
+    return f"k-hat is {'infinite' if khat is None else f'{khat:.2f}'}, above {result['khat_limit']:.2f}: {why}"
 
 
 def bias_between(run: Run, true_run: Run, seed: int = 0) -> dict:
@@ -350,13 +396,12 @@ def bias_between(run: Run, true_run: Run, seed: int = 0) -> dict:
     if len(rows) < 25:
         raise InputError(f"{true_run.folder}: the chain has {len(rows)} points with weight; at least 25 are needed")
     theta = true_run.samples[names].to_numpy()[rows]
-    emulated = np.array([run.problem.loglikelihood(t)[0] for t in theta])
-    ratio = emulated - true_run.samples["logL"].to_numpy()[rows]
+    ratio = _emulated(run, theta) - true_run.samples["logL"].to_numpy()[rows]
     result = reweighted(to_natural(run, theta), base, ratio, names, run.truth(), from_truth=True)
     result.pop("weights")
     result |= {"truth": str(true_run.folder), "failures": {"n": 0, "first": None}, "signal_rms_mK": None}
     result["chains"] = compare(run.natural(), true_run.natural(), names, seed)
-    return result | {"verdict": _verdict(result)}
+    return result | {"verdict": verdict(result)}
 
 
 def _check_direct(run, true_run):
@@ -416,11 +461,11 @@ def bias_lines(result: dict) -> list[str]:
     """Divergence, evidence, weights and verdict of `measure_bias` or `bias_between` in words."""
     n, failed = result["n"], result.get("failures", {"n": 0})
     lines = [f"D_KL {_figure(result, 'D_KL', 4)} nat   logZ_true - logZ_emulated {_figure(result, 'dlogZ', 3)}"]
-    if result["khat"] is not None:
-        lines.append(
-            f"k-hat {result['khat']:.2f} (limit {result['khat_limit']:.2f})   "
-            f"effective sample {result['ess']:.0f} of {n}   failed simulations {failed['n']}"
-        )
+    khat = "infinite" if result["khat"] is None else f"{result['khat']:.2f}"
+    lines.append(
+        f"k-hat {khat} (limit {result['khat_limit']:.2f})   effective sample size {result['ess']:.0f} of {n}   "
+        f"failed simulations {failed['n']}"
+    )
     if failed["n"]:
         lines.append(f"the first failure: {failed['first']}")
     rms = result.get("signal_rms_mK")

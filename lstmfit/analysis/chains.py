@@ -1,13 +1,13 @@
 """Chains of a fit, read by anesthetic, in the space of the prior."""
 
 import contextlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lstmfit.analysis.insertion import insertion_p
+from lstmfit.analysis.records import Summary, read_figures
 from lstmfit.errors import InputError
 from lstmfit.problem import Problem
 from lstmfit.run_folder import check_seal
@@ -15,9 +15,6 @@ from lstmfit.sampling.state import read_state
 
 SAME_LOGL = 3e-5
 """Relative difference of ln L that engines and machines may cause; BlackJAX's network differs by 2e-6."""
-
-SUMMARY = ("logZ", "logZ_err", "D_KL", "d_G", "n_like", "n_live", "wall_s", "ranks", "sampler", "parameters")
-"""Keys of a summary on which scripts, the report and the command line rely."""
 
 
 @dataclass(frozen=True)
@@ -157,33 +154,6 @@ def read_run(folder, problem: Problem) -> Run:
     return run
 
 
-def read_figures(path, needed, mend: str) -> dict:
-    """Read a JSON file of figures that a command of ours has written.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-    needed : sequence of str
-        Keys without which it is of no use.
-    mend : str
-        What makes it anew.
-
-    Raises
-    ------
-    InputError
-        It is damaged.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        lost = [key for key in needed if not isinstance(content, dict) or key not in content]
-        if lost:
-            raise ValueError(f"no {', '.join(lost)}")
-    except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); {mend}") from None
-    return content
-
-
 def read_summary(folder) -> dict:
     """Read the ``summary.json`` of a finished run.
 
@@ -194,8 +164,8 @@ def read_summary(folder) -> dict:
     """
     path = Path(folder) / "summary.json"
     if not path.is_file():
-        raise InputError(f"{folder} has no summary.json: the run has not finished; go on with lstmfit fit --resume")
-    return read_figures(path, SUMMARY, "remove it and go on with lstmfit fit --resume")
+        raise InputError(f"{folder} has no summary.json: the run has not finished; continue with lstmfit fit --resume")
+    return read_figures(path, Summary, "remove it and continue with lstmfit fit --resume")
 
 
 def _check_unchanged(run):
@@ -226,8 +196,11 @@ def summarise(run: Run, facts: dict, n_draws: int = 1000) -> dict:
     dict
         The content of ``summary.json``; log-uniform parameters in log10. logZ is that of the whole prior:
         PolyChord leaves out the part of the prior where the likelihood is zero, which `prior_fraction` puts back.
-        insertion_p is the probability of `lstmfit.analysis.insertion`, None for weighted samples.
+        insertion_p is the probability of `lstmfit.analysis.insertion`, None for weighted samples; chi2, dof, p_value
+        and the rest are those of `lstmfit.analysis.goodness.goodness`.
     """
+    from lstmfit.analysis.goodness import goodness
+
     samples = run.natural()
     figures = _from_births(samples, n_draws) if hasattr(samples, "logZ") else _from_weights(samples)
     figures["logZ"] += float(np.log(facts.get("prior_fraction") or 1.0))
@@ -247,7 +220,7 @@ def summarise(run: Run, facts: dict, n_draws: int = 1000) -> dict:
         }
         if run.log10[name]:
             parameters[name]["log10"] = True
-    return {**figures, "insertion_p": insertion_p(samples), **facts, "parameters": parameters}
+    return {**figures, "insertion_p": insertion_p(samples), **facts, **goodness(run), "parameters": parameters}
 
 
 def _from_births(samples, n_draws):

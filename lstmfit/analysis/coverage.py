@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from lstmfit.analysis.bias import to_natural
-from lstmfit.analysis.reweight import effective_size
+from lstmfit.analysis.reweight import LEAST_SIZE, effective_size
 from lstmfit.errors import InputError
 from lstmfit.files import replacing, write_text
 
@@ -138,7 +138,8 @@ def _emulation(emulated, names):
     largest, d_kl = np.abs(shifts).max(axis=1), np.array([m["D_KL"] for m in emulated])
     return {
         "n": len(emulated),
-        "trusted": float(np.mean([m["trusted"] for m in emulated])),
+        # Version 0.1 took weights that are one point for nearly equal ones, and campaigns are continued.
+        "trusted": float(np.mean([m["trusted"] and m["ess"] >= LEAST_SIZE for m in emulated])),
         "largest_shift_mean": float(largest.mean()),
         "largest_shift_p95": float(np.percentile(largest, 95)),
         "D_KL_mean": float(d_kl.mean()),

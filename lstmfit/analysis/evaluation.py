@@ -4,6 +4,7 @@ import numpy as np
 
 from lstmfit.analysis.plots import BLUE, RED, new_figure, save
 from lstmfit.analysis.style import own_style
+from lstmfit.constants import redshift_to_frequency
 from lstmfit.emulator.metrics import rms_error
 
 
@@ -26,8 +27,10 @@ def edge_distance(emulator, theta) -> np.ndarray:
 
 
 @own_style
-def errors_picture(emulator, split, path) -> None:
+def errors_picture(emulator, split, path, low: float | None = None, high: float | None = None) -> None:
     """Four panels: histogram of the errors, bias and rms by channel, worst cases, error against edge distance.
+
+    All of them are about the same channels as `lstmfit.emulator.fitting.evaluate` with this band.
 
     Parameters
     ----------
@@ -37,14 +40,31 @@ def errors_picture(emulator, split, path) -> None:
         Signals that training never saw.
     path : path
         PNG to write.
+    low, high : float, optional
+        Band edges in MHz, inclusive; either may be left out.
+
+    Raises
+    ------
+    InputError
+        No channel lies in the band.
     """
-    predicted = emulator(split.theta)
-    residual = predicted - split.signal
-    _, relative = rms_error(predicted, split.signal)
-    percent, z = 100 * relative, emulator.redshifts
+    save(errors_figure(emulator, split, low, high), path)
+
+
+def errors_figure(emulator, split, low: float | None = None, high: float | None = None):
+    """The figure of `errors_picture`."""
+    predicted, true, z = emulator(split.theta), split.signal, emulator.redshifts
+    _, relative = rms_error(predicted, true, z, low, high)
+    nu = redshift_to_frequency(z)
+    inside = (nu >= (-np.inf if low is None else low)) & (nu <= (np.inf if high is None else high))
+    predicted, true, z = predicted[:, inside], true[:, inside], z[inside]
+    # An emulator without an error has no place on a logarithmic axis.
+    percent, residual = np.maximum(100 * relative, 1e-9), predicted - true
     figure = new_figure(figsize=(10.0, 7.0), layout="constrained")
+    if low is not None or high is not None:
+        figure.suptitle(f"{nu[inside].min():.4g} to {nu[inside].max():.4g} MHz, {inside.sum()} channels")
     (top_left, top_right), (low_left, low_right) = figure.subplots(2, 2)
-    top_left.hist(percent, np.geomspace(percent.min(), percent.max(), 40), color=BLUE)
+    top_left.hist(percent, np.geomspace(0.99 * percent.min(), 1.01 * percent.max(), 40), color=BLUE)
     top_left.set_xscale("log")
     _plain_ticks(top_left.xaxis)
     for value, style, name in ((percent.mean(), "-", "mean"), (np.percentile(percent, 95), "--", "95 %")):
@@ -56,7 +76,7 @@ def errors_picture(emulator, split, path) -> None:
     top_right.legend(frameon=False)
     top_right.set(xlabel="redshift $z$", ylabel="error [mK]")
     for i in np.argsort(percent)[-3:][::-1]:
-        low_left.plot(z, split.signal[i], lw=1.2, label=f"{percent[i]:.2f} %")
+        low_left.plot(z, true[i], lw=1.2, label=f"{percent[i]:.2f} %")
         low_left.plot(z, predicted[i], ls=":", color="k", lw=1.0)
     low_left.legend(frameon=False, title="worst three; dotted: emulator", fontsize=9)
     low_left.set(xlabel="redshift $z$", ylabel="$T_{21}$ [mK]")
@@ -70,7 +90,7 @@ def errors_picture(emulator, split, path) -> None:
     low_right.plot(centres, means, "o-", color=RED, ms=4, label="mean")
     low_right.legend(frameon=False)
     low_right.set(xlabel="distance from the edge of the training range", ylabel="relative rms error [%]")
-    save(figure, path)
+    return figure
 
 
 def _plain_ticks(axis):

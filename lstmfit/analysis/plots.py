@@ -4,6 +4,7 @@ import numpy as np
 from scipy.integrate import trapezoid
 
 from lstmfit.analysis.chains import Run, equal_weight
+from lstmfit.analysis.contours import plot_2d
 from lstmfit.analysis.reweight import choose_points
 from lstmfit.analysis.style import own_style
 from lstmfit.constants import redshift_to_frequency
@@ -52,10 +53,12 @@ def corner(run: Run, path) -> None:
     figure = new_figure(figsize=(size, size))
     labels = {name: samples.get_label(name) for name in names}
     _, axes = make_2d_axes(names, labels=labels, fig=figure, upper=False, ticks="outer")
-    samples.plot_2d(axes, kinds={"lower": "kde_2d", "diagonal": "kde_1d"}, color=BLUE)
+    pointed = plot_2d(samples, axes, BLUE)
     for name in names:
         _draw_prior(axes.loc[name, name].twin, run.problem.prior.distributions[name])
     handles = [Patch(color=BLUE, label="posterior (68, 95 %)"), Line2D([], [], color=GREY, lw=1.2, label="prior")]
+    if pointed:
+        handles.append(_points_handle(BLUE))
     if truth:
         axes.axlines(truth, color=RED, lw=1.0, ls="--")
         handles.append(Line2D([], [], color=RED, lw=1.0, ls="--", label="truth"))
@@ -84,15 +87,23 @@ def corner_of_two(a, b, names, path) -> None:
     figure = new_figure(figsize=(size, size))
     labels = {name: b.samples.get_label(name) for name in names}
     _, axes = make_2d_axes(names, labels=labels, fig=figure, upper=False, ticks="outer")
-    kinds = {"lower": "kde_2d", "diagonal": "kde_1d"}
+    pointed = []
     for chain, color in ((b, GREY), (a, BLUE)):
         # Uncompressed: anesthetic's compression keeps the convex hull and draws from the points inside it, of which
         # there are none where one column is a function of another and the points lie on a curve.
-        _fewer(chain.samples, names).plot_2d(axes, kinds=kinds, color=color, alpha=0.7, ncompress=False)
+        pointed += plot_2d(_fewer(chain.samples, names), axes, color, alpha=0.7, ncompress=False)
     handles = [Patch(color=color, label=chain.label) for chain, color in ((a, BLUE), (b, GREY))]
+    if pointed:
+        handles.append(_points_handle("0.3"))
     figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(0.9, 0.88), frameon=False, fontsize=12)
     figure.align_labels()
     save(figure, path)
+
+
+def _points_handle(color):
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], color=color, ls="", marker=".", label="points, where contours would not hold 68 and 95 %")
 
 
 def _fewer(samples, names):

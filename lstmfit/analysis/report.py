@@ -1,24 +1,31 @@
 """One self-contained HTML file about a run: what was fitted, how, the answer, and whether to believe it."""
 
 import base64
-import html
+import hashlib
+import logging
 import re
 import tempfile
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import yaml
+from jinja2 import Environment
 
 from lstmfit import config as run_file
+from lstmfit import run_folder
 from lstmfit.analysis import plots
-from lstmfit.analysis.bias import bias_file, bias_lines
-from lstmfit.analysis.chains import Run, equal_weight, read_figures, read_summary
+from lstmfit.analysis.bias import bias_file, bias_lines, verdict
+from lstmfit.analysis.chains import Run, equal_weight, read_summary
+from lstmfit.analysis.goodness import doubts, goodness
 from lstmfit.analysis.insertion import SMALL
+from lstmfit.analysis.records import Bias, read_figures
+from lstmfit.analysis.style import own_style
+from lstmfit.errors import one_line
 from lstmfit.files import write_text
-from lstmfit.likelihoods.foregrounds import LINEAR
-from lstmfit.likelihoods.gaussian import GaussianNoise
-from lstmfit.mock import make_noise
+from lstmfit.likelihoods.global_signal import interpolation_matrix
+from lstmfit.yaml_files import dump_yaml
+
+log = logging.getLogger(__name__)
 
 STYLE = """
 body { font: 15px/1.5 Georgia, serif; color: #222; max-width: 860px; margin: 2em auto; padding: 0 1em }
@@ -58,183 +65,150 @@ def write_report(run: Run, path=None) -> Path:
     ------
     InputError
         The run has no summary yet, or a file of it is damaged.
+
+    Notes
+    -----
+    Every value is escaped by the template, pictures are drawn and never taken from the folder, and the page's content
+    security policy forbids scripts and whatever would be loaded: a folder may come from anyone.
     """
     summary = read_summary(run.folder)
     config = run_file.load(run.folder / "run.yaml")
     bias = bias_file(run.folder)
-    again = "measure it again with lstmfit bias"
-    measured = read_figures(bias, ("parameters", "truth", "verdict"), again) if bias.is_file() else None
-    sections = [
-        ("Evidence", _evidence(summary)),
-        ("Parameters", _parameters(summary, run)),
-        ("Emulation bias", _bias(measured, run)),
-        ("Posterior", _image(run, "corner")),
-        ("Signal", _image(run, "signal")),
-        ("Data and residuals", _chi_square(config, run) + _residuals(run)),
-        ("Noise and foreground", _noise(config, run)),
-        ("How it was made", _provenance(config, summary)),
-        ("References", _folded("BibTeX of what was used", bibliography(config, run, measured))),
-        ("Run file", _folded("run.yaml, with every default", _run_text(run))),
-    ]
-    name = html.escape(run.folder.resolve().name)
-    source = f"{run.problem.signal.name}, {len(run.problem.spectrum.frequency)} channels, {summary['sampler']}"
-    body = "".join(f"<h2>{title}</h2>\n{content}\n" for title, content in sections)
-    text = (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{name}</title><style>{STYLE}</style>'
-        f'</head>\n<body>\n<h1>{name}</h1>\n<p class="sub">{html.escape(source)}</p>\n{body}</body></html>\n'
-    )
+    measured = read_figures(bias, Bias, "measure it again with lstmfit bias") if bias.is_file() else None
+    fit = goodness(run)
+    name = one_line(run.folder.resolve().name, 200)
+    residuals, residual_picture = _residuals(run)
+    content = {
+        "name": name,
+        "source": f"{run.problem.signal.name}, {len(run.problem.spectrum.frequency)} channels, {summary['sampler']}",
+        "style": STYLE,
+        "style_hash": f"sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}",
+        "doubts": doubts(fit),
+        "summary": summary,
+        "small_p": SMALL,
+        "parameters": _parameters(summary, run),
+        "signal": run.problem.signal.name,
+        "bias": _bias(measured, run),
+        "pictures": {
+            "corner": _drawn("corner", run),
+            "signal": _drawn("signal", run),
+            "residuals": residual_picture,
+        },
+        "chi_square": _chi_square(fit, config, run),
+        "residuals": residuals,
+        "noise": dump_yaml(config.likelihood.global_signal.model_dump(exclude_none=True)),
+        "coefficients": _coefficients(run),
+        "others": dump_yaml(config.likelihood.others) if config.likelihood.others else "",
+        "provenance": _provenance(config, summary),
+        "references": bibliography(config, run, measured),
+        "run_file": (run.folder / "run.yaml").read_text(encoding="utf-8"),
+    }
+    template = (resources.files("lstmfit.analysis") / "report.html").read_text(encoding="utf-8")
+    text = Environment(autoescape=True).from_string(template).render(content)
     path = run.folder / "report.html" if path is None else Path(path)
-    write_text(path, text)
+    # The name of a file may hold bytes that are no text.
+    write_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
     return path
 
 
-def _folded(title, text):
-    """Long text that is closed on the screen, and so not printed unless it has been opened."""
-    return f"<details><summary>{title}</summary><pre>{html.escape(text)}</pre></details>"
-
-
-def _table(columns, rows):
-    head = "".join(f"<th>{html.escape(c)}</th>" for c in columns)
-    lines = ("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{''.join(lines)}</table>"
-
-
-def _picture(path, alt):
-    content = base64.b64encode(Path(path).read_bytes()).decode()
-    return f'<img alt="{alt}" src="data:image/png;base64,{content}">'
-
-
-def _image(run, name):
-    path = run.folder / f"{name}.png"
-    if not path.is_file():
-        getattr(plots, name)(run, path)
-    return _picture(path, name)
-
-
-def _evidence(summary):
-    minutes = summary["wall_s"] / 60.0
-    return (
-        f"<p>ln Z = {summary['logZ']:.2f} ± {summary['logZ_err']:.2f}, "
-        f"D<sub>KL</sub>(posterior || prior) = {summary['D_KL']:.2f} nat, "
-        f"Bayesian dimensionality {summary['d_G']:.2f}. "
-        f"{summary['n_like']:,} likelihood calls with {summary['n_live']} live points in {minutes:.1f} minutes."
-        f"{_insertion(summary.get('insertion_p'))}</p>"
-    )
-
-
-def _insertion(p):
-    if p is None:
-        return ""
-    text = f" Insertion-index test of the sampling: p = {p:.2g}"
-    return f"{text}." if p > SMALL else f"{text}, <strong>so small that neither is to be trusted</strong>."
+def _drawn(name, run) -> str:
+    """A picture of the run as base64, drawn now; empty where that fails, since the rest can do without it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{name}.png"
+        try:
+            getattr(plots, name)(run, path)
+        except Exception as error:
+            log.warning("%s could not be drawn (%s: %s)", name, type(error).__name__, one_line(error))
+            return ""
+        return base64.b64encode(path.read_bytes()).decode()
 
 
 def _parameters(summary, run):
     rows = []
     for name, p in summary["parameters"].items():
         truth = "" if p["truth"] is None else f"{p['truth']:.4g}"
-        label = f"log10 {name}" if p.get("log10") else name
+        label = f"log10 {name}" if p["log10"] else name
         interval = f"{p['lo68']:.4g} .. {p['hi68']:.4g}"
         rows.append((label, f"{p['mean']:.4g}", f"{p['std']:.2g}", f"{p['median']:.4g}", interval, truth))
-    columns = ["parameter", "mean", "std", "median", "68 %"] + (["truth"] if run.problem.truth else [""])
-    return _table(columns, rows)
+    columns = ["parameter", "mean", "std", "median", "68 %", "truth" if run.problem.truth else ""]
+    return {"columns": columns, "rows": rows}
 
 
 def _residuals(run):
-    """Data minus posterior-mean model, and its size in units of the noise where that is known."""
+    """Data minus posterior-mean model in words, and its picture as base64."""
     problem, rng = run.problem, np.random.default_rng(0)
     theta = equal_weight(run, 200, rng)
     spectrum, likelihood = problem.spectrum, problem.likelihood
+    matrix = interpolation_matrix(problem.signal.redshifts, spectrum.frequency)
     models = []
     for t in theta:
         signal = np.array(problem.signal(problem.signal_parameters(t)), dtype=float)
-        own = np.array(problem.values(t))
-        total = likelihood.foreground(signal, own)
-        models.append(total + _on_channels(problem, signal))
+        total = likelihood.foreground(signal, np.array(problem.values(t)))
+        models.append(total + (signal if matrix is None else matrix @ signal))
     residual = spectrum.temperature - np.mean(models, axis=0)
+    r = residual[np.argsort(spectrum.frequency)]
+    neighbours = float(np.corrcoef(r[:-1], r[1:])[0, 1]) if len(r) > 2 and r.std() > 0 else 0.0
+    sigma = 1.0 / np.sqrt(max(len(r) - 1, 1))
+    text = (
+        f"rms of the residual {np.sqrt(np.mean(residual**2)):.2f} mK; correlation of neighbouring channels "
+        f"{neighbours:+.2f} (± {sigma:.2f} for white noise)."
+    )
+    return text, _residual_picture(spectrum.frequency, residual)
+
+
+@own_style
+def _residual_picture(frequency, residual) -> str:
     figure = plots.new_figure(figsize=(8.0, 3.0), layout="constrained")
     axis = figure.subplots()
-    axis.plot(spectrum.frequency, residual, ".", color=plots.GREY, ms=3)
+    axis.plot(frequency, residual, ".", color=plots.GREY, ms=3)
     axis.axhline(0.0, color=plots.BLUE, lw=1)
     axis.set_xlabel(r"frequency $\nu$ [MHz]")
     axis.set_ylabel("data $-$ mean model [mK]")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "residuals.png"
         plots.save(figure, path)
-        picture = _picture(path, "residuals")
-    order = np.argsort(spectrum.frequency)
-    r = residual[order]
-    neighbours = float(np.corrcoef(r[:-1], r[1:])[0, 1]) if len(r) > 2 and r.std() > 0 else 0.0
-    sigma = 1.0 / np.sqrt(max(len(r) - 1, 1))
+        return base64.b64encode(path.read_bytes()).decode()
+
+
+def _chi_square(fit, config, run) -> str:
+    """Chi-square of the best sample by the noise alone, in words."""
+    if fit["chi2"] is None:
+        return "Chi-square of the best sample is not finite."
+    noise, likelihood = config.likelihood.global_signal.noise, run.problem.likelihood
+    n = len(run.problem.spectrum.frequency)
+    n_fitted = len(run.problem.names) + likelihood.n_marginalised
+    free = fit["fitted_noise_mK"]
+    fitted = "" if free is None else f" (its {likelihood.noise.name} fitted: {free:.4g} mK)"
+    ratio = ""
+    if fit["dof"] is not None:
+        ratio = f" = {fit['chi2'] / fit['dof']:.2f} a degree of freedom (p = {fit['p_value']:.2g})"
     return (
-        f"<p>rms of the residual {np.sqrt(np.mean(residual**2)):.2f} mK; correlation of neighbouring channels "
-        f"{neighbours:+.2f} (± {sigma:.2f} for white noise).</p>{picture}"
+        f"Best sample: chi-square {fit['chi2']:.1f} by the {noise.model} noise{fitted} for {n} channels less "
+        f"{n_fitted} fitted parameters{ratio}."
     )
 
 
-def _chi_square(config, run):
-    """Chi-square of the best sample by the noise alone, without the emulator's error; none for Student-t noise."""
-    problem, block = run.problem, config.likelihood.global_signal.noise
-    spectrum = problem.spectrum
-    noise = make_noise(block, spectrum.frequency, spectrum.temperature, spectrum.weight)
-    if noise.student:
-        return ""
-    best = run.samples.iloc[int(np.argmax(run.samples["logL"].to_numpy()))]
-    theta = best[list(problem.names)].to_numpy(dtype=float)
-    signal, own = np.array(problem.signal(problem.signal_parameters(theta)), dtype=float), problem.values(theta)
-    model = problem.likelihood.foreground(signal, own) + _on_channels(problem, signal)
-    sigma = float(own[0]) if noise.sigma is None else noise.sigma
-    density = GaussianNoise(spectrum.weight, noise.extra)
-    # The normalisation goes out, whatever the covariance.
-    chi2 = 2.0 * (density.logpdf(np.zeros(len(model)), sigma) - density.logpdf(spectrum.temperature - model, sigma))
-    n_fitted = len(problem.names)
-    if _is_marginalised(config.likelihood.global_signal.foreground):
-        n_fitted += len(problem.likelihood.coefficients(signal, own))
-    left = len(model) - n_fitted
-    ratio = f" = {chi2 / left:.2f} a degree of freedom" if left > 0 else ""
-    free = f" (its {noise.name} fitted: {sigma:.4g} mK)" if noise.sigma is None else ""
-    return (
-        f"<p>Best sample: chi-square {chi2:.1f} by the {block.model} noise{free} for {len(model)} channels less "
-        f"{n_fitted} fitted parameters{ratio}.</p>"
-    )
-
-
-def _is_marginalised(foreground):
-    return foreground is not None and foreground.model in LINEAR and foreground.marginalise is not False
-
-
-def _on_channels(problem, signal):
-    from lstmfit.likelihoods.global_signal import interpolation_matrix
-
-    matrix = interpolation_matrix(problem.signal.redshifts, problem.spectrum.frequency)
-    return signal if matrix is None else matrix @ signal
-
-
-def _noise(config, run):
-    block = config.likelihood.global_signal
-    text = yaml.safe_dump(block.model_dump(exclude_none=True), sort_keys=False)
-    out = f"<pre>{html.escape(text)}</pre>"
-    if _is_marginalised(block.foreground):
-        rng, problem = np.random.default_rng(0), run.problem
-        draws = []
-        for t in equal_weight(run, 200, rng):
-            signal = np.array(problem.signal(problem.signal_parameters(t)), dtype=float)
-            draws.append(problem.likelihood.coefficients(signal, np.array(problem.values(t)), rng))
-        mean, std = np.mean(draws, axis=0), np.std(draws, axis=0)
-        rows = [(f"a{i}", f"{m:.6g}", f"{s:.2g}") for i, (m, s) in enumerate(zip(mean, std))]
-        out += "<p>Marginalised coefficients, given back:</p>" + _table(("coefficient [K]", "mean", "std"), rows)
-    others = config.likelihood.others
-    if others:
-        out += f"<p>Further likelihoods:</p><pre>{html.escape(yaml.safe_dump(others, sort_keys=False))}</pre>"
-    return out
+def _coefficients(run):
+    """Marginalised coefficients of the foreground: name, mean and standard deviation of posterior draws."""
+    problem = run.problem
+    if problem.likelihood.n_marginalised == 0:
+        return []
+    rng, draws = np.random.default_rng(0), []
+    for t in equal_weight(run, 200, rng):
+        signal = np.array(problem.signal(problem.signal_parameters(t)), dtype=float)
+        draws.append(problem.likelihood.coefficients(signal, np.array(problem.values(t)), rng))
+    mean, std = np.mean(draws, axis=0), np.std(draws, axis=0)
+    return [(f"a{i}", f"{m:.6g}", f"{s:.2g}") for i, (m, s) in enumerate(zip(mean, std))]
 
 
 def _bias(measured, run):
+    """What the template says of the emulation bias; None where the signal is not emulated."""
     if run.problem.signal.emulator is None:
-        return f"<p>None: the signal is {html.escape(run.problem.signal.name)} itself.</p>"
+        return None
     if measured is None:
-        command = html.escape(f"lstmfit bias {run.folder}")
-        return f'<p class="verdict bad">Not measured. Type <code>{command}</code> and make this report again.</p>'
+        return {"measured": False, "command": f"lstmfit bias {run.folder}"}
+    # Judged again: what an earlier version trusted need not be.
+    judged = verdict(measured)
     rows = [
         (
             name,
@@ -244,26 +218,26 @@ def _bias(measured, run):
         )
         for name, p in measured["parameters"].items()
     ]
-    table = _table(("parameter", "emulated − true [sigma]", "width ratio", "true bias [sigma]"), rows)
-    *lines, verdict = (html.escape(line.replace("   ", "; ")) for line in bias_lines(measured))
-    kind = "verdict" if measured["verdict"]["trusted"] else "verdict bad"
-    intro = f"<p>Against {html.escape(measured['truth'])}, by importance weights, in the space of the prior.</p>"
-    return f'<p class="{kind}">{verdict}</p>{intro}{table}<p>{"<br>".join(lines)}</p>'
+    lines = bias_lines(measured | {"verdict": judged})[:-1]
+    return {
+        "measured": True,
+        "trusted": judged["trusted"],
+        "verdict": judged["text"],
+        "truth": measured["truth"],
+        "columns": ("parameter", "emulated − true [sigma]", "width ratio", "true bias [sigma]"),
+        "rows": rows,
+        "lines": [line.replace("   ", "; ") for line in lines],
+    }
 
 
 def _provenance(config, summary):
-    resolved = config.resolved or {}
-    rows = [("signal", resolved.get("signal", "")), ("its checksum or version", resolved.get("signal_checksum", ""))]
-    rows += [(package, version) for package, version in resolved.get("versions", {}).items()]
+    made = run_folder.record(config)
+    rows = [("signal", made.signal), ("its checksum or version", made.signal_checksum)]
+    rows += list(made.versions.items())
     rows += [("sampler's seed", config.sampler.block.seed)]
     if config.data.mock is not None:
         rows.append(("mock's noise seed", config.data.mock.seed))
-    rows += [("parallel runs or ranks", summary["ranks"]), ("created", resolved.get("created", ""))]
-    return _table(("", ""), rows)
-
-
-def _run_text(run):
-    return (run.folder / "run.yaml").read_text(encoding="utf-8")
+    return [*rows, ("parallel runs or ranks", summary["ranks"]), ("created", made.created)]
 
 
 def bibliography(config, run: Run, measured: dict | None = None) -> str:

@@ -3,10 +3,17 @@
 import numpy as np
 from scipy.special import logsumexp
 
+from lstmfit.errors import InputError
+
 K_HAT_LIMIT = 0.7
 """Above it no finite sample is enough (Vehtari et al. 2024, JMLR 25, 72)."""
 
+LEAST_SIZE = 10.0
+"""Effective sample size below which no figure is trusted, whatever k-hat says: widths are then known to 1 / sqrt(2 n),
+22 per cent, at best, and one point may carry the answer."""
 NEGLIGIBLE = 1e-9
+FEWEST = 5
+"""Points that a tail needs for a shape to be fitted to it, as in ArviZ and the R package loo."""
 
 
 def k_hat_limit(n: int) -> float:
@@ -28,18 +35,23 @@ def fit_generalised_pareto(x: np.ndarray) -> tuple[float, float]:
     Returns
     -------
     k, sigma : float
-        Shape (positive: heavy tail) and scale, in the unit of x.
+        Shape (positive: heavy tail) and scale, in the unit of x; infinite and NaN where `x` spans so many decades that
+        they overflow.
     """
     n, prior = len(x), 3.0
     m = 30 + int(np.sqrt(n))
     quartile = x[int(n / 4 + 0.5) - 1]
-    b = 1.0 / x[-1] + (1.0 - np.sqrt(m / (np.arange(m) + 0.5))) / (prior * quartile)
-    shape = np.mean(np.log1p(-b[:, None] * x), axis=1)
-    likelihood = n * (np.log(-b / shape) - shape - 1.0)
-    weights = np.exp(likelihood - logsumexp(likelihood))
-    b_mean = float(np.sum(b * weights))
-    k = float(np.mean(np.log1p(-b_mean * x)))
-    sigma = -k / b_mean
+    # A tail over 300 decades overflows; its shape is then beyond every limit.
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        b = 1.0 / x[-1] + (1.0 - np.sqrt(m / (np.arange(m) + 0.5))) / (prior * quartile)
+        shape = np.mean(np.log1p(-b[:, None] * x), axis=1)
+        likelihood = n * (np.log(-b / shape) - shape - 1.0)
+        weights = np.exp(likelihood - logsumexp(likelihood))
+        b_mean = float(np.sum(b * weights))
+        k = float(np.mean(np.log1p(-b_mean * x)))
+        sigma = -k / b_mean if b_mean else np.nan
+    if not (np.isfinite(k) and np.isfinite(sigma) and sigma > 0):
+        return np.inf, np.nan
     return (n * k + 10.0 * 0.5) / (n + 10.0), sigma
 
 
@@ -47,47 +59,74 @@ def pareto_smooth(log_ratios: np.ndarray) -> tuple[np.ndarray, float]:
     """Pareto-smoothed importance sampling (Vehtari, Simpson, Gelman, Yao & Gabry 2024, JMLR 25, 72).
 
     The largest min(n/5, 3 sqrt n) ratios are replaced by the expected order statistics of a generalised Pareto
-    distribution that is fitted to them, and cut off at the largest raw one.
+    distribution that is fitted to them, and cut off at the largest raw one. Shape and weights are those of
+    ``arviz.psislw`` where that finds at least five points in the tail.
 
     Parameters
     ----------
     log_ratios : numpy.ndarray
-        (n,) logarithms of the ratios, up to a constant; not changed.
+        (n,) logarithms of the ratios, up to a constant, -inf for a ratio of zero; not changed.
 
     Returns
     -------
     log_weights : numpy.ndarray
         (n,) smoothed, with the constant of `log_ratios`.
     k_hat : float
-        Shape of the tail: the answer is reliable below `k_hat_limit`. 0 where the ratios do not differ; infinite
-        where there are too few of them to tell (fewer than 25).
+        Shape of the tail: the answer is reliable below `k_hat_limit`. 0 where the ratios are equal but for rounding,
+        or all of the tail has the value at which it begins (weights that are cut off). Infinite where the shape cannot
+        be known: fewer than 25 ratios, fewer than five in the tail that differ from its beginning, or a tail that has
+        shrunk to a few points since all others vanish beside them.
+
+    Raises
+    ------
+    InputError
+        A ratio is NaN or +inf.
     """
     out = np.array(log_ratios, dtype=float)
+    bad = int(np.sum(np.isnan(out) | (out == np.inf)))
+    if bad:
+        raise InputError(f"{bad} of {len(out)} log ratios are NaN or infinite; expected numbers, or -inf for zero")
     n = len(out)
-    top = out.max()
-    if np.ptp(out) < 1e-12:
+    top = out.max(initial=-np.inf)
+    if not np.isfinite(top):
+        return out, np.inf
+    finite = np.isfinite(out)
+    if finite.all() and np.ptp(out) <= _rounding(out):
         return out, 0.0
     n_tail = int(np.ceil(min(0.2 * n, 3.0 * np.sqrt(n))))
-    if n_tail < 5:
+    if n_tail < FEWEST:
         return out, np.inf
     order = np.argsort(out, kind="stable")
+    # Ratios that are zero in floating point carry nothing: the tail begins above them.
+    threshold = max(out[order[-n_tail - 1]] - top, np.log(np.finfo(float).tiny))
     tail = order[-n_tail:]
-    threshold = np.exp(out[order[-n_tail - 1]] - top)
-    excess = np.exp(out[tail] - top) - threshold
-    if excess[int(n_tail / 4 + 0.5) - 1] < 1e-13:
-        # A tail of ties, such as weights cut off at one value: nothing to fit.
+    if out[tail[-1]] - top == threshold:
         return out, 0.0
-    excess = np.maximum(excess, 1e-300)
+    tail = tail[out[tail] - top > threshold]
+    if len(tail) < FEWEST:
+        return out, np.inf
+    # Not a difference of two exponentials: that would lose the digits of ratios that hardly differ.
+    excess = np.exp(threshold) * np.expm1(out[tail] - top - threshold)
     k, sigma = fit_generalised_pareto(excess)
-    p = (np.arange(n_tail) + 0.5) / n_tail
-    quantiles = sigma * np.expm1(-k * np.log1p(-p)) / k if abs(k) > 1e-12 else -sigma * np.log1p(-p)
-    out[tail] = np.minimum(np.log(quantiles + threshold), 0.0) + top
-    return out, k
+    if not (np.isfinite(k) and np.isfinite(sigma)):
+        return out, np.inf
+    p = (np.arange(len(tail)) + 0.5) / len(tail)
+    with np.errstate(over="ignore"):
+        quantiles = sigma * np.expm1(-k * np.log1p(-p)) / k if abs(k) > 1e-12 else -sigma * np.log1p(-p)
+    out[tail] = np.minimum(np.log(quantiles + np.exp(threshold)), 0.0) + top
+    return out, float(k)
+
+
+def _rounding(log_ratios):
+    """What differences of two log-likelihoods of this size are off by."""
+    return 8.0 * np.finfo(float).eps * max(1.0, float(np.abs(log_ratios).max()))
 
 
 def effective_size(weights: np.ndarray) -> float:
-    """Kish's effective sample size, (sum w)^2 / sum w^2, of weights (n,)."""
+    """Kish's effective sample size, (sum w)^2 / sum w^2, of weights (n,); any scale."""
     weights = np.asarray(weights, dtype=float)
+    # Squares of weights below 1e-162 would vanish; a power of two changes no digit.
+    weights = np.ldexp(weights, -np.frexp(weights.max())[1])
     return float(weights.sum() ** 2 / np.sum(weights**2))
 
 

@@ -143,7 +143,7 @@ def evaluate(
     if picture is not None:
         from lstmfit.analysis.evaluation import errors_picture
 
-        errors_picture(loaded, data, picture)
+        errors_picture(loaded, data, picture, low, high)
     write_json(errors, json_file)
 
 

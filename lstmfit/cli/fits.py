@@ -104,6 +104,7 @@ SUSPICIOUS = (
 
 def _show_summary(folder):
     from lstmfit.analysis.chains import read_summary
+    from lstmfit.analysis.goodness import doubts
     from lstmfit.analysis.insertion import SMALL
 
     summary = read_summary(folder)
@@ -120,6 +121,8 @@ def _show_summary(folder):
     p = summary.get("insertion_p")
     if p is not None:
         say(f"insertion-index test p {p:.2g}{'' if p > SMALL else SUSPICIOUS}")
+    for line in doubts(summary):
+        say(f"warning: {line}")
 
 
 def plot(folder: Annotated[Path, typer.Argument(help="Output folder of a fit.")], trust: Trust = False):

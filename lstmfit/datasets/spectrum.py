@@ -1,17 +1,26 @@
 """Measured or mock spectra: frequency, temperature, weight."""
 
-import re
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from lstmfit.constants import redshift_to_frequency
+from lstmfit.datasets.columns import (
+    FREQUENCY_UNITS,
+    UNITS,
+    check_axis,
+    check_columns,
+    check_headings,
+    check_temperature,
+)
+from lstmfit.datasets.tables import Table, read_table
 from lstmfit.errors import InputError, did_you_mean
 from lstmfit.files import replacing
 
-UNITS = {"K": 1000.0, "mK": 1.0}
-"""Temperature units that a file may have, in mK."""
+log = logging.getLogger(__name__)
 
 PUBLIC_FORMATS = {"edges2018": {"columns": {"frequency": 0, "weight": 1, "temperature": 2}, "unit": "K"}}
 """How to read the public spectra of `lstmfit.datasets.public`, by name."""
@@ -64,63 +73,126 @@ class Spectrum:
             pd.DataFrame(columns).to_csv(temporary, index=False, float_format="%.17g")
 
 
-def read_spectrum(path, columns=None, unit: str = "mK") -> Spectrum:
-    """Read a spectrum from a table of text.
+def read_spectrum(path, columns=None, unit: str | None = None) -> Spectrum:
+    """Read a spectrum from a table.
 
     Parameters
     ----------
-    path : path
-        Columns between commas, semicolons, tabs or blanks, with or without a header line; lines that start with # are
-        comments.
+    path : path or pandas.DataFrame
+        Text between commas, semicolons, tabs or blanks, with or without a header line, in which # begins a comment; or
+        a ``.npy`` or ``.npz`` file (`lstmfit.datasets.tables.read_table`).
     columns : mapping, optional
-        Where ``frequency``, ``temperature`` and, if there, ``weight`` are: column numbers from zero, or names of
-        the header. Default: columns 0 and 1, no weights.
-    unit : {"mK", "K"}
-        Unit of the temperature.
+        Where ``frequency`` (with ``frequency_unit``: Hz, kHz, MHz or GHz; MHz by default) or ``redshift``,
+        ``temperature`` and, where there are such, ``weight`` and ``flag`` are: column numbers from zero, or names of
+        the header. Default: columns 0 and 1. A column that the header calls weight or flag (or mask) is used unasked,
+        and said in the log. A channel is flagged by a number other than zero, or True.
+    unit : {"mK", "K"}, optional
+        Unit of the temperature; by default that of the header, mK where it says none.
 
     Returns
     -------
     Spectrum
-        Channels of weight zero are left out; frequency in the file's order.
+        Channels that are flagged, of weight zero or of temperature NaN are left out; frequency in the file's order.
 
     Raises
     ------
     InputError
-        No such file or column, an unknown unit, a value that is not a number, or a frequency or weight that is
-        not possible.
+        There is no such file or column, a value is not a number, a frequency or weight is not possible, a frequency is
+        repeated, or the columns are not what they are taken for: the message has the keys to type.
     """
-    path = Path(path)
-    columns = {"frequency": 0, "temperature": 1} if columns is None else dict(columns)
-    if unit not in UNITS:
-        raise InputError(f"{path.name}: unit is {unit!r}; temperatures can be in K or mK")
-    unknown = set(columns) - {"frequency", "temperature", "weight"}
-    if unknown or not {"frequency", "temperature"} <= set(columns):
-        raise InputError(f"columns are {columns}; frequency and temperature are needed, weight may be given")
-    if not path.is_file():
-        raise InputError(f"no data file {path}; a path is taken from the run file's own folder")
-    table = _read_table(path)
-    values = {}
-    for what, which in columns.items():
-        column = _column(path, table, which)
-        values[what] = pd.to_numeric(column, errors="coerce").to_numpy(dtype=float)
-    weight = values.get("weight", np.ones(len(table)))
-    if not (np.isfinite(weight).all() and (weight >= 0).all()):
-        bad = _first(~(np.isfinite(weight) & (weight >= 0)))
-        raise InputError(f"{path.name}: weights must be finite and not negative; that of data row {bad + 1} is not")
-    keep = weight > 0
+    columns = check_columns({"frequency": 0, "temperature": 1} if columns is None else columns)
+    table = _table(path)
+    name, headings = table.name, table.headings
+    if unit not in (None, *UNITS):
+        raise InputError(f"{name}: unit is {unit!r}; temperatures can be in K or mK")
+    at = {what: table.number(which) for what, which in columns.items() if what != "frequency_unit"}
+    for what in ("weight", "flag"):
+        known = [i for i, heading in enumerate(headings) if heading.kind == what and i not in at.values()]
+        if known and what not in at:
+            at[what] = known[0]
+            log.info("%s: column %r of the header is used as %s", name, headings[known[0]].name, what)
+    axis = "redshift" if "redshift" in at else "frequency"
+    x, _ = table.column(at[axis])
+    temperature, empty = table.column(at["temperature"])
+    weight = _weights(name, table, at)
+    flagged = table.flags(at["flag"]) if "flag" in at else np.zeros(len(x), dtype=bool)
+    keep = (weight > 0) & ~flagged & ~empty
     if not keep.any():
-        raise InputError(f"{path.name}: every channel has weight zero, so there is nothing to fit; check the column")
-    nu, temperature, weight = values["frequency"][keep], values["temperature"][keep], weight[keep]
-    for what, array in (("frequency", nu), ("temperature", temperature)):
-        if not np.isfinite(array).all():
-            row = np.flatnonzero(keep)[_first(~np.isfinite(array))] + 1
+        which = "has weight zero" if not (weight > 0).any() else "is flagged"
+        raise InputError(f"{name}: every channel {which}, so there is nothing to fit; check the column")
+    for what, array in ((axis, x), ("temperature", temperature)):
+        bad = keep & ~np.isfinite(array)
+        if bad.any():
             raise InputError(
-                f"{path.name}: {what} is not a number in data row {row} (comments and header not counted); mend it or "
-                "give it weight zero"
+                f"{name}: {what} is not a number in data row {_first(bad) + 1} (comments and header not counted); "
+                "correct it, give it weight zero, or write nan for a channel to leave out"
             )
-    if not (nu > 0).all():
-        raise InputError(f"{path.name}: frequency must be positive, in MHz; the smallest is {nu.min():g}")
-    return Spectrum(nu, temperature * UNITS[unit], weight)
+    if not (x[keep] > 0).all():
+        units = "" if axis == "redshift" else f", in {columns.get('frequency_unit', 'MHz')}"
+        raise InputError(f"{name}: {axis} must be positive{units}; the smallest is {x[keep].min():g}")
+    check_headings(name, headings, columns, at)
+    check_axis(name, x[keep], columns, at, len(headings), headings[at[axis]].kind == "frequency")
+    check_temperature(name, temperature[keep], headings, columns, at)
+    unit = _unit(name, headings[at["temperature"]].unit, unit)
+    if axis == "redshift":
+        nu = redshift_to_frequency(x[keep])
+    else:
+        nu = x[keep] * FREQUENCY_UNITS[columns.get("frequency_unit", "MHz")]
+    _check_once(name, nu, np.flatnonzero(keep))
+    if not keep.all():
+        why = {"weight zero": weight == 0, "flagged": flagged, "NaN": empty}
+        parts = [f"{int(where.sum())} {what}" for what, where in why.items() if where.any()]
+        log.info("%s: %d of %d channels are left out (%s)", name, int((~keep).sum()), len(keep), ", ".join(parts))
+    return Spectrum(nu, temperature[keep] * UNITS[unit], weight[keep])
+
+
+def _table(source) -> Table:
+    if isinstance(source, pd.DataFrame):
+        return Table("the table", [str(name) for name in source.columns], source, source.isna().to_numpy())
+    path = Path(source)
+    if not path.is_file():
+        raise InputError(f"no data file {path}; a path is relative to the run file's own folder")
+    return read_table(path)
+
+
+def _weights(name, table, at):
+    """Weights (n,), zero where the file says NaN; ones where there are none."""
+    if "weight" not in at:
+        return np.ones(len(table.frame))
+    weight, empty = table.column(at["weight"])
+    weight = np.where(empty, 0.0, weight)
+    bad = ~(np.isfinite(weight) & (weight >= 0))
+    if bad.any():
+        raise InputError(
+            f"{name}: weights must be finite and not negative; that of data row {_first(bad) + 1} is not "
+            f"(column {at['weight']})"
+        )
+    return weight
+
+
+def _unit(name, written, given):
+    """Unit of the temperature: what is given and what the header says must agree."""
+    if written is not None and written not in UNITS and written.endswith("K"):
+        raise InputError(f"{name}: its header has temperatures in [{written}]; convert them to K or mK")
+    written = written if written in UNITS else None
+    if written is not None and given is not None and written != given:
+        raise InputError(f"{name}: its header has temperatures in {written}, but unit is {given}; set unit: {written}")
+    if written is not None and given is None:
+        log.info("%s: temperatures are in %s, as its header says", name, written)
+    return given or written or "mK"
+
+
+def _check_once(name, nu, rows):
+    """Refuse a frequency that is there twice."""
+    order = np.argsort(nu, kind="stable")
+    twice = np.flatnonzero(np.diff(nu[order]) == 0)
+    if len(twice):
+        one, two = sorted(rows[order[twice[0] : twice[0] + 2]] + 1)
+        n = len(nu) - len(np.unique(nu))
+        raise InputError(
+            f"{name}: {nu[order[twice[0]]]:.9g} MHz appears twice, in data rows {one} and {two} ({n} repeated in all); "
+            "average repeated integrations, or write each into a file of its own, before fitting"
+        )
 
 
 def read_public_spectrum(name: str) -> Spectrum:
@@ -168,51 +240,3 @@ def read_written_spectrum(path) -> Spectrum:
 
 def _first(bad):
     return int(np.flatnonzero(bad)[0])
-
-
-def _read_table(path):
-    try:
-        with Path(path).open(encoding="utf-8-sig") as file:
-            lines = (line.split("#")[0].strip() for line in file)
-            first = next(filter(None, lines), "")
-        between = next((mark for mark in ",;\t" if mark in first), r"\s+")
-        # One number is enough: a first row with a gap or a typing error must not pass for a header and be lost.
-        numbers = any(_is_number(cell) for cell in re.split(between, first))
-        table = pd.read_csv(
-            path,
-            sep=between,
-            comment="#",
-            header=None if numbers else 0,
-            skipinitialspace=True,
-            index_col=False,
-            encoding="utf-8-sig",
-        )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} is not a table of numbers between commas, semicolons, tabs or blanks "
-            f"({' '.join(str(error).split())})"
-        ) from None
-    if table.empty:
-        raise InputError(f"{path} holds no rows")
-    return table
-
-
-def _is_number(cell):
-    try:
-        float(cell)
-    except ValueError:
-        return False
-    return True
-
-
-def _column(path, table, which):
-    if isinstance(which, int) and not isinstance(which, bool):
-        if not 0 <= which < table.shape[1]:
-            raise InputError(f"{path.name}: no column {which}; columns are 0 to {table.shape[1] - 1}")
-        return table.iloc[:, which]
-    names = [str(name) for name in table.columns]
-    if str(which) not in names:
-        if all(isinstance(name, int) for name in table.columns):
-            raise InputError(f"{path.name}: no column {which!r}, as there is no header; give a number from 0 on")
-        raise InputError(f"{path.name}: no column {which!r}; the header has {', '.join(names)}")
-    return table.iloc[:, names.index(str(which))]

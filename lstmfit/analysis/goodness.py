@@ -1,0 +1,165 @@
+"""Does the model fit the data, and do the priors leave the posterior its place? Asked after every fit."""
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from scipy.stats import chi2 as chi_square
+from scipy.stats import norm
+from scipy.stats import t as student
+
+from lstmfit.analysis.chains import Run
+from lstmfit.likelihoods.global_signal import interpolation_matrix
+from lstmfit.mock import make_noise
+
+UNLIKELY = 1e-4
+"""Chance of so large a chi-square below which the model is said not to fit."""
+CORRELATED = 1e-6
+"""Chance of residuals so correlated, or of so small a chi-square, below which they are said not to be the noise."""
+END, PILED = 0.05, 0.25
+"""A posterior piles up where a quarter of it lies in the last twentieth of its prior: five times what the prior has."""
+
+
+def goodness(run: Run) -> dict:
+    """How well the best sample fits, and which parameters sit at the end of their prior.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+
+    Returns
+    -------
+    dict
+        ``chi2`` of the best sample by the noise alone, without the emulator's error, ``dof`` and ``p_value``, the
+        chance of a larger one; ``residual_correlation`` of neighbouring channels, whitened; ``fitted_noise_mK``, the
+        best sample's sigma or floor where it is free, else None; ``at_prior_end``: ``lower`` or ``upper`` by name of
+        the parameters that pile up there. dof and p_value are None where there are no more channels than parameters.
+
+    Notes
+    -----
+    Student-t residuals are brought to normal ones through their distribution functions, so that their squares add up
+    to chi-square too. Where the noise is free, chi-square is near its expectation whatever the model is, and the
+    correlation tells.
+    """
+    z, noise_mk, n_fitted = whitened_residual(run)
+    chi2, dof = float(z @ z), len(z) - n_fitted
+    correlation = _neighbours(z)
+    return {
+        "chi2": chi2 if np.isfinite(chi2) else None,
+        "dof": dof if dof > 0 else None,
+        "p_value": float(chi_square.sf(chi2, dof)) if dof > 0 and np.isfinite(chi2) else None,
+        "residual_correlation": correlation,
+        "fitted_noise_mK": noise_mk,
+        "at_prior_end": prior_ends(run),
+    }
+
+
+def whitened_residual(run: Run) -> tuple[np.ndarray, float | None, int]:
+    """Data minus the best sample's model, in units of the noise.
+
+    Returns
+    -------
+    z : numpy.ndarray
+        (n,) independent and standard normal if the model and its noise are right; by ascending frequency.
+    fitted : float or None
+        The sample's sigma or floor in mK where it is free.
+    n_fitted : int
+        Sampled and marginalised parameters.
+    """
+    from lstmfit import config as run_file
+
+    problem, spectrum = run.problem, run.problem.spectrum
+    block = run_file.load(run.folder / "run.yaml").likelihood.global_signal.noise
+    noise = make_noise(block, spectrum.frequency, spectrum.temperature, spectrum.weight)
+    best = run.samples.iloc[int(np.argmax(run.samples["logL"].to_numpy()))]
+    theta = best[list(problem.names)].to_numpy(dtype=float)
+    signal, own = np.array(problem.signal(problem.signal_parameters(theta)), dtype=float), problem.values(theta).copy()
+    matrix = interpolation_matrix(problem.signal.redshifts, spectrum.frequency)
+    model = problem.likelihood.foreground(signal, own) + (signal if matrix is None else matrix @ signal)
+    own = list(own)
+    sigma = float(own.pop(0)) if noise.sigma is None else noise.sigma
+    order = np.argsort(spectrum.frequency, kind="stable")
+    residual, weight = (spectrum.temperature - model)[order], spectrum.weight[order]
+    z = _whitened(residual, sigma**2 / weight, noise.extra, order)
+    if noise.student:
+        dof = noise.dof if noise.dof is not None else float(own[0])
+        z = np.sign(z) * norm.isf(student.sf(np.abs(z), dof))
+    return z, sigma if noise.sigma is None else None, len(problem.names) + problem.likelihood.n_marginalised
+
+
+def _whitened(residual, variance, extra, order):
+    if extra is None or extra.ndim == 1:
+        return residual / np.sqrt(variance + (0.0 if extra is None else extra[order]))
+    covariance = extra[np.ix_(order, order)] + np.diag(variance)
+    return solve_triangular(np.linalg.cholesky(covariance), residual, lower=True)
+
+
+def _neighbours(z):
+    if len(z) < 4 or not np.isfinite(z).all() or not np.std(z) > 0:
+        return None
+    return float(np.corrcoef(z[:-1], z[1:])[0, 1])
+
+
+def prior_ends(run: Run, seed: int = 0) -> dict[str, str]:
+    """Parameters of which a quarter of the posterior lies in the last twentieth of the prior, and at which end.
+
+    Parameters
+    ----------
+    run : Run
+        A finished run.
+    seed : int
+        Of the draws from the prior.
+
+    Returns
+    -------
+    dict of str to str
+        ``lower`` or ``upper`` by name. A prior without an end there has none to pile up at.
+    """
+    prior, weights = run.problem.prior, run.samples.get_weights()
+    draws = prior.sample(20000, np.random.default_rng(seed))
+    found = {}
+    for i, name in enumerate(run.problem.names):
+        x = run.samples[name].to_numpy()
+        low, high = np.quantile(draws[:, i], (END, 1.0 - END))
+        ends = prior.distributions[name].support
+        for end, there, at in (("lower", x <= low, ends[0]), ("upper", x >= high, ends[1])):
+            if np.isfinite(at) and weights[there].sum() > PILED * weights.sum():
+                found[name] = end
+    return found
+
+
+def doubts(figures: dict) -> list[str]:
+    """What a reader must know before the posterior is believed, a line each; empty where nothing is wrong.
+
+    Parameters
+    ----------
+    figures : dict
+        As `goodness` gives them, or a run's summary; keys that are missing (version 0.1) say nothing.
+    """
+    lines = []
+    chi2, dof, p = (figures.get(key) for key in ("chi2", "dof", "p_value"))
+    if p is not None:
+        ratio = f"chi-square {chi2:.4g} for {dof} degrees of freedom at the best point"
+        if p < UNLIKELY:
+            lines.append(
+                f"the model does not fit the data: {ratio} (p {p:.1g}); do not use this posterior: check unit, noise "
+                "and foreground"
+            )
+        elif chi_square.cdf(chi2, dof) < CORRELATED:
+            lines.append(f"the data scatter less than the noise: {ratio}; check the noise and the unit of the data")
+    correlation = figures.get("residual_correlation")
+    if correlation is not None and chi2 is not None and dof is not None:
+        # White noise: normal with variance 1/n.
+        if 2.0 * norm.sf(abs(correlation) * np.sqrt(dof)) < CORRELATED:
+            noise = figures.get("fitted_noise_mK")
+            taken = "" if noise is None else f", and the fitted {noise:.4g} mK of noise took in what it lacks"
+            lines.append(
+                f"the residuals are not noise: neighbouring channels are correlated by {correlation:+.2f}, so the "
+                f"model lacks something{taken}"
+            )
+    ends = figures.get("at_prior_end") or {}
+    if ends:
+        names = ", ".join(f"{name} ({end})" for name, end in ends.items())
+        lines.append(
+            f"posterior piles up at the end of its prior: {names}; the data want values beyond, or the model is wrong"
+        )
+    return lines

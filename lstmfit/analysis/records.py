@@ -1,0 +1,145 @@
+"""Shape of the JSON files that our commands write and read back; anyone may have edited them in between."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lstmfit.errors import InputError, one_line
+from lstmfit.schema import shown
+
+Finite = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+Whole = Annotated[int, Field(strict=True, ge=0)]
+Text = Annotated[str, Field(strict=True)]
+
+
+class Figures(BaseModel):
+    """A mapping with keys that must be there; further ones may be."""
+
+    model_config = ConfigDict(extra="allow")
+
+
+class ParameterFigures(Figures):
+    """One parameter of a summary, in the space of its prior."""
+
+    mean: Finite
+    std: Finite
+    median: Finite
+    lo68: Finite
+    hi68: Finite
+    truth: Finite | None
+    log10: Annotated[bool, Field(strict=True)] = False
+
+
+class Summary(Figures):
+    """Content of ``summary.json``."""
+
+    logZ: Finite
+    logZ_err: Finite
+    D_KL: Finite
+    d_G: Finite
+    n_like: Whole
+    n_live: Whole
+    wall_s: Finite
+    ranks: Whole
+    sampler: Text
+    insertion_p: Finite | None = None
+    chi2: Finite | None = None
+    dof: Whole | None = None
+    p_value: Finite | None = None
+    residual_correlation: Finite | None = None
+    fitted_noise_mK: Finite | None = None
+    at_prior_end: dict[str, Text] = Field(default={})
+    parameters: dict[str, ParameterFigures] = Field(min_length=1)
+
+
+class ParameterBias(Figures):
+    """Emulation bias of one parameter."""
+
+    bias: Finite
+    bias_err: Finite
+    shift: Finite
+    std_ratio: Finite
+    true_bias: Finite | None
+
+
+class Failures(Figures):
+    """Simulations that failed."""
+
+    n: Whole
+    first: Text | None
+
+
+class SignalRms(Figures):
+    """Differences of posterior signals from the true one, mK."""
+
+    emulated_68: Finite
+    true_68: Finite
+    noise: Finite
+
+
+class Verdict(Figures):
+    """Whether the figures can be trusted."""
+
+    trusted: Annotated[bool, Field(strict=True)]
+    text: Text
+
+
+class Bias(Figures):
+    """Content of ``chain_bias.json``."""
+
+    parameters: dict[str, ParameterBias] = Field(min_length=1)
+    truth: Text
+    D_KL: Finite
+    D_KL_err: Finite | None
+    dlogZ: Finite
+    dlogZ_err: Finite | None
+    khat: Finite | None
+    khat_limit: Finite
+    ess: Finite
+    efficiency: Finite
+    n: Whole
+    failures: Failures
+    signal_rms_mK: SignalRms | None = None
+    verdict: Verdict
+
+
+def read_figures(path, shape: type[Figures], remedy: str) -> dict:
+    """Read a JSON file of figures that a command of ours has written.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    shape : type
+        What it must contain.
+    remedy : str
+        How to make it again.
+
+    Returns
+    -------
+    dict
+        Its content, with defaults for keys that older versions did not write.
+
+    Raises
+    ------
+    InputError
+        It is damaged, or a value has the wrong type.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"{shown(content)} is no mapping")
+        return shape.model_validate(content).model_dump()
+    except ValidationError as error:
+        what = "; ".join(_mistake(e) for e in error.errors(include_url=False)[:2])
+    except (OSError, ValueError, RecursionError) as error:
+        what = one_line(error, 120)
+    raise InputError(f"{path} is damaged ({what}); {remedy}")
+
+
+def _mistake(error):
+    at = one_line(".".join(map(str, error["loc"])), 80)
+    return f"no {at}" if error["type"] == "missing" else f"{at} is {shown(error['input'], 40)}: {error['msg'].lower()}"

@@ -1,0 +1,249 @@
+"""What the columns of a spectrum are: the keys of `columns:`, names of a header, the look of a frequency axis."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from lstmfit.errors import InputError, did_you_mean, one_line
+from lstmfit.schema import shown
+
+UNITS = {"K": 1000.0, "mK": 1.0}
+"""Temperature units that a file may have, in mK."""
+FREQUENCY_UNITS = {"Hz": 1e-6, "kHz": 1e-3, "MHz": 1.0, "GHz": 1e3}
+"""Frequency units that a file may have, in MHz."""
+KEYS = ("frequency", "redshift", "temperature", "weight", "flag")
+"""Keys of `columns:` whose value is a column: its number from zero on, or its name."""
+
+NAMES = {
+    "frequency": ("frequency", "frequencies", "freq", "freqs", "nu", "f", "ν"),
+    "redshift": ("redshift", "redshifts", "z"),
+    "temperature": ("temperature", "temp", "t", "tsky", "tant", "tb", "t21", "t_21", "t_sky", "t_ant", "t_b", "data"),
+    "weight": ("weight", "weights", "wt", "wts", "wgt", "wgts", "w"),
+    "flag": ("flag", "flags", "flagged", "is_flagged", "mask", "masks", "masked", "bad", "rfi"),
+    "sigma": ("sigma", "std", "err", "error", "errors", "noise", "uncertainty", "temperature_error"),
+}
+"""What the columns of a header are taken for, by their name without unit, in small letters."""
+
+_BRACKETS = re.compile(r"[\[(]\s*([^\])]*?)\s*[\])]")
+_ENDING = re.compile(r"(?:\s*/\s*|\s+in\s+|[_\s.])(mK|K|[kMG]?Hz)$")
+_UNITS = {unit.lower(): unit for unit in (*FREQUENCY_UNITS, "mK", "K")}
+
+
+@dataclass(frozen=True)
+class Heading:
+    """Name of a column, read.
+
+    Parameters
+    ----------
+    name : str
+        As it stands in the file.
+    kind : str or None
+        A key of `NAMES`; None where the name says nothing.
+    unit : str or None
+        Its unit, as it stands there: MHz, K, ...
+    """
+
+    name: str
+    kind: str | None
+    unit: str | None
+
+    @classmethod
+    def of(cls, name: str) -> "Heading":
+        """Read a name such as ``Frequency [MHz]``, ``a: Tsky (K)``, ``T / mK`` or ``temperature_mK``."""
+        text = str(name).strip().strip("\"'")
+        bracket = _BRACKETS.search(text)
+        unit = bracket[1] if bracket else None
+        bare = (text[: bracket.start()] + text[bracket.end() :]).strip() if bracket else text
+        if bracket is None and (ending := _ENDING.search(bare)):
+            unit, bare = ending[1], bare[: ending.start()].strip()
+        bare = re.sub(r"^[a-z]\s*:\s*", "", bare.lower().strip())
+        bare = re.sub(r"[\s-]+", "_", bare)
+        unit = _UNITS.get(str(unit).lower(), unit)
+        kind = next((kind for kind, names in NAMES.items() if bare in names), None)
+        if kind is None and unit in FREQUENCY_UNITS and "width" not in bare:
+            kind = "frequency"
+        return cls(str(name), kind, unit or None)
+
+
+def check_columns(columns) -> dict:
+    """The `columns:` block of a run file, checked.
+
+    Parameters
+    ----------
+    columns : mapping
+        ``frequency`` or ``redshift``, and ``temperature``; ``weight`` and ``flag`` where there are such: numbers from
+        zero on, or names. ``frequency_unit``: Hz, kHz, MHz or GHz.
+
+    Raises
+    ------
+    InputError
+        An unknown or a missing key, both axes, one column for two things, or a value that is no column.
+    """
+    if not hasattr(columns, "items"):
+        raise InputError(f"columns is {shown(columns)}; give a mapping, like {{frequency: 0, temperature: 1}}")
+    columns = dict(columns)
+    for key in columns:
+        if key == "sigma":
+            raise InputError(
+                "columns: sigma is not read from the data; give it as noise: {model: channels, file: ..., column: ...}"
+            )
+        if key not in (*KEYS, "frequency_unit"):
+            raise InputError(f"columns: unknown key {shown(key)}; {did_you_mean(key, (*KEYS, 'frequency_unit'))}")
+    for key in KEYS:
+        value = columns.get(key)
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if key in columns and not ((whole and value >= 0) or (isinstance(value, str) and value)):
+            raise InputError(f"columns: {key} is {shown(value)}; give the column's number from 0 on, or its name")
+    if ("frequency" in columns) == ("redshift" in columns):
+        raise InputError(f"columns: give one of frequency and redshift, not {_text(columns)}")
+    if "temperature" not in columns:
+        raise InputError(
+            f"columns: frequency and temperature are needed, weight and flag may be given; got {_text(columns)}"
+        )
+    unit = columns.get("frequency_unit")
+    if "frequency_unit" in columns and unit not in FREQUENCY_UNITS:
+        raise InputError(f"columns: frequency_unit is {shown(unit)}; give Hz, kHz, MHz or GHz")
+    if unit is not None and "redshift" in columns:
+        raise InputError("columns: a redshift has no frequency_unit; take it out")
+    taken = [columns[key] for key in KEYS if key in columns]
+    if len(set(taken)) < len(taken):
+        raise InputError(f"columns: {_text(columns)} uses one column twice; give each its own")
+    return columns
+
+
+def _text(columns) -> str:
+    """Columns as a run file has them."""
+    return one_line("{" + ", ".join(f"{key}: {value}" for key, value in columns.items()) + "}", 120)
+
+
+def wanted(axis: str, axis_at: int, temperature_at: int, **more) -> str:
+    """The `columns:` to type: the axis (frequency or redshift), the temperature, then whatever else is given."""
+    return "columns: " + _text({axis: axis_at, "temperature": temperature_at} | more)
+
+
+def check_headings(name: str, headings: list[Heading], columns: dict, at: dict) -> None:
+    """Refuse columns given by number that the header calls something else.
+
+    Parameters
+    ----------
+    name : str
+        Of the file, for the message.
+    headings : list of Heading
+        The header, a column each.
+    columns, at : dict
+        What was asked for, and the number of the column that it is.
+
+    Raises
+    ------
+    InputError
+        With the columns to type.
+    """
+    for key in ("frequency", "redshift", "temperature"):
+        if key not in columns or isinstance(columns[key], str):
+            continue
+        heading = headings[at[key]]
+        if heading.kind is not None and heading.kind != key:
+            found = f"{name}: column {at[key]} is taken for the {key}, but its name is {shown(heading.name)}"
+            raise InputError(f"{found}; set {_suggested(headings, at)}, or give the column by its name")
+        if key == "frequency" and heading.unit in FREQUENCY_UNITS:
+            unit = columns.get("frequency_unit", "MHz")
+            if heading.unit != unit:
+                more = {"frequency_unit": heading.unit}
+                keys = wanted("frequency", at[key], at["temperature"], **more)
+                raise InputError(
+                    f"{name}: its header has the frequency in {heading.unit}, but it is read in {unit}; set {keys}"
+                )
+
+
+def _suggested(headings, at) -> str:
+    """Keys to type for this header."""
+    found = {kind: i for i, heading in reversed(list(enumerate(headings))) if (kind := heading.kind) in KEYS}
+    axis = "redshift" if "redshift" in found and "frequency" not in found else "frequency"
+    axis_at = found.get(axis, at.get("frequency", at.get("redshift", 0)))
+    taken = {axis_at, *(found[kind] for kind in ("weight", "flag") if kind in found)}
+    left = [i for i in range(len(headings)) if i not in taken and headings[i].kind in (None, "temperature")]
+    # A unit of temperature tells as much as a name does.
+    likely = [i for i in left if headings[i].unit in UNITS]
+    temperature_at = found.get("temperature", (likely or left or [axis_at + 1])[0])
+    more = {kind: found[kind] for kind in ("weight", "flag") if kind in found}
+    unit = headings[axis_at].unit
+    if axis == "frequency" and unit in FREQUENCY_UNITS and unit != "MHz":
+        more["frequency_unit"] = unit
+    text = wanted(axis, axis_at, temperature_at, **more)
+    unit = headings[temperature_at].unit if temperature_at < len(headings) else None
+    return f"{text} and unit: {unit}" if unit in UNITS else text
+
+
+def check_axis(name: str, values: np.ndarray, columns: dict, at: dict, n_columns: int, header: bool) -> None:
+    """Refuse an axis that does not look like frequencies in MHz.
+
+    Parameters
+    ----------
+    name : str
+        Of the file, for the message.
+    values : numpy.ndarray
+        (n,) the column that is taken for the frequency, as it stands in the file; positive.
+    columns, at : dict
+        As for `check_headings`.
+    n_columns : int
+        Columns of the file.
+    header : bool
+        Whether the file's header calls the column a frequency.
+
+    Raises
+    ------
+    InputError
+        With the columns to type.
+    """
+    if "redshift" in columns or "frequency_unit" in columns:
+        return
+    low, high, t = values.min(), values.max(), at["temperature"]
+    looks = None
+    for unit, (least, most) in {"GHz": (1e-4, 2.0), "kHz": (5e3, 2e6), "Hz": (2e6, 1e13)}.items():
+        if least <= low and high < most:
+            looks = f"frequency in {unit}", wanted("frequency", at["frequency"], t, frequency_unit=unit)
+    steps = np.diff(values)
+    if n_columns > 2 and len(values) > 3 and values[0] in (0.0, 1.0) and (steps == 1.0).all():
+        after = {"frequency": at["frequency"] + 1, "temperature": at["frequency"] + 2}
+        looks = "row numbers", f"columns: {_text(after)}"
+    elif looks is None and not header and low < 25.0 and high <= 60.0 and (np.all(steps > 0) or np.all(steps < 0)):
+        looks = "redshift", wanted("redshift", at["frequency"], t)
+    if looks is not None:
+        raise InputError(
+            f"{name}: column {at['frequency']} is taken for the frequency in MHz, but {low:.6g} to {high:.6g} looks "
+            f"like {looks[0]}; set {looks[1]} under data, or frequency_unit: MHz in columns if it is MHz"
+        )
+
+
+def check_temperature(name: str, values: np.ndarray, headings: list[Heading], columns: dict, at: dict) -> None:
+    """Refuse a temperature of nothing but 0 and 1: it is a column of weights or flags.
+
+    Parameters
+    ----------
+    name : str
+        Of the file, for the message.
+    values : numpy.ndarray
+        (n,) as they stand in the file.
+    headings, columns, at
+        As for `check_headings`.
+
+    Raises
+    ------
+    InputError
+        With the columns to type.
+    """
+    if isinstance(columns["temperature"], str) or len(values) < 5:
+        return
+    # Zero everywhere is a noiseless spectrum without a signal.
+    if np.isin(values, (0.0, 1.0)).all() and values.any():
+        column = at["temperature"]
+        unnamed = [h if i != column else Heading(h.name, "weight", None) for i, h in enumerate(headings)]
+        if len(headings) > 2:
+            todo = f"set {_suggested(unnamed, at)}"
+        else:
+            todo = "the file has no other column, so give another file"
+        raise InputError(
+            f"{name}: column {column} is taken for the temperature, but has only 0 and 1, which looks like weights; "
+            f"{todo}"
+        )

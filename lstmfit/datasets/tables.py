@@ -1,0 +1,270 @@
+"""Tables of numbers as people hold them: text, .npy, .npz; recognised by content, never by their name."""
+
+import io
+import re
+import warnings
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from lstmfit.datasets.columns import Heading
+from lstmfit.errors import InputError, listed, one_line
+from lstmfit.schema import shown
+
+MOST_BYTES = 500_000_000
+EXPECTED = "expected a table of numbers: text between commas, semicolons, tabs or blanks, or a .npy or .npz of arrays"
+NOT_A_NUMBER = ["nan", "NaN", "NAN", "-nan", "-NaN", "--"]
+"""How programs write a channel that has no value: C, NumPy, masked arrays."""
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns of a file.
+
+    Parameters
+    ----------
+    name : str
+        Of the file.
+    names : list of str or None
+        The header; None where there is none.
+    frame : pandas.DataFrame
+        (n, m), columns in the order of the file.
+    empty : numpy.ndarray
+        (n, m), where the file itself says NaN; a gap is not that.
+    """
+
+    name: str
+    names: list | None
+    frame: pd.DataFrame
+    empty: np.ndarray
+
+    @property
+    def headings(self) -> list[Heading]:
+        """What the header says of each column; nothing where there is none."""
+        names = [""] * self.frame.shape[1] if self.names is None else self.names
+        return [Heading.of(name) for name in names]
+
+    def number(self, which) -> int:
+        """Number of a column given by its number or its name.
+
+        Raises
+        ------
+        InputError
+            There is no such column.
+        """
+        if not isinstance(which, str):
+            if not 0 <= which < self.frame.shape[1]:
+                raise InputError(f"{self.name}: no column {which}; columns are 0 to {self.frame.shape[1] - 1}")
+            return int(which)
+        if self.names is None:
+            raise InputError(f"{self.name}: no column {shown(which)}, as there is no header; give a number from 0 on")
+        if self.names.count(which) > 1:
+            raise InputError(f"{self.name}: {self.names.count(which)} columns are called {shown(which)}; give a number")
+        if which not in self.names:
+            known = one_line(", ".join(self.names), 200)
+            raise InputError(f"{self.name}: no column {shown(which)}; the header has {known}")
+        return self.names.index(which)
+
+    def column(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Values (n,) of a column, NaN where there is no number, and where (n,) the file itself says NaN."""
+        column = self.frame.iloc[:, number]
+        return pd.to_numeric(column, errors="coerce").to_numpy(dtype=float), self.empty[:, number]
+
+    def flags(self, number: int) -> np.ndarray:
+        """Where (n,) a column of flags is set: a number other than zero, or one of the words true, yes, bad, flagged.
+
+        Raises
+        ------
+        InputError
+            A value is neither.
+        """
+        words = {"true": 1.0, "t": 1.0, "yes": 1.0, "false": 0.0, "f": 0.0, "no": 0.0}
+        column = self.frame.iloc[:, number]
+        text = column.astype(str).str.strip().str.lower()
+        values = pd.to_numeric(text.map(words).where(text.isin(words), column), errors="coerce").to_numpy(dtype=float)
+        bad = np.flatnonzero(np.isnan(values) & ~self.empty[:, number])
+        if len(bad):
+            raise InputError(
+                f"{self.name}: flag is {shown(str(column.iloc[bad[0]]))} in data row {bad[0] + 1}; expected 0 or False "
+                "for a good channel, anything else for a flagged one"
+            )
+        return values != 0.0
+
+
+def read_table(path) -> Table:
+    """Read a table.
+
+    Parameters
+    ----------
+    path : path
+        Text with or without a header line, in which # begins a comment (a last comment line with a name for each
+        column is a header too); or a ``.npy`` or ``.npz`` file with a 2-D array, a structured array or named columns.
+
+    Raises
+    ------
+    InputError
+        There is no such file, or it is not a table of numbers.
+    """
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise InputError(f"{path} has {size / 1e9:.1f} GB, which is not a spectrum; {EXPECTED}")
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}; {EXPECTED}") from None
+    if content.startswith((b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")):
+        return _from_numpy(path, content)
+    return _from_text(path, content)
+
+
+def _from_numpy(path, content):
+    try:
+        arrays = _arrays(path, content)
+        names, frame = _as_columns(arrays)
+    # Whatever a damaged file makes NumPy, zipfile or the parser of the header raise.
+    except (ValueError, TypeError, OSError, EOFError, KeyError, SyntaxError, MemoryError, OverflowError,
+            NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:  # fmt: skip
+        raise InputError(f"{path.name} cannot be read as a spectrum ({one_line(error, 140)}); {EXPECTED}") from None
+    return _checked(Table(path.name, names, frame, frame.isna().to_numpy()))
+
+
+def _arrays(path, content):
+    """Arrays by name; one without a name is a .npy file. Nothing is unpickled."""
+    if content.startswith(b"\x93NUMPY"):
+        # Mapped: a header that promises more than the file has is refused before memory is asked for.
+        return {"": np.array(np.load(path, mmap_mode="r", allow_pickle=False))} if _has_elements(path) else {}
+    with zipfile.ZipFile(io.BytesIO(content)) as file:
+        if sum(entry.file_size for entry in file.infolist()) > MOST_BYTES:
+            raise ValueError("too large for a spectrum")
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def _has_elements(path):
+    with path.open("rb") as file:
+        version = np.lib.format.read_magic(file)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(file)
+    if dtype.hasobject:
+        raise ValueError("it holds Python objects, not numbers")
+    return len(shape) > 0 and 0 not in shape
+
+
+def _as_columns(arrays):
+    """Header and columns of arrays by name."""
+    arrays = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
+    if not arrays:
+        raise ValueError("it has no array with more than one number")
+    if len(arrays) == 1:
+        ((_, array),) = arrays.items()
+        if array.dtype.names:
+            arrays = {name: array[name] for name in array.dtype.names}
+        else:
+            _check_numeric("the array", array, 2)
+            return None, pd.DataFrame(array)
+    for name, array in arrays.items():
+        _check_numeric(f"the array {name}", array, 1)
+    lengths = {len(array) for array in arrays.values()}
+    if len(lengths) > 1:
+        raise ValueError(f"its arrays have {listed(sorted(lengths))} numbers; one for each channel is needed")
+    return list(arrays), pd.DataFrame({i: array for i, array in enumerate(arrays.values())})
+
+
+def _check_numeric(what, array, dimensions):
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{what} has dtype {array.dtype}, which is not real numbers")
+    if array.ndim != dimensions or array.size == 0:
+        raise ValueError(f"{what} has shape {array.shape}; {'(n, m)' if dimensions == 2 else '(n,)'} is needed")
+
+
+def _from_text(path, content):
+    text, encoding = _decoded(path, content)
+    lines = text.splitlines()
+    first_at, first = next(((i, cut) for i, line in enumerate(lines) if (cut := line.split("#")[0].strip())), (0, ""))
+    between = next((mark for mark in ",;\t" if mark in first), r"\s+")
+    # One number is enough: a first row with a gap or a typing error must not pass for a header and be lost.
+    numbers = any(_is_number(cell) for cell in re.split(between, first))
+    options = {"sep": between, "header": None if numbers else 0, "encoding": encoding}
+    try:
+        try:
+            frame = _read_csv(content, **options)
+        except pd.errors.ParserWarning:
+            # Rows of more cells than the header: nothing is lost where the last ones are blank.
+            content = re.sub(rb"[,;\t ]+(?=\r?\n|\r|$)", b"", content)
+            frame = _read_csv(content, **options)
+        empty = frame.isna().to_numpy()
+        if empty.any():
+            # A row that has been cut short has NaN too, so look at the text.
+            empty = _read_csv(content, **options | {"dtype": str, "na_values": []}).isin(NOT_A_NUMBER).to_numpy()
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning, ValueError) as error:
+        raise InputError(
+            f"{path} is not a table of numbers between commas, semicolons, tabs or blanks ({one_line(error, 120)})"
+        ) from None
+    names = _commented(lines[:first_at], between, frame.shape[1]) if numbers else [str(name) for name in frame.columns]
+    return _checked(Table(path.name, names, frame, empty))
+
+
+def _read_csv(content, **options):
+    with warnings.catch_warnings():
+        # pandas would leave out the cells of a row that is longer than the header.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        common = {"comment": "#", "skipinitialspace": True, "index_col": False, "keep_default_na": False}
+        return pd.read_csv(io.BytesIO(content), **common | {"na_values": NOT_A_NUMBER} | options)
+
+
+def _decoded(path, content):
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{path.name} is text in UTF-16; save it as UTF-8 (CSV UTF-8 in Excel)")
+    found = _CONTROL.search(content)
+    if found:
+        line = content[: found.start()].count(b"\n") + 1
+        raise InputError(
+            f"{path.name} has a control character (byte 0x{found[0][0]:02x}) in line {line}: it is damaged, or not "
+            f"text; {EXPECTED}"
+        )
+    try:
+        return content.decode("utf-8-sig"), "utf-8-sig"
+    except UnicodeDecodeError:
+        # A degree sign of an old editor stands in a header or a comment, never in a number.
+        return content.decode("latin-1"), "latin-1"
+
+
+def _commented(comments, between, n_columns):
+    """Header in the last comment line before the numbers, as numpy.savetxt writes it; None where it is none."""
+    last = next((line.strip().lstrip("#").strip() for line in reversed(comments) if line.strip()), "")
+    for separator in (between, ",", ";", r"\t", r"\s{2,}|\t", r"\s+"):
+        names = [name.strip() for name in re.split(separator, last)]
+        if len(names) == n_columns and any(Heading.of(name).kind in ("frequency", "redshift") for name in names):
+            return names
+    return None
+
+
+def _checked(table):
+    """Refuse what has no rows, one column, or channels along the rows."""
+    rows, columns = table.frame.shape
+    if rows == 0:
+        raise InputError(f"{table.name} has no rows; {EXPECTED}")
+    if columns < 2:
+        raise InputError(f"{table.name} has one column; frequency and temperature are needed; {EXPECTED}")
+    if rows <= 8 and columns >= 10:
+        first = pd.to_numeric(table.frame.iloc[0], errors="coerce").to_numpy(dtype=float)
+        if (np.diff(first) > 0).all() or (np.diff(first) < 0).all():
+            raise InputError(
+                f"{table.name} has {rows} rows of {columns} numbers: it looks transposed; one row for each channel is "
+                f"needed: numpy.savetxt('columns.txt', numpy.loadtxt(FILE).T) writes them, to be read with columns: "
+                "{frequency: 0, temperature: 1}"
+            )
+    return table
+
+
+def _is_number(cell):
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
