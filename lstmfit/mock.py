@@ -102,19 +102,22 @@ def simulate_truth(config: RunConfig, signal):
     Raises
     ------
     InputError
-        It is not known which simulator, or its grid is another.
+        It is not known which simulator, its grid is another, or it fails at these parameters.
     """
-    from lstmfit.simulators import load
+    from lstmfit.simulators import SimulationError, load_once
 
     name = config.simulator or (signal.emulator.record.get("simulator") if signal.emulator else None)
     if not name:
         raise InputError(
             f"mock from simulator: {signal.name} does not say which simulator it emulates; use from: emulator"
         )
-    simulate = load(name)
+    simulate = load_once(name)
     if len(simulate.redshifts) != len(signal.redshifts) or not np.allclose(simulate.redshifts, signal.redshifts):
         raise InputError(f"mock from simulator: {name} and {signal.name} have different redshift grids")
-    return simulate(true_theta(config, signal))
+    try:
+        return simulate(true_theta(config, signal))
+    except SimulationError as error:
+        raise InputError(f"data.mock.theta: {error}; choose other true parameters") from error
 
 
 def true_theta(config: RunConfig, signal) -> np.ndarray:

@@ -179,7 +179,11 @@ def test_mocks_lie_at_the_truth_and_scatter_by_the_errors(rng):
         ("x_HI", {"points": [{"z": 6, "worth": 0.9}]}, "a point is a name or"),
         ("x_HI", {"points": [{"z": 6, "value": 0.9, "err_up": 0.0, "err_down": 0.1}]}, "err_up is 0.0; input"),
         ("x_HI", {"points": [{"z": 6, "value": 9, "err_up": 1, "err_down": 1, "kind": "upper"}]}, "between 0 and 1"),
-        ("x_HI", {"points": [{"z": 6, "value": 0.9, "err_up": 1, "err_down": 1, "kind": "up"}]}, "should be 'measurement'"),
+        (
+            "x_HI",
+            {"points": [{"z": 6, "value": 0.9, "err_up": 1, "err_down": 1, "kind": "up"}]},
+            "should be 'measurement'",
+        ),
         ("x_HI", {"limit_form": "step"}, "input should be 'erf' or 'half_gaussian'"),
         ("uvlf_bouwens2015", {"redshifts": [9]}, "no redshift 9 in the table"),
         ("uvlf_bouwens2015", {"efficiency": "constan"}, "input should be 'constant' or"),
