@@ -8,7 +8,7 @@ from lstmfit.config import RunConfig
 from lstmfit.constants import redshift_to_frequency
 from lstmfit.datasets.spectrum import Spectrum, read_public_spectrum, read_spectrum
 from lstmfit.emulator.emulator import shipped_test_set
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, one_line
 from lstmfit.likelihoods import foregrounds, noise
 from lstmfit.likelihoods.global_signal import interpolation_matrix
 from lstmfit.parameters import to_array
@@ -116,8 +116,10 @@ def simulate_truth(config: RunConfig, signal):
         raise InputError(f"mock from simulator: {name} and {signal.name} have different redshift grids")
     try:
         return simulate(true_theta(config, signal))
-    except SimulationError as error:
-        raise InputError(f"data.mock.theta: {error}; choose other true parameters") from error
+    except Exception as error:
+        # What a simulator raises far outside its range is its own affair; that the run file asked for it is ours.
+        what = error if isinstance(error, SimulationError) else f"{name} fails with {type(error).__name__} ({error})"
+        raise InputError(f"data.mock.theta: {one_line(what)}; choose other true parameters") from error
 
 
 def true_theta(config: RunConfig, signal) -> np.ndarray:
