@@ -56,8 +56,8 @@ $(VENV)/.test: $(SOURCES) | $(PYTHON)
 	$(PYTHON) -m pip install -q -e ".[simulate,mpi,train-cpu,test]"
 	touch $@ $(VENV)/.fit
 
-$(VENV)/.polychord: lstmfit/sampling/build.py | $(VENV)/.fit
-	$(PYTHON) -m lstmfit.sampling.build
+$(VENV)/.polychord: lstmfit/sampling/polychord/build.py | $(VENV)/.fit
+	$(PYTHON) -m lstmfit.sampling.polychord.build
 	touch $@
 
 clean:

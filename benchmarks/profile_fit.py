@@ -18,9 +18,10 @@ from lstmfit import config
 from lstmfit.driver import resolve
 from lstmfit.mpi import world
 from lstmfit.problem import build
-from lstmfit.sampling.polychord import run_polychord
-from lstmfit.sampling.polychord_run import Run
-from lstmfit.sampling.samplers import ROOT, make_sampler
+from lstmfit.sampling.polychord.run import run_polychord
+from lstmfit.sampling.polychord.thread import PolyChordThread
+from lstmfit.sampling.samplers import make_sampler
+from lstmfit.sampling.state import ROOT
 
 TOP = Path(__file__).resolve().parent.parent
 PARTS = {
@@ -69,23 +70,20 @@ def profile(work: Path, run: Path) -> dict:
     rank = 0 if comm is None else comm.Get_rank()
     content = config.load(run)
     problem = build(content)
-    settings = make_sampler(resolve(content, problem, work)).settings
+    settings = make_sampler(resolve(content, problem)).settings
     clocks = {name: Clock() for name in ("signal", "likelihood", "total", "prior", "callback")}
     problem.signal.outputs = clocks["signal"].around(problem.signal.outputs)
     part = problem._calls[0]
     part.likelihood = clocks["likelihood"].around(part.likelihood)
     problem.loglikelihood = clocks["total"].around(problem.loglikelihood)
     problem.prior_transform = clocks["prior"].around(problem.prior_transform)
-    callbacks = Run.callbacks
-    Run.callbacks = lambda self: tuple(clocks["callback"].around(f) for f in callbacks(self))
+    callbacks = PolyChordThread.callbacks
+    PolyChordThread.callbacks = lambda self: tuple(clocks["callback"].around(f) for f in callbacks(self))
     inside, outside = overhead()
     if comm is not None:
         comm.Barrier()
     began = time.perf_counter()
-    run_polychord(
-        problem.loglikelihood, problem.prior_transform, problem.names, problem.derived_names, problem.latex,
-        work / "profile", ROOT, settings, comm=comm,
-    )  # fmt: skip
+    run_polychord(problem, work / "profile", ROOT, settings, comm=comm)
     wall = time.perf_counter() - began
     if comm is not None and rank == 0:
         return comm.reduce(None, op=_add)

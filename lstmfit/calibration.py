@@ -30,7 +30,7 @@ from lstmfit.mock import draw_mock
 from lstmfit.mpi import under_mpirun
 from lstmfit.problem import build
 from lstmfit.run_folder import load_problem
-from lstmfit.sampling.libraries import load_library
+from lstmfit.sampling.polychord.libraries import load_library
 from lstmfit.sampling.samplers import make_sampler
 from lstmfit.signals import FlattenedGaussianSignal
 from lstmfit.simulators import SimulationError, load_once

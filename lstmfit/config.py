@@ -1,21 +1,21 @@
 """The run file: read, validated with one clear line for each mistake, resolved, written out again."""
 
-import re
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, ValidationError, model_serializer, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, model_serializer, model_validator
 
 from lstmfit.datasets.columns import check_columns
 from lstmfit.errors import InputError, did_you_mean, listed
 from lstmfit.files import user_path, write_text
 from lstmfit.likelihoods.base import LIKELIHOODS, find_likelihood
+from lstmfit.mistakes import known_keys, validate_block, validate_nested
 from lstmfit.priors import compile_expression, make_distribution
 from lstmfit.priors.expressions import names_in
-from lstmfit.sampling.blackjax import BlackjaxSettings
-from lstmfit.sampling.nautilus import NautilusSettings
-from lstmfit.schema import Block, Count, DataSeed, Index, Number, Positive, Seed, shown, to_number
+from lstmfit.sampling.samplers import SAMPLERS, sampler_class
+from lstmfit.sampling.settings import SamplerSettings
+from lstmfit.schema import Block, Count, DataSeed, Index, Number, Positive, shown, to_number
 from lstmfit.yaml_files import dump_yaml, read_yaml
 
 
@@ -211,85 +211,39 @@ class Likelihoods(Block):
         return {name: dict(options) for name, options in (self.__pydantic_extra__ or {}).items()}
 
 
-MOST_POINTS = 1_000_000
-"""Bound of live points, repeats and the like: arrays of them still fit in memory, and their sums in Fortran's int."""
-
-
-def _times_d(value):
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole and not (isinstance(value, str) and re.fullmatch(r"[1-9][0-9]*d", value)):
-        raise ValueError(f"{shown(value)} is neither a whole number nor a multiple of d like 25d")
-    if not 1 <= int(str(value)[:20].rstrip("d")) <= MOST_POINTS:
-        raise ValueError(f"{shown(value)} is out of bounds; give 1 to {MOST_POINTS}, or 1d to {MOST_POINTS}d")
-    return value
-
-
-TimesD = Annotated[int | str, BeforeValidator(_times_d)]
-Points = Annotated[Count, Field(le=MOST_POINTS)]
-
-
-class PolyChordBlock(Block):
-    """Settings of PolyChord; 25d is 25 times the number of sampled parameters.
-
-    Grades: numbers of parameters, slow ones first, and of the repeats that move each and the faster ones.
-    """
-
-    nlive: TimesD = "25d"
-    num_repeats: TimesD = "5d"
-    precision_criterion: Positive = 1e-3
-    seed: Seed = 0
-    do_clustering: StrictBool = False
-    grade_dims: list[Points] | None = None
-    grade_frac: list[Annotated[Positive, Field(le=MOST_POINTS)]] | None = None
-
-
-class NautilusBlock(Block):
-    """Settings of nautilus, see `lstmfit.sampling.nautilus.NautilusSettings`."""
-
-    n_live: Points = NautilusSettings.n_live
-    n_eff: Count = NautilusSettings.n_eff
-    f_live: Positive = NautilusSettings.f_live
-    discard_exploration: StrictBool = NautilusSettings.discard_exploration
-    seed: Seed = NautilusSettings.seed
-
-
-class BlackjaxBlock(Block):
-    """Settings of BlackJAX's nested slice sampler, see `lstmfit.sampling.blackjax.BlackjaxSettings`."""
-
-    n_live: TimesD = BlackjaxSettings.n_live
-    num_delete: Points = BlackjaxSettings.num_delete
-    num_inner_steps: TimesD = "5d"
-    precision_criterion: Positive = BlackjaxSettings.precision_criterion
-    seed: Seed = BlackjaxSettings.seed
-
-
 class Sampler(Block):
-    """The sampler, by name: one of them; PolyChord where none is named."""
+    """The sampler, by name, and its settings: one of them; PolyChord where none is named."""
 
-    polychord: PolyChordBlock | None = None
-    nautilus: NautilusBlock | None = None
-    blackjax: BlackjaxBlock | None = None
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     @model_validator(mode="before")
     @classmethod
     def _one_sampler(cls, data):
         if not isinstance(data, dict):
             return data
-        named = [name for name in data if name in cls.model_fields]
-        if len(named) > 1:
-            raise ValueError(f"{' and '.join(named)} are both named; a run has one sampler, take the others out")
+        for name in data:
+            if name not in SAMPLERS:
+                raise ValueError(f"unknown sampler {name!r}; {did_you_mean(name, SAMPLERS)}")
+        if len(data) > 1:
+            raise ValueError(f"{' and '.join(data)} are both named; a run has one sampler, take the others out")
         # `nautilus:` with nothing behind it means its defaults.
-        return {name: options or {} for name, options in data.items()} or {"polychord": {}}
+        (name, options), *_ = data.items() or {"polychord": {}}.items()
+        settings = sampler_class(name).Settings
+        if isinstance(options, settings):
+            return {name: options}
+        if options is not None and not isinstance(options, dict):
+            raise ValueError(f"{name} is {shown(options)}; give its settings as a mapping, {{}} for the defaults")
+        return {name: validate_nested(settings, options or {}, name)}
 
     @property
     def name(self) -> str:
         """Name of the sampler."""
-        return next(name for name in type(self).model_fields if getattr(self, name) is not None)
+        return next(iter(self.__pydantic_extra__))
 
     @property
-    def block(self) -> Block:
+    def settings(self) -> SamplerSettings:
         """Its settings."""
-        return getattr(self, self.name)
+        return self.__pydantic_extra__[self.name]
 
 
 class ParamBlock(Block):
@@ -328,7 +282,7 @@ class RunConfig(Block):
     likelihood: Likelihoods
     priors: str | list[str] | None = None
     params: dict[str, ParamBlock] = Field({})
-    sampler: Sampler = Sampler(polychord=PolyChordBlock())
+    sampler: Sampler = Field(default_factory=lambda: Sampler.model_validate({}))
     output: str | None = None
     resolved: dict[str, Any] | None = None
 
@@ -385,7 +339,7 @@ def load(source) -> RunConfig:
     path = find_run(source)
     content = read_yaml(path)
     if not isinstance(content, dict):
-        raise InputError(f"{path} is not a run file; expected keys are {listed(_known_keys(()))}")
+        raise InputError(f"{path} is not a run file; expected keys are {listed(known_keys(RunConfig))}")
     config = validate(content, path.name)
     return _absolute(config, path.resolve().parent)
 
@@ -428,75 +382,6 @@ def _beside(folder, path, what) -> str:
 def validate(content: dict, where: str) -> RunConfig:
     """Validate the content of a run file; its mistakes become an InputError of one line."""
     return validate_block(RunConfig, content, where)
-
-
-def validate_block(block: type[Block], content, where: str):
-    """Validate the content of any block; its mistakes become an InputError of one line."""
-    try:
-        return block.model_validate(content)
-    except ValidationError as error:
-        raise InputError(f"{where}: {'; also: '.join(_mistakes(error, content))}") from None
-
-
-def _mistakes(error: ValidationError, content: dict) -> list[str]:
-    """What is wrong, each once, in words; unknown keys first, as they explain missing ones that often stand beside."""
-    found = [(_keys(e["loc"], content), e) for e in error.errors()]
-    found.sort(key=lambda item: item[1]["type"] != "extra_forbidden")
-    texts = []
-    for loc, e in found:
-        # Where several kinds of block are possible, pydantic reports each: those of the wrong kind say nothing.
-        others = [keys for keys, other in found if other is not e]
-        wrong_kind = e["type"].endswith("_type") or (e["type"] == "literal_error" and not isinstance(e["input"], str))
-        if wrong_kind and any(keys[: len(loc)] == loc for keys in others):
-            continue
-        texts.append(_mistake(loc, e))
-    return list(dict.fromkeys(texts or [_mistake(*found[0])]))
-
-
-def _keys(loc, content) -> tuple:
-    """Place of a mistake in the run file, without pydantic's names of the kinds that a block can be of."""
-    keys = []
-    for i, part in enumerate(loc):
-        inside = content if isinstance(content, (dict, list)) else {}
-        try:
-            content = inside[part]
-        except (KeyError, IndexError, TypeError):
-            named = isinstance(part, int) or (isinstance(content, dict) and part.isidentifier())
-            if i < len(loc) - 1 or not named:
-                continue
-        keys.append(part)
-    return tuple(keys)
-
-
-def _mistake(loc, error) -> str:
-    at = ".".join(str(part) for part in loc) or "the run file"
-    if error["type"] == "extra_forbidden":
-        return f"unknown key {at}; {did_you_mean(loc[-1], _known_keys(loc[:-1]))}"
-    if error["type"] == "missing":
-        return f"{at} is missing"
-    if error["type"] == "value_error":
-        return f"{at}: {error['ctx']['error']}"
-    if error["type"] == "number_type":
-        return f"{at}: {error['msg']}"
-    if error["type"] == "model_type":
-        return f"{at} is {shown(error['input'])}; give a mapping, like {{key: value}}"
-    return f"{at} is {shown(error['input'])}; {error['msg'][0].lower()}{error['msg'][1:]}"
-
-
-def _known_keys(loc) -> list[str]:
-    model = RunConfig
-    for part in loc:
-        field = model.model_fields.get(part) or next(
-            (f for f in model.model_fields.values() if f.alias == part), None
-        ) if isinstance(part, str) else None
-        model = ParamBlock if field is None else _block_of(field.annotation) or ParamBlock
-    return [field.alias or name for name, field in model.model_fields.items() if name != "resolved"]
-
-
-def _block_of(annotation):
-    if isinstance(annotation, type) and issubclass(annotation, Block):
-        return annotation
-    return next((b for b in map(_block_of, getattr(annotation, "__args__", ())) if b), None)
 
 
 def dump(config: RunConfig, path) -> None:

@@ -23,7 +23,7 @@ def examine() -> list[tuple[str, str, str]]:
         (part, what was found, what to type); the last is empty where nothing is missing.
     """
     from lstmfit.errors import InputError
-    from lstmfit.sampling.libraries import load_library
+    from lstmfit.sampling.polychord.libraries import load_library
 
     rows = []
     try:

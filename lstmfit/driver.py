@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lstmfit import config as run_file
-from lstmfit import run_folder
+from lstmfit import mpi, run_folder
 from lstmfit._version import __version__
 from lstmfit.config import RunConfig
 from lstmfit.datasets.spectrum import read_public_spectrum, read_spectrum, read_written_spectrum
@@ -20,9 +20,8 @@ from lstmfit.errors import InputError, one_line
 from lstmfit.files import user_path, write_text, writing_into
 from lstmfit.problem import Problem, build
 from lstmfit.run_folder import load_problem
-from lstmfit.sampling import mpi
 from lstmfit.sampling.result import Result
-from lstmfit.sampling.samplers import Sampler, make_sampler, resolve_settings
+from lstmfit.sampling.samplers import Sampler, make_sampler
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +188,7 @@ def resolve(config: RunConfig, problem: Problem) -> RunConfig:
     content["likelihood"] = content["likelihood"] | problem.options
     content |= {
         "params": problem.space.blocks(),
-        "sampler": {config.sampler.name: resolve_settings(config, len(problem.names))},
+        "sampler": {config.sampler.name: config.sampler.settings.resolved(len(problem.names))},
         "resolved": {
             "signal": problem.signal.name,
             "signal_checksum": problem.signal.checksum,

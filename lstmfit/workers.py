@@ -2,11 +2,14 @@
 
 import contextlib
 import multiprocessing
+import numbers
 import os
 import threading
 from concurrent import futures
 
+from lstmfit.errors import InputError
 from lstmfit.mpi import world
+from lstmfit.schema import shown
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -25,6 +28,21 @@ THREAD_VARIABLES = (
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_jobs(jobs) -> int:
+    """Number of processes: all cores where it is None.
+
+    Raises
+    ------
+    InputError
+        It is not a whole number of at least 1.
+    """
+    if jobs is None:
+        return cores()
+    if isinstance(jobs, bool) or not isinstance(jobs, numbers.Integral) or jobs < 1:
+        raise InputError(f"jobs is {shown(jobs)}, but a whole number of at least 1 is needed")
+    return int(jobs)
 
 
 @contextlib.contextmanager

@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 import yaml
+from helpers import small_run
 from scipy.stats import genpareto
-from test_driver import small_run
 
 from lstmfit import Emulator
 from lstmfit.analysis import bias as bias_module

@@ -9,7 +9,7 @@ import anesthetic
 import numpy as np
 import pytest
 from conftest import draw_theta, random_network
-from test_driver import THETA, small_run
+from helpers import THETA, small_run
 
 from lstmfit import Emulator
 from lstmfit import config as run_file
@@ -174,8 +174,8 @@ def test_what_has_no_form_in_jax_is_one_line_that_names_the_others(tmp_path, cha
     [
         ({"n_live": 100, "num_delete": 60}, "num_delete is 60, more than half of n_live 100"),
         ({"n_live": 4, "num_delete": 1}, "n_live is 4, but 2 parameters need at least 6"),
-        ({"num_inner_steps": 0}, "num_inner_steps is 0, but at least 1 is needed"),
-        ({"precision_criterion": 2}, "precision_criterion is 2; give a number between 0 and 1"),
+        ({"num_inner_steps": 0}, "sampler.blackjax.num_inner_steps: 0 is out of bounds"),
+        ({"precision_criterion": 2}, "sampler.blackjax.precision_criterion is 2; input should be less than 1"),
         ({"num_repeats": 5}, "unknown key sampler.blackjax.num_repeats"),
     ],
 )
@@ -188,7 +188,7 @@ def test_mistakes_in_the_sampler_block_are_one_line(tmp_path, settings, message)
 @pytest.mark.parametrize(("module", "message"), [("blackjax", "BlackJAX is not installed"), ("jax", "JAX is not inst")])
 def test_a_missing_package_is_one_line(tmp_path, monkeypatch, module, message):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(InputError, match=rf'{message}.* to mend it: pip install "lstmfit\[blackjax\]"'):
+    with pytest.raises(InputError, match=rf'{message}.* to fix this: pip install "lstmfit\[blackjax\]"'):
         fit(small_run(sampler=SMALL), tmp_path / "run")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from test_driver import small_run
+from helpers import small_run
 
 from lstmfit import config as run_file
 from lstmfit.analysis.coverage import summarise

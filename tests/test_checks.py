@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_driver import small_run
+from helpers import small_run
 
 from lstmfit import Emulator
 from lstmfit import config as run_file

@@ -2,21 +2,14 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
-from test_driver import small_run
+from helpers import lstmfit, small_run
 
 from lstmfit.cli.options import writable, writable_folder
 from lstmfit.errors import InputError
-
-
-def lstmfit(*arguments, **options):
-    command = [sys.executable, "-m", "lstmfit", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, **options)
 
 
 def test_help_names_every_command():

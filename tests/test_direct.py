@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from anesthetic import read_chains
-from test_driver import THETA, small_run
+from helpers import THETA, small_run
 
 from lstmfit import config as run_file
 from lstmfit.analysis.bias import bias_between, measure_bias, reweighted, to_natural

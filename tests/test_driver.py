@@ -12,24 +12,11 @@ import anesthetic
 import numpy as np
 import pytest
 import yaml
+from helpers import THETA, long_run, small_run
 
 from lstmfit.analysis.chains import read_run
 from lstmfit.driver import fit, load_problem
 from lstmfit.errors import InputError
-
-THETA = {"fX": 0.1, "fLy": 1.0, "fesc": 0.05, "Tmin_vir": 1e4, "tstar": 0.5, "sLy": 2.64, "wX": 1.5}
-
-
-def small_run(**changes):
-    """Two free parameters of seven and few live points: seconds."""
-    fixed = {name: value for name, value in THETA.items() if name not in ("fX", "Tmin_vir")}
-    return {
-        "emulator": "echo21",
-        "data": {"mock": {"theta": THETA, "from": "simulator", "noise": 25, "seed": 2}},
-        "likelihood": {"global_signal": {"noise": {"model": "white", "sigma": 25}}},
-        "params": fixed,
-        "sampler": {"polychord": {"nlive": 60, "num_repeats": 4, "seed": 1}},
-    } | changes
 
 
 @pytest.fixture(scope="module")
@@ -196,12 +183,6 @@ def test_a_mock_from_the_test_set_is_recovered(tmp_path):
         value = truth[name]
         below = float(weights[samples[name].to_numpy() < value].sum())
         assert 0.005 < below < 0.995, f"{name}: truth at the {100 * below:.2f} % quantile"
-
-
-def long_run():
-    content = small_run(params={k: THETA[k] for k in ("sLy", "wX", "tstar")})
-    content["sampler"] = {"polychord": {"nlive": 200, "num_repeats": 20, "seed": 3}}
-    return content
 
 
 MPIRUN = pytest.param(["mpirun", "--allow-run-as-root", "-n", "2"], marks=pytest.mark.mpi)

@@ -15,9 +15,9 @@ import h5py
 import numpy as np
 import pytest
 import yaml
+from helpers import small_run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_driver import small_run
 
 from lstmfit import driver
 from lstmfit.analysis.chains import read_run

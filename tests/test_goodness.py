@@ -7,9 +7,9 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import THETA, small_run
 from scipy.stats import kstest, multivariate_normal
 from test_cli import lstmfit
-from test_driver import THETA, small_run
 
 from lstmfit import config as run_file
 from lstmfit.analysis.chains import Run, read_run, read_summary

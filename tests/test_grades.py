@@ -4,14 +4,15 @@ import anesthetic
 import numpy as np
 import pytest
 import yaml
-from test_driver import THETA, small_run
+from helpers import THETA, problem_of, small_run
 
 from lstmfit.checks import check_run
 from lstmfit.config import load
 from lstmfit.driver import fit, load_problem, resolve
 from lstmfit.errors import InputError
 from lstmfit.problem import build
-from lstmfit.sampling.polychord import PolyChordSettings, run_polychord
+from lstmfit.sampling.polychord.run import run_polychord
+from lstmfit.sampling.polychord.settings import PolyChordSettings
 from lstmfit.sampling.samplers import make_sampler
 
 DATA = {
@@ -59,7 +60,7 @@ def test_no_grades_unless_asked_for(tmp_path):
         ({"grade_dims": [2, 3]}, "only one of grade_dims and grade_frac is given"),
         ({"grade_dims": [2, 3], "grade_frac": [4]}, "grade_dims has 2 entries, grade_frac 1"),
         ({"grade_dims": [2, 3], "grade_frac": [4, 0]}, "grade_frac"),
-        ({"grade_dims": [6, -1], "grade_frac": [4, 6]}, "grade_dims is .6, -1.; give whole numbers of at least 1"),
+        ({"grade_dims": [6, -1], "grade_frac": [4, 6]}, "sampler.polychord.grade_dims.1: -1 is out of bounds"),
         ({"grade_dims": [2, 3], "grade_frac": [0.5, 20]}, "grade_frac is .*; give whole numbers of repeats above 1"),
     ],
 )
@@ -71,7 +72,7 @@ def test_grades_that_do_not_fit_are_refused_before_anything_is_written(tmp_path,
 
 def test_a_library_of_before_is_refused(tmp_path, monkeypatch):
     """It would set the repeats of the fast parameters by the clock."""
-    monkeypatch.setattr("lstmfit.sampling.libraries.read_record", lambda folder: {"version": "1.14"})
+    monkeypatch.setattr("lstmfit.sampling.polychord.libraries.read_record", lambda folder: {"version": "1.14"})
     with pytest.raises(InputError, match=r"sets .*by the clock.*doctor --install-polychord"):
         fit(graded_run(**GRADES), tmp_path / "run", jobs=1)
     assert not (tmp_path / "run").exists()
@@ -90,7 +91,7 @@ def test_steps_of_the_fast_parameters_leave_the_slow_ones_where_they_are(tmp_pat
         seen.clear()
         settings = PolyChordSettings(n_live=50, num_repeats=1, seed=1, grade_dims=(2, 2), grade_frac=frac)
         names = ["a", "b", "c", "d"]
-        run_polychord(gaussian, lambda cube: cube, names, [], names, tmp_path / name, "chain", settings)
+        run_polychord(problem_of(gaussian, lambda cube: cube, names), tmp_path / name, "chain", settings)
         return np.mean([a != b for a, b in zip(seen, seen[1:])])
 
     mostly_fast, mostly_slow = run("fast", (4.0, 16.0)), run("slow", (16.0, 4.0))

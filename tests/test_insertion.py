@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from anesthetic import NestedSamples
 from anesthetic.utils import compute_insertion_indexes
+from helpers import problem_of
 from scipy.stats import kstest
 
 from lstmfit.analysis.insertion import SMALL, insertion_p, insertion_ranks
-from lstmfit.sampling.polychord import PolyChordSettings, run_polychord
+from lstmfit.sampling.polychord.run import run_polychord
+from lstmfit.sampling.polychord.settings import PolyChordSettings
 
 
 def perfect_run(rng, n_live, steps, stuck=0.0):
@@ -45,7 +47,7 @@ def test_perfect_runs_have_uniform_p_values(rng):
 
 
 def test_merged_runs_have_uniform_p_values(rng):
-    """Of different numbers of live points and of different lengths, as `lstmfit.sampling.jobs` merges them."""
+    """Of different numbers of live points and of different lengths, as parallel runs are merged."""
     parts = [(12, 150), (20, 250), (13, 100)]
     runs = [np.concatenate([perfect_run(rng, *part) for part in parts]) for _ in range(150)]
     merged = [p_value(table[np.argsort(table[:, 0])]) for table in runs]
@@ -74,7 +76,7 @@ def gaussian(theta):
 def polychord(folder, d, num_repeats, seed, loglikelihood=gaussian):
     names = tuple(f"x{i}" for i in range(d))
     settings = PolyChordSettings(n_live=60, num_repeats=num_repeats, seed=seed)
-    run_polychord(loglikelihood, lambda cube: cube.copy(), names, (), names, folder, "chain", settings)
+    run_polychord(problem_of(loglikelihood, lambda cube: cube.copy(), names), folder, "chain", settings)
     from lstmfit.analysis.chains import read_samples
 
     return insertion_p(read_samples(folder / "chain"))

@@ -30,8 +30,8 @@ from test_polychord import (
 )  # fmt: skip
 
 from lstmfit.errors import InputError
-from lstmfit.sampling import jobs as jobs_module
-from lstmfit.sampling.jobs import run_jobs, share_live_points
+from lstmfit.sampling.polychord import jobs as jobs_module
+from lstmfit.sampling.polychord.jobs import run_jobs, share_live_points
 from lstmfit.sampling.state import read_state
 
 
@@ -128,8 +128,8 @@ MAIN_SCRIPT = """
     import sys
     from types import SimpleNamespace
     from lstmfit.errors import InputError
-    from lstmfit.sampling.jobs import run_jobs
-    from lstmfit.sampling.polychord import PolyChordSettings
+    from lstmfit.sampling.polychord.jobs import run_jobs
+    from lstmfit.sampling.polychord.settings import PolyChordSettings
 
     def make():
         return SimpleNamespace(loglikelihood=lambda theta: -theta[0] ** 2, prior_transform=lambda cube: cube,
@@ -160,7 +160,7 @@ SCRIPT = """
     from functools import partial
     sys.path.insert(0, {tests!r})
     from test_polychord import make_gaussian, settings
-    from lstmfit.sampling.jobs import run_jobs
+    from lstmfit.sampling.polychord.jobs import run_jobs
     run_jobs(partial(make_gaussian, 2e-4), settings(n_live=100), {folder!r}, jobs=2)
 """
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from anesthetic import read_chains
-from test_driver import small_run
+from helpers import small_run
 
 from lstmfit.calibration import calibrate
 from lstmfit.driver import fit

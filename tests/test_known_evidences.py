@@ -11,13 +11,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import problem_of
 from scipy.special import logsumexp
 from scipy.stats import chi2
 
 from lstmfit.analysis.chains import anesthetic_seed, evidence, read_samples
 from lstmfit.analysis.insertion import SMALL, insertion_p
 from lstmfit.analysis.reweight import effective_size
-from lstmfit.sampling.polychord import PolyChordSettings, run_polychord
+from lstmfit.sampling.polychord.run import run_polychord
+from lstmfit.sampling.polychord.settings import PolyChordSettings
 
 DRAWS = 1000
 SEED = 1
@@ -50,7 +52,7 @@ class Known:
         n_live, num_repeats = self.settings
         settings = PolyChordSettings(n_live=n_live, num_repeats=num_repeats, seed=seed)
         transform = lambda cube: self.low + width * cube
-        result = run_polychord(self.loglikelihood, transform, names, (), names, folder, "chain", settings)
+        result = run_polychord(problem_of(self.loglikelihood, transform, names), folder, "chain", settings)
         return read_samples(folder / "chain"), result
 
 

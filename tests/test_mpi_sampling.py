@@ -12,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lstmfit import mpi
 from lstmfit.errors import InputError
 from lstmfit.mpi import RANK_VARIABLES, SIZE_VARIABLES
-from lstmfit.sampling import mpi
-from lstmfit.sampling.polychord import PolyChordSettings
-from lstmfit.sampling.state import read_resume_header, read_state
+from lstmfit.sampling.polychord import ranks
+from lstmfit.sampling.polychord.resume_file import read_resume_header
+from lstmfit.sampling.polychord.settings import PolyChordSettings
+from lstmfit.sampling.state import read_state
 
 MPIRUN = shutil.which("mpirun")
 pytestmark = pytest.mark.mpi
@@ -27,8 +29,9 @@ SCRIPT = """
     from types import SimpleNamespace
     import numpy as np
     from lstmfit.errors import InputError
-    from lstmfit.sampling.mpi import run_mpi, rank, size, world, stopping_all_ranks, on_root
-    from lstmfit.sampling.polychord import PolyChordSettings
+    from lstmfit.mpi import rank, world, stopping_all_ranks, on_root
+    from lstmfit.sampling.polychord.ranks import run_mpi
+    from lstmfit.sampling.polychord.settings import PolyChordSettings
 
     case, folder = sys.argv[1:3]
     calls = 0
@@ -60,7 +63,7 @@ SCRIPT = """
         PolyChordSettings(n_live=2, num_repeats=4, seed=1)
     if case == "agree":
         with stopping_all_ranks():
-            print(on_root(world(), lambda: f"said by {rank()} of {size()}"))
+            print(on_root(world(), lambda: f"said by {rank()} of {world().Get_size()}"))
             on_root(world(), lambda: 1 / 0)
     result = run_mpi(make_problem, settings, folder, resume="resume" in sys.argv, progress=seen.append)
     if rank() == 0:
@@ -196,19 +199,19 @@ def test_interrupted_run_resumes(tmp_path, number):
 def test_nothing_of_mpi_without_mpirun():
     """No environment variable of mpirun: one rank, and mpi4py is not even imported."""
     code = (
-        "import sys; from lstmfit.sampling import mpi; "
-        "print(mpi.world(), mpi.rank(), mpi.size(), 'mpi4py' in sys.modules)"
+        "import sys; from lstmfit import mpi; "
+        "print(mpi.world(), mpi.rank(), 'mpi4py' in sys.modules)"
     )
     environment = {k: v for k, v in os.environ.items() if k not in SIZE_VARIABLES + RANK_VARIABLES}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["None", "0", "1", "False"]
+    assert done.stdout.split() == ["None", "0", "False"]
 
 
 def test_mpi_that_is_not_mpiruns():
     """As with an mpi4py over another MPI: mpirun promises 3 ranks, each process sees itself alone."""
     pytest.importorskip("mpi4py")
     code = """if True:
-        from lstmfit.sampling import mpi
+        from lstmfit import mpi
         with mpi.stopping_all_ranks():
             mpi.world()
     """
@@ -227,7 +230,7 @@ def test_missing_mpi4py(monkeypatch):
 
 
 def test_missing_mpi_library(tmp_path, monkeypatch):
-    from lstmfit.sampling import libraries
+    from lstmfit.sampling.polychord import libraries
 
     (tmp_path / "libchord.so").write_text("")
     monkeypatch.setattr(libraries, "polychord_folder", lambda: tmp_path)
@@ -245,9 +248,9 @@ def test_two_mpi_libraries(monkeypatch):
     with pytest.raises(
         InputError, match=r"two MPI libraries are loaded, /env/lib/libmpi.so.12.3.1 and /usr/lib/libmpi"
     ):
-        mpi.check_one_mpi()
+        ranks.check_one_mpi()
 
 
 def test_settings_hold_for_mpi_too():
-    with pytest.raises(InputError, match="n_live is 0"):
+    with pytest.raises(ValueError, match="0 is out of bounds"):
         PolyChordSettings(n_live=0, num_repeats=1, seed=1)

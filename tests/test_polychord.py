@@ -9,10 +9,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import problem_of
 
 from lstmfit.errors import InputError
-from lstmfit.sampling.polychord import PolyChordSettings, run_polychord
-from lstmfit.sampling.state import read_resume_header
+from lstmfit.sampling.polychord.resume_file import read_resume_header
+from lstmfit.sampling.polychord.run import run_polychord
+from lstmfit.sampling.polychord.settings import PolyChordSettings
 
 N = 4
 MEAN = np.array([0.4, 0.5, 0.55, 0.6])
@@ -41,9 +43,8 @@ def settings(**changes):
 
 def run(loglikelihood, folder, *, n=N, derived=(), prior=identity, keywords=None, **changes):
     names, labels = [f"p{i}" for i in range(n)], [f"p_{i}" for i in range(n)] + [f"d_{i}" for i in range(len(derived))]
-    return run_polychord(
-        loglikelihood, prior, names, derived, labels, folder, "chain", settings(**changes), **(keywords or {})
-    )
+    problem = problem_of(loglikelihood, prior, names, derived, labels)
+    return run_polychord(problem, folder, "chain", settings(**changes), **(keywords or {}))
 
 
 def read(root):
@@ -259,19 +260,21 @@ def test_likelihood_that_is_zero_everywhere_is_an_error(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_live": 1}, "n_live is 1, but at least 2"),
-        ({"n_live": 10.5}, "n_live is 10.5, but a whole number"),
-        ({"seed": "one"}, "seed is 'one', but a whole number"),
-        ({"seed": -1}, "seed is -1, but at least 0"),
-        ({"seed": 2**31}, "takes seeds from 0 to 2147483647"),
-        ({"num_repeats": 0}, "num_repeats is 0"),
-        ({"precision_criterion": 1.0}, "precision_criterion is 1"),
-        ({"n_prior": 50}, "n_prior is 50, less than n_live 100"),
+        ({"n_live": 1}, "nlive is 1, but at least 2"),
+        ({"n_live": 10.5}, "10.5 is neither a whole number nor a multiple of d"),
+        ({"n_live": True}, "True is neither a whole number nor a multiple of d"),
+        ({"n_live": 2**32 + 1}, "4294967297 is out of bounds; give 1 to 1000000"),
+        ({"n_live": "99999999999d"}, "out of bounds"),
+        ({"seed": "one"}, "'one' is not a whole number"),
+        ({"seed": -1}, "-1 is out of bounds; give a whole number from 0 to 2147483647"),
+        ({"seed": 2**31}, "2147483648 is out of bounds; give a whole number from 0 to 2147483647"),
+        ({"num_repeats": 0}, "0 is out of bounds"),
+        ({"precision_criterion": 1.0}, "less than 1"),
         ({"grade_dims": (4,)}, "only one of grade_dims and grade_frac"),
     ],
 )
 def test_settings_out_of_range(changes, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ValueError, match=message):
         settings(**changes)
 
 
@@ -283,7 +286,7 @@ def test_answers_of_the_wrong_shape(tmp_path):
     with pytest.raises(InputError, match="1 derived values"):
         run(gaussian, tmp_path, derived=["d"])
     with pytest.raises(InputError, match="p1 comes twice"):
-        run_polychord(gaussian, identity, ["p0", "p1", "p2", "p1"], [], LATEX, tmp_path, "chain", settings())
+        run_polychord(problem_of(gaussian, identity, ("p0", "p1", "p2", "p1")), tmp_path, "chain", settings())
 
 
 def test_path_longer_than_fortran_holds(tmp_path):
@@ -298,7 +301,7 @@ def test_folder_that_cannot_be_made(tmp_path):
 
 
 def test_missing_library(tmp_path, monkeypatch):
-    monkeypatch.setattr("lstmfit.sampling.libraries.polychord_folder", lambda: tmp_path)
+    monkeypatch.setattr("lstmfit.sampling.polychord.libraries.polychord_folder", lambda: tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"PolyChord is not installed .* --install-polychord, or put .*nautilus: {}}"):
         run(gaussian, tmp_path)
@@ -366,7 +369,7 @@ def test_broken_resume_file(tmp_path):
 PYPOLYCHORD = """
     import ctypes as c
     import numpy as np
-    from lstmfit.sampling.build import polychord_folder
+    from lstmfit.sampling.polychord.build import polychord_folder
 
     __version__ = "1.22.2"
     d, i, b, P = c.c_double, c.c_int, c.c_bool, c.POINTER(c.c_double)
@@ -453,7 +456,7 @@ def test_pypolychord_stops_and_raises(tmp_path, pypolychord):
 def test_import_stays_cheap():
     """No MPI, numba or anesthetic before they are needed."""
     code = (
-        "import sys, lstmfit.sampling.jobs, lstmfit.sampling.mpi, lstmfit.sampling.build; "
+        "import sys, lstmfit.sampling.polychord.jobs, lstmfit.mpi, lstmfit.sampling.polychord.build; "
         "print([m for m in ('mpi4py', 'numba', 'anesthetic', 'pandas', 'scipy', 'tensorflow') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from lstmfit.errors import InputError
-from lstmfit.sampling import build
+from lstmfit.sampling.polychord import build
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from test_driver import THETA, small_run
+from helpers import THETA, tiny_run
 
 from lstmfit import run_folder
 from lstmfit.analysis.chains import read_run
@@ -16,11 +16,6 @@ from lstmfit.driver import fit
 from lstmfit.emulator.emulator import Emulator
 from lstmfit.errors import InputError
 from lstmfit.run_folder import load_problem
-
-
-def tiny(**changes):
-    """The smallest fit that finishes: seconds on one core."""
-    return small_run(sampler={"polychord": {"nlive": 20, "num_repeats": 2, "seed": 1}}) | changes
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +31,7 @@ def project(tmp_path_factory):
     np.savetxt(root / "data.csv", np.c_[nu, signal + 25 * rng.standard_normal(61)], delimiter=",")
     np.savetxt(root / "sigma.txt", np.full(61, 25.0))
     noise = {"model": "channels", "file": "sigma.txt", "unit": "mK"}
-    content = tiny(
+    content = tiny_run(
         emulator="emulators/mine.h5", data={"file": "data.csv", "unit": "mK"},
         likelihood={"global_signal": {"noise": noise}},
     )  # fmt: skip
@@ -140,7 +135,7 @@ def test_a_finished_run_is_what_the_fit_wrote(copy, name, how):
 
 def test_files_of_the_users_survive(tmp_path):
     """A folder is a run only by our record; --force removes nothing that the run did not write."""
-    own = {"run.yaml": yaml.safe_dump(tiny()), "data.csv": "60,1\n61,2\n", "chain_notes.txt": "precious"}
+    own = {"run.yaml": yaml.safe_dump(tiny_run()), "data.csv": "60,1\n61,2\n", "chain_notes.txt": "precious"}
     for name, text in own.items():
         (tmp_path / name).write_text(text)
     for force in (False, True):
@@ -165,7 +160,7 @@ def test_force_removes_the_run_and_nothing_else(copy):
 
 def test_inputs_are_never_written_over(tmp_path):
     (tmp_path / "data.csv").write_text("60,1\n61,2\n")
-    (tmp_path / "other.yaml").write_text(yaml.safe_dump(tiny(data={"file": "data.csv"})))
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(tiny_run(data={"file": "data.csv"})))
     before = everything(tmp_path)
     with pytest.raises(InputError, match=r"write over its own input .*data.csv"):
         fit(tmp_path / "other.yaml", tmp_path, force=True)
@@ -173,7 +168,7 @@ def test_inputs_are_never_written_over(tmp_path):
 
 
 def test_a_kill_between_the_run_file_and_the_data_is_resumed(tmp_path):
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tiny()))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tiny_run()))
     code = (
         "import os, sys; from lstmfit.datasets.spectrum import Spectrum; from lstmfit.driver import fit\n"
         "Spectrum.write = lambda *_: os._exit(9)\n"
@@ -193,7 +188,7 @@ def test_what_is_found_late_leaves_the_folder_as_it_was(tmp_path, monkeypatch):
         "    def __call__(self, tau, values): return float('-inf')\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    run = tiny()
+    run = tiny_run()
     run["likelihood"] = run["likelihood"] | {"zero:Zero": {}}
     with pytest.raises(InputError, match="likelihood is zero or NaN"):
         fit(run, tmp_path / "out", jobs=1)
@@ -207,7 +202,7 @@ def test_a_picture_that_fails_does_not_take_the_result_with_it(tmp_path, monkeyp
         raise RuntimeError("latex could not be found")
 
     monkeypatch.setattr(plots, "corner", broken)
-    folder = fit(tiny(), tmp_path / "run", jobs=1)
+    folder = fit(tiny_run(), tmp_path / "run", jobs=1)
     assert (folder / "summary.json").is_file()
     assert (folder / "signal.png").is_file()
     assert f"to draw it again: lstmfit plot {folder}" in caplog.text
@@ -216,7 +211,7 @@ def test_a_picture_that_fails_does_not_take_the_result_with_it(tmp_path, monkeyp
 def test_the_users_matplotlibrc_cannot_break_a_fit(tmp_path):
     """usetex without LaTeX ended a fit after the sampling, with no summary."""
     (tmp_path / "matplotlibrc").write_text("text.usetex: True\nfont.family: nothing\nfigure.dpi: 5000\n")
-    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tiny()))
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tiny_run()))
     command = [sys.executable, "-m", "lstmfit", "fit", "run.yaml", "-o", "out", "--jobs", "1"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -246,7 +241,7 @@ def test_a_parts_folder_that_is_a_link_is_refused(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "parts").symlink_to(elsewhere)
     with pytest.raises(InputError, match="parts"):
-        fit(tiny(), tmp_path / "out", jobs=1, force=True)
+        fit(tiny_run(), tmp_path / "out", jobs=1, force=True)
     assert not list(elsewhere.iterdir())
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_driver import long_run, small_run
+from helpers import long_run, small_run
 
 from lstmfit.errors import InputError
 from lstmfit.files import replacing, user_path

@@ -234,7 +234,7 @@ def _provenance(config, summary):
     made = run_folder.record(config)
     rows = [("signal", made.signal), ("its checksum or version", made.signal_checksum)]
     rows += list(made.versions.items())
-    rows += [("sampler's seed", config.sampler.block.seed)]
+    rows += [("sampler's seed", config.sampler.settings.seed)]
     if config.data.mock is not None:
         rows.append(("mock's noise seed", config.data.mock.seed))
     return [*rows, ("parallel runs or ranks", summary["ranks"]), ("created", made.created)]

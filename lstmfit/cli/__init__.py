@@ -15,7 +15,7 @@ from lstmfit._version import __version__
 from lstmfit.cli import emulators, fits
 from lstmfit.console import print_table
 from lstmfit.errors import InputError, one_line
-from lstmfit.mpi import promised_rank, under_mpirun
+from lstmfit.mpi import promised_rank, stopping_all_ranks, under_mpirun
 from lstmfit.workers import THREAD_VARIABLES
 
 app = typer.Typer(
@@ -36,8 +36,6 @@ def main() -> None:
     if under_mpirun():
         # Before anything loads NumPy, whose libraries look once.
         os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
-    from lstmfit.sampling.mpi import stopping_all_ranks
-
     _begin_log()
     # It tells of every kind of accelerator that it does not find.
     logging.getLogger("jax").setLevel(logging.WARNING)
@@ -115,7 +113,7 @@ def doctor(
     from lstmfit.doctor import examine
 
     if install_polychord:
-        from lstmfit.sampling.build import install_polychord as install
+        from lstmfit.sampling.polychord.build import install_polychord as install
 
         typer.echo(install(log=typer.echo))
     print_table(("part", "found", "to fix this"), examine())

@@ -32,8 +32,7 @@ def _ending_well(seconds: float | None, folder: Path):
 
     SIGUSR1 is a batch system's warning; it and the time limit give the exit status that asks for a resume.
     """
-    from lstmfit import run_folder
-    from lstmfit.sampling import mpi
+    from lstmfit import mpi, run_folder
 
     def say_how(what):
         # Every rank gets the signal; the first one ends all of them, and speaks.
@@ -77,10 +76,9 @@ def fit(
     ] = None,
 ):
     """Run a fit: the run file's sampler on all cores, or over MPI under mpirun."""
-    from lstmfit import config
+    from lstmfit import config, mpi
     from lstmfit.driver import fit as run_fit
     from lstmfit.driver import output_folder
-    from lstmfit.sampling import mpi
 
     seconds = _seconds(time_limit)
     folder = output_folder(config.load(run), run, output)

@@ -9,10 +9,10 @@ import math
 import time
 import zipfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import model_validator
 
 from lstmfit.emulator.jax_engine import import_jax, make_forward
 from lstmfit.errors import InputError, one_line
@@ -21,9 +21,11 @@ from lstmfit.likelihoods.jax_form import make_loglikelihood
 from lstmfit.priors.jax_form import make_transform
 from lstmfit.sampling.chainfiles import LOGZERO, write_nested, write_posterior
 from lstmfit.sampling.countdown import Countdown
-from lstmfit.sampling.refusals import MAX_FRUITLESS_DRAWS, refuse_fruitless, refuse_infinite
+from lstmfit.sampling.input_checks import MAX_FRUITLESS_DRAWS, refuse_fruitless, refuse_infinite
 from lstmfit.sampling.result import Progress, Result
-from lstmfit.sampling.state import prepare_folder, write_state
+from lstmfit.sampling.settings import Fraction, Points, SamplerSettings, TimesD
+from lstmfit.sampling.state import ROOT, prepare_folder, write_state
+from lstmfit.schema import Seed
 
 INSTALL_LINE = 'pip install "lstmfit[blackjax]"'
 OTHERS = "use another sampler: polychord, nautilus"
@@ -33,48 +35,37 @@ PROGRESS_S = 1.0
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class BlackjaxSettings:
-    """What BlackJAX is asked to do.
+class BlackjaxSettings(SamplerSettings):
+    """Settings of BlackJAX's nested slice sampler.
 
     Parameters
     ----------
-    n_live : int
-        Live points.
+    n_live : int or str
+        Live points; ``25d`` is 25 times the number of sampled parameters.
     num_delete : int
         Points replaced at a time, in one batch; a tenth of the live points keeps the loss of information small.
-    num_inner_steps : int
+    num_inner_steps : int or str
         Slice-sampling steps per new point.
     precision_criterion : float
         The run ends when the live points hold this fraction of the evidence.
     seed : int
         Seed.
-
-    Raises
-    ------
-    InputError
-        A value is out of range.
     """
 
-    n_live: int = 500
-    num_delete: int = 50
-    num_inner_steps: int = 35
-    precision_criterion: float = 1e-3
-    seed: int = 0
+    n_live: TimesD = 500
+    num_delete: Points = 50
+    num_inner_steps: TimesD = "5d"
+    precision_criterion: Fraction = 1e-3
+    seed: Seed = 0
 
-    def __post_init__(self):
-        for name, least in (("n_live", 2), ("num_delete", 1), ("num_inner_steps", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"blackjax: {name} is {getattr(self, name)}, but at least {least} is needed")
-        if 2 * self.num_delete > self.n_live:
-            raise InputError(
-                f"blackjax: num_delete is {self.num_delete}, more than half of n_live {self.n_live}; "
-                "new points start from those that stay, so delete at most half"
+    @model_validator(mode="after")
+    def _half_stay(self):
+        if isinstance(self.n_live, int) and 2 * self.num_delete > self.n_live:
+            raise ValueError(
+                f"num_delete is {self.num_delete}, more than half of n_live {self.n_live}; new points start from those "
+                "that stay, so delete at most half"
             )
-        if not 0 < self.precision_criterion < 1:
-            raise InputError(
-                f"blackjax: precision_criterion is {self.precision_criterion:g}; give a number between 0 and 1"
-            )
+        return self
 
 
 def load_blackjax():
@@ -88,10 +79,10 @@ def load_blackjax():
     try:
         import blackjax
     except ImportError as error:
-        raise InputError(f"BlackJAX is not installed ({error}); to mend it: {INSTALL_LINE}, or {OTHERS}") from None
+        raise InputError(f"BlackJAX is not installed ({error}); to fix this: {INSTALL_LINE}, or {OTHERS}") from None
     if not hasattr(blackjax, "nss"):
         raise InputError(
-            f"BlackJAX {blackjax.__version__} has no nested slice sampler; to mend it: {INSTALL_LINE} --upgrade"
+            f"BlackJAX {blackjax.__version__} has no nested slice sampler; to fix this: {INSTALL_LINE} --upgrade"
         )
     return blackjax
 
@@ -364,3 +355,34 @@ def _rows(particles) -> np.ndarray:
     birth = np.asarray(particles.loglikelihood_birth)
     birth = np.where(np.isnan(birth), LOGZERO, birth)
     return np.column_stack([np.asarray(particles.position), np.asarray(particles.loglikelihood), birth])
+
+
+class Blackjax:
+    """BlackJAX's nested slice sampler: one process, whose threads or GPU JAX looks after."""
+
+    label = "BlackJAX"
+    Settings = BlackjaxSettings
+
+    def __init__(self, settings: BlackjaxSettings):
+        self.settings = settings
+
+    def check(self, problem, comm=None) -> None:
+        """See `lstmfit.sampling.samplers.Sampler`."""
+        if comm is not None:
+            raise InputError(
+                f"blackjax runs in one process, here are {comm.Get_size()} MPI ranks; start it without mpirun, "
+                "or use sampler: {polychord: {}} or {nautilus: {}}"
+            )
+        check_problem(problem, self.settings)
+
+    def run(self, make_problem, folder, *, comm=None, jobs=None, resume=False, progress=None) -> Result:
+        """See `lstmfit.sampling.samplers.Sampler`; `jobs` has no meaning."""
+        return run_blackjax(make_problem(), folder, ROOT, self.settings, resume=resume, progress=progress)
+
+    def run_here(self, problem, folder, *, resume=False) -> Result:
+        """See `lstmfit.sampling.samplers.Sampler`."""
+        return run_blackjax(problem, folder, ROOT, self.settings, resume=resume)
+
+    def calls(self, n_slow: int) -> None:
+        """See `lstmfit.sampling.samplers.Sampler`."""
+        return None

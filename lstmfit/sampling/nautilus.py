@@ -11,16 +11,20 @@ import pickle
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field, StrictBool
 
 from lstmfit.errors import InputError, one_line
 from lstmfit.sampling.chainfiles import write_weighted
-from lstmfit.sampling.refusals import MAX_FRUITLESS_DRAWS, refuse_fruitless, refuse_infinite
+from lstmfit.sampling.input_checks import MAX_FRUITLESS_DRAWS, refuse_fruitless, refuse_infinite
 from lstmfit.sampling.result import Progress, Result
-from lstmfit.sampling.state import prepare_folder, write_state
+from lstmfit.sampling.settings import Fraction, Points, SamplerSettings
+from lstmfit.sampling.state import ROOT, prepare_folder, write_state
+from lstmfit.schema import Count, Seed
+from lstmfit.workers import check_jobs, death_as, worker_pool
 
 INSTALL_LINE = 'pip install "lstmfit[nautilus]"'
 BATCH = 100
@@ -36,14 +40,13 @@ NEGLIGIBLE = 1e-12
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, kw_only=True)
-class NautilusSettings:
-    """What nautilus is asked to do.
+class NautilusSettings(SamplerSettings):
+    """Settings of nautilus.
 
     Parameters
     ----------
     n_live : int
-        Live points that each bound is drawn around.
+        Live points that each bound is drawn around, at least 100.
     n_eff : int
         Effective sample size at which the run ends; the error of ln Z is 1 / sqrt(n_eff).
     f_live : float
@@ -53,25 +56,13 @@ class NautilusSettings:
         up to six of its quoted errors for it (docs/sampling.md).
     seed : int
         Seed.
-
-    Raises
-    ------
-    InputError
-        A value is out of range.
     """
 
-    n_live: int = 2000
-    n_eff: int = 10_000
-    f_live: float = 0.01
-    discard_exploration: bool = True
-    seed: int = 0
-
-    def __post_init__(self):
-        for name, least in (("n_live", 100), ("n_eff", 1), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise InputError(f"nautilus: {name} is {getattr(self, name)}, but at least {least} is needed")
-        if not 0 < self.f_live < 1:
-            raise InputError(f"nautilus: f_live is {self.f_live:g}; give a number between 0 and 1")
+    n_live: Annotated[Points, Field(ge=100)] = 2000
+    n_eff: Count = 10_000
+    f_live: Fraction = 0.01
+    discard_exploration: StrictBool = True
+    seed: Seed = 0
 
 
 def load_nautilus():
@@ -86,7 +77,7 @@ def load_nautilus():
         import nautilus
     except ImportError as error:
         raise InputError(
-            f"nautilus is not installed ({error}); to mend it: {INSTALL_LINE}, or use sampler: {{polychord: {{}}}}"
+            f"nautilus is not installed ({error}); to fix this: {INSTALL_LINE}, or use sampler: {{polychord: {{}}}}"
         ) from None
     return nautilus
 
@@ -342,3 +333,38 @@ def _evaluate(payload, theta):
         _problems.clear()
         _problems[payload] = pickle.loads(payload)()
     return _problems[payload].loglikelihoods(theta)
+
+
+class Nautilus:
+    """nautilus: one process that samples, others that train its networks and, where it is slow, the likelihood."""
+
+    label = "nautilus"
+    Settings = NautilusSettings
+
+    def __init__(self, settings: NautilusSettings):
+        self.settings = settings
+
+    def check(self, problem, comm=None) -> None:
+        """See `lstmfit.sampling.samplers.Sampler`."""
+        check_problem(problem)
+
+    def run(self, make_problem, folder, *, comm=None, jobs=None, resume=False, progress=None) -> Result | None:
+        """See `lstmfit.sampling.samplers.Sampler`."""
+        options = {"resume": resume, "progress": progress}
+        jobs = check_jobs(jobs)
+        if comm is None and jobs == 1:
+            return run_nautilus(make_problem(), folder, ROOT, self.settings, **options)
+        with death_as(RuntimeError, "a worker process"), worker_pool(jobs) as (pool, n_workers):
+            if pool is None:
+                return None
+            problem = make_problem()
+            workers = Workers(pool, n_workers, pickle.dumps(make_problem) if problem.signal.costly else None)
+            return run_nautilus(problem, folder, ROOT, self.settings, workers=workers, **options)
+
+    def run_here(self, problem, folder, *, resume=False) -> Result:
+        """See `lstmfit.sampling.samplers.Sampler`."""
+        return run_nautilus(problem, folder, ROOT, self.settings, resume=resume)
+
+    def calls(self, n_slow: int) -> None:
+        """See `lstmfit.sampling.samplers.Sampler`."""
+        return None

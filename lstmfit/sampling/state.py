@@ -1,9 +1,7 @@
 """Files beside a chain: what the run was asked for, how far it came, what its columns are called."""
 
 import contextlib
-import dataclasses
 import json
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -118,8 +116,8 @@ def prepare_folder(problem, folder, root, settings, *, resume: bool, made: str, 
         Output folder; made if missing.
     root : str
         First part of the files' names.
-    settings : object
-        Dataclass of the sampler's settings.
+    settings : Block
+        The sampler's settings, resolved.
     resume : bool
         Go on with the run that is there, if there is one.
     made : str
@@ -229,7 +227,7 @@ def make_request(problem, settings) -> dict:
     return {
         "names": list(problem.names),
         "derived_names": list(problem.derived_names),
-        "settings": json.loads(json.dumps(dataclasses.asdict(settings))),
+        "settings": settings.model_dump(mode="json"),
     }
 
 
@@ -253,78 +251,3 @@ def check_same_request(old: dict, new: dict, where) -> None:
     if differing:
         what = ", ".join(f"{key} {before.get(key)} (now {now[key]})" for key in differing)
         raise InputError(f"{where} was begun with {what}; {mend}")
-
-
-def read_resume_header(path) -> dict:
-    """Counts at the head of a PolyChord resume file.
-
-    Parameters
-    ----------
-    path : str or pathlib.Path
-        A `.resume` file.
-
-    Returns
-    -------
-    dict
-        n_dims, n_derived, n_dead, n_like.
-
-    Raises
-    ------
-    InputError
-        It is not a resume file.
-    """
-    wanted = {
-        "=== Number of dimensions ===": "n_dims",
-        "=== Number of derived parameters ===": "n_derived",
-        "=== Number of dead points/iterations ===": "n_dead",
-        "=== Number of likelihood calls ===": "n_like",
-    }
-    found = {}
-    try:
-        with Path(path).open(encoding="ascii") as file:
-            key = None
-            for line in file:
-                if key:
-                    # One number per parameter speed for the calls.
-                    found[key] = sum(int(word) for word in line.split())
-                if len(found) == len(wanted):
-                    return found
-                key = wanted.get(line.strip())
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} cannot be read ({error}); start over with --force") from error
-    raise InputError(f"{path} is not a whole PolyChord resume file; start over with --force")
-
-
-def is_whole(path, last_section: str | None) -> bool:
-    """Tell whether a resume file was written to its end: on a full disk PolyChord goes on without a word.
-
-    Parameters
-    ----------
-    path : str or pathlib.Path
-        A `.resume` file.
-    last_section : str or None
-        Title of the last section; None where that is not known, and any file will do.
-    """
-    try:
-        content = Path(path).read_bytes()
-    except OSError:
-        return False
-    return last_section is None or (last_section.encode() in content and content.endswith(b"\n"))
-
-
-def keep_resume_file(folder, root) -> None:
-    """Give the resume file, which is whole, a second name: the next one replaces it before anyone can look at it."""
-    resume, kept = Path(folder) / f"{root}.resume", Path(folder) / f"{root}{KEPT}"
-    temporary = kept.with_name(f"{kept.name}.new")
-    # Some file systems know no hard links: then there is no second chance.
-    with contextlib.suppress(OSError):
-        temporary.unlink(missing_ok=True)
-        os.link(resume, temporary)
-        temporary.replace(kept)
-
-
-def restore_resume_file(folder, root, last_section: str | None) -> None:
-    """Put the kept resume file in place of one that was cut short."""
-    resume, kept = Path(folder) / f"{root}.resume", Path(folder) / f"{root}{KEPT}"
-    if kept.is_file() and not is_whole(resume, last_section):
-        kept.replace(resume)

@@ -1,6 +1,6 @@
 """Build PolyChord 1.14 into the running environment, from the copy that PyPI's `cosmosis` carries.
 
-``python -m lstmfit.sampling.build`` does it from a shell. Only PolyChord's own folder of that archive is
+``python -m lstmfit.sampling.polychord.build`` does it from a shell. Only PolyChord's own folder of that archive is
 unpacked and compiled; nothing of cosmosis is installed. Whoever has `pypolychord` installed needs none of
 this.
 """

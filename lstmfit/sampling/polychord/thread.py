@@ -21,17 +21,16 @@ import numpy as np
 
 from lstmfit.errors import InputError
 from lstmfit.sampling.countdown import Countdown
-from lstmfit.sampling.libraries import load_library
-from lstmfit.sampling.refusals import MAX_FRUITLESS_DRAWS, refuse_fruitless, refuse_infinite
-from lstmfit.sampling.result import Progress, Result
-from lstmfit.sampling.state import (
-    KEPT,
+from lstmfit.sampling.input_checks import MAX_FRUITLESS_DRAWS, refuse_fruitless, refuse_infinite
+from lstmfit.sampling.polychord.libraries import LOGZERO, load_library
+from lstmfit.sampling.polychord.resume_file import (
     is_whole,
     keep_resume_file,
     read_resume_header,
     restore_resume_file,
-    write_state,
 )
+from lstmfit.sampling.result import Progress, Result
+from lstmfit.sampling.state import KEPT, write_state
 
 # PolyChord accepts a point only ABOVE the contour, so on a plateau (likelihood flat, or saturated at its maximum) it
 # would search for ever. A slope along the first axis of the unit cube, this steep relative to 1 + |lnL|, orders the
@@ -46,12 +45,12 @@ OWN_OUTPUT_VARIABLE = "LSTMFIT_POLYCHORD_OUTPUT_IS_FILE"
 logger = logging.getLogger(__name__)
 
 
-class Run:
+class PolyChordThread:
     """One run: the callbacks, the thread that PolyChord runs in, and the bookkeeping."""
 
-    def __init__(self, problem, folder, root, settings, state, comm):
+    def __init__(self, problem, folder, root, settings, state, comm, posteriors):
         self.problem, self.folder, self.root, self.settings = problem, folder, root, settings
-        self.state, self.comm = state, comm
+        self.state, self.comm, self.posteriors = state, comm, posteriors
         self.rank = comm.Get_rank() if comm is not None else 0
         self.counts = [0, 0, 0, 0]  # calls, zero likelihoods, NaN, zero likelihoods among the draws from the prior
         self.error = None
@@ -88,12 +87,11 @@ class Run:
         counts[1] += 1
         if value != value:
             counts[2] += 1
-        n_prior = self.settings.n_prior or self.settings.n_live
-        if counts[0] - counts[1] < n_prior and "resumed_from" not in self.state:
+        if counts[0] - counts[1] < self.settings.n_live and "resumed_from" not in self.state:
             counts[3] += 1
         if counts[0] == counts[1] >= MAX_FRUITLESS_DRAWS:
             refuse_fruitless(counts[0], counts[2])
-        return self.settings.logzero
+        return LOGZERO
 
     def callbacks(self):
         """Likelihood and prior with the bookkeeping; each fills an array. Who calls them must catch what they raise.
@@ -107,7 +105,7 @@ class Run:
         """
         loglikelihood, prior_transform = self.problem.loglikelihood, self.problem.prior_transform
         n_derived = len(self.problem.derived_names)
-        counts, stopping, logzero, inf = self.counts, self.stopping, self.settings.logzero, math.inf
+        counts, stopping, logzero, inf = self.counts, self.stopping, LOGZERO, math.inf
         tie = [0.0]
 
         def likelihood(theta, out):
@@ -171,7 +169,7 @@ class Run:
     # -------------------------------------------------------- what happens outside
 
     def execute(self, progress, stop) -> Result:
-        """Run to the end, or until `stop` says so; see `lstmfit.sampling.polychord.run_polychord`."""
+        """Run to the end, or until `stop` says so; see `lstmfit.sampling.polychord.run.run_polychord`."""
         library = load_library(self.comm is not None)
         self.last_section = library.last_section
         settings, state = self.settings, self.state
@@ -256,9 +254,9 @@ class Run:
             with contextlib.suppress(InputError):
                 figures["n_like"] = read_resume_header(self.folder / f"{self.root}.resume")["n_like"]
         elif "resumed_from" not in self.state:
-            n_prior = self.settings.n_prior or self.settings.n_live
-            if n_like - self.counts[1] >= n_prior:
-                figures["prior_fraction"] = n_prior / (n_prior + n_outside)
+            n_live = self.settings.n_live
+            if n_like - self.counts[1] >= n_live:
+                figures["prior_fraction"] = n_live / (n_live + n_outside)
         return figures
 
     def _save(self, **more):

@@ -29,10 +29,11 @@ from pathlib import Path
 import numpy as np
 
 from lstmfit.errors import InputError
-from lstmfit.sampling.libraries import load_library
-from lstmfit.sampling.merge import merge_parts
-from lstmfit.sampling.polychord import PolyChordSettings, run_polychord
-from lstmfit.sampling.polychord_run import OWN_OUTPUT_VARIABLE
+from lstmfit.sampling.polychord.libraries import load_library
+from lstmfit.sampling.polychord.merge import merge_parts
+from lstmfit.sampling.polychord.run import run_polychord
+from lstmfit.sampling.polychord.settings import PolyChordSettings
+from lstmfit.sampling.polychord.thread import OWN_OUTPUT_VARIABLE
 from lstmfit.sampling.result import Progress, Result
 from lstmfit.sampling.state import (
     PARTS,
@@ -46,7 +47,7 @@ from lstmfit.sampling.state import (
     write_paramnames,
     write_state,
 )
-from lstmfit.workers import THREAD_VARIABLES
+from lstmfit.workers import THREAD_VARIABLES, check_jobs
 
 # What a child does when its parent asks or vanishes, and how long it is given.
 STOP_GRACE_S = 10.0
@@ -55,7 +56,7 @@ POLL_S = 0.25
 # otherwise a json.py in the current folder would be run in place of Python's own.
 CHILD_CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "from lstmfit.sampling.jobs import _child; _child(int(sys.argv[1]))"
+    "from lstmfit.sampling.polychord.jobs import _child; _child(int(sys.argv[1]))"
 )
 
 logger = logging.getLogger(__name__)
@@ -119,10 +120,7 @@ def run_jobs(
             "the run was started again by a process of its own; put what starts it under if __name__ == '__main__':"
         )
     folder = Path(folder)
-    if jobs is None:
-        jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if isinstance(jobs, bool) or not isinstance(jobs, int | np.integer) or jobs < 1:
-        raise InputError(f"jobs is {jobs!r}, but a whole number of at least 1 is needed")
+    jobs = check_jobs(jobs)
     # Here, before any process is started: a missing library is one error, not one per child.
     library = load_library()
     versions = {"version": library.version, "library": library.path}
@@ -139,7 +137,7 @@ def run_jobs(
         )
     problem = make_problem()
     began = time.monotonic()
-    plan = _plan(problem, settings, folder, root, int(jobs), resume)
+    plan = _plan(problem, settings, folder, root, jobs, resume)
     if plan.get("finished") and (folder / f"{root}_dead-birth.txt").is_file():
         logger.info("%s is finished; nothing is left to do", folder / root)
         return Result.of(plan)
@@ -153,7 +151,7 @@ def run_jobs(
     write_plan()
     try:
         with _terminating_is_an_exception():
-            finished = _run_parts(parts, payload, settings, min(int(jobs), len(parts)), watch, stop)
+            finished = _run_parts(parts, payload, settings, min(jobs, len(parts)), watch, stop)
     finally:
         write_plan()
     if not finished:
@@ -229,13 +227,7 @@ class _Part:
             )
         theirs.close()
         self.channel = ours
-        part_settings = dataclasses.replace(
-            settings,
-            n_live=self.n_live,
-            n_prior=_share(settings.n_prior, self.n_live, settings.n_live),
-            seed=seed,
-            write_posteriors=False,
-        )
+        part_settings = settings.model_copy(update={"n_live": self.n_live, "seed": seed})
         main = getattr(sys.modules["__main__"], "__file__", None) if b"__main__" in payload else None
         with suppress(BrokenPipeError):  # a child that is dead already is noticed by its exit status
             ours.send((main, payload, part_settings, str(self.folder), resume))
@@ -264,11 +256,6 @@ class _Part:
         except OSError:
             lines = []
         return " ".join([line.strip() for line in lines if line.strip()][-n:]) or "no output"
-
-
-def _share(total, n, n_all):
-    """Prior samples of a part, in proportion to its live points."""
-    return None if total is None else max(n, math.ceil(total * n / n_all))
 
 
 def _plan(problem, settings, folder, root, jobs, resume) -> dict:
@@ -439,14 +426,11 @@ def _child(descriptor):
             _import_main(main)
         problem = pickle.loads(payload)()
         result = run_polychord(
-            problem.loglikelihood,
-            problem.prior_transform,
-            problem.names,
-            problem.derived_names,
-            problem.latex,
+            problem,
             folder,
             ROOT,
             settings,
+            posteriors=False,
             resume=resume,
             progress=lambda progress: channel.send(("progress", progress)),
             # The parent sends nothing more: something to read means that it hung up or died.

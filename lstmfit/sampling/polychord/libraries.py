@@ -1,19 +1,20 @@
 """The two PolyChords: `pypolychord` where it imports, else PolyChord 1.14 through ctypes; one interface.
 
 A library has `version`, `path`, `last_section` (of its resume file, None where that is not known), `flush()`, and
-`run(run, seed)` with a `lstmfit.sampling.polychord_run.Run`.
+`run(run, seed)` with a `lstmfit.sampling.polychord.thread.PolyChordThread`.
 """
 
 import contextlib
 import ctypes
 import importlib.util
+import math
 import os
 from pathlib import Path
 
 import numpy as np
 
 from lstmfit.errors import InputError
-from lstmfit.sampling.build import (
+from lstmfit.sampling.polychord.build import (
     CHANGES,
     MPI_LIBRARY,
     POLYCHORD_VERSION,
@@ -22,6 +23,10 @@ from lstmfit.sampling.build import (
     read_record,
 )
 
+LOGZERO = -1e30
+"""Log-likelihoods at or below this count as zero likelihood."""
+COMPRESSION = math.exp(-1)
+"""The files are written each time the prior volume has shrunk by this factor."""
 MAX_PATH_BYTES = 300
 """Fortran holds every path in 300 characters and cuts what is longer."""
 INSTALL_LINE = "lstmfit doctor --install-polychord"
@@ -80,24 +85,24 @@ class _PyPolyChord:
             n_derived,
             nlive=s.n_live,
             num_repeats=s.num_repeats,
-            nprior=s.n_prior or s.n_live,
+            nprior=s.n_live,
             do_clustering=s.do_clustering,
             feedback=0,
             precision_criterion=s.precision_criterion,
-            logzero=s.logzero,
-            max_ndead=s.max_ndead,
-            boost_posterior=s.boost_posterior,
-            posteriors=s.write_posteriors,
-            equals=s.write_posteriors,
+            logzero=LOGZERO,
+            max_ndead=-1,
+            boost_posterior=0.0,
+            posteriors=run.posteriors,
+            equals=run.posteriors,
             cluster_posteriors=False,
-            write_resume=s.write_resume,
+            write_resume=True,
             write_paramnames=False,
             read_resume="resumed_from" in run.state,
             write_stats=True,
             write_live=True,
             write_dead=True,
             write_prior=True,
-            compression_factor=s.compression_factor,
+            compression_factor=COMPRESSION,
             base_dir=str(run.folder),
             file_root=run.root,
             grade_frac=list(s.grade_frac or [1.0]),
@@ -207,24 +212,24 @@ class _CtypesLibrary:
             *c_functions,
             ctypes.c_int(s.n_live),
             ctypes.c_int(s.num_repeats),
-            ctypes.c_int(s.n_prior or s.n_live),
+            ctypes.c_int(s.n_live),  # draws from the prior
             ctypes.c_bool(s.do_clustering),
             ctypes.c_int(0),  # feedback
             ctypes.c_double(s.precision_criterion),
-            ctypes.c_double(s.logzero),
-            ctypes.c_int(s.max_ndead),
-            ctypes.c_double(s.boost_posterior),
-            ctypes.c_bool(s.write_posteriors),
-            ctypes.c_bool(s.write_posteriors),  # equally weighted
+            ctypes.c_double(LOGZERO),
+            ctypes.c_int(-1),  # no limit of the dead points
+            ctypes.c_double(0.0),  # no phantom points
+            ctypes.c_bool(run.posteriors),
+            ctypes.c_bool(run.posteriors),  # equally weighted
             ctypes.c_bool(False),  # posteriors of clusters
-            ctypes.c_bool(s.write_resume),
+            ctypes.c_bool(True),  # resume file
             ctypes.c_bool(False),  # .paramnames: ours is written before the run
             ctypes.c_bool("resumed_from" in run.state),
             ctypes.c_bool(True),  # stats
             ctypes.c_bool(True),  # live points
             ctypes.c_bool(True),  # dead points
             ctypes.c_bool(True),  # prior points
-            ctypes.c_double(s.compression_factor),
+            ctypes.c_double(COMPRESSION),
             ctypes.c_int(n),
             ctypes.c_int(n_derived),
             ctypes.create_string_buffer(os.fsencode(run.folder), MAX_PATH_BYTES),
