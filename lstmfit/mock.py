@@ -64,7 +64,8 @@ def _make_mock(config, signal):
     if mock.foreground is not None:
         block = mock.foreground
         component = foregrounds.foreground(block.model, frequency, len(block.coefficients), block.reference)
-        sky = true + component.evaluate(np.array(block.coefficients))
+        with np.errstate(over="ignore", invalid="ignore"):
+            sky = true + component.evaluate(np.array(block.coefficients))
     if not np.isfinite(sky).all():
         raise InputError(
             "data.mock: the signal with its foreground is not finite at these parameters; change theta or the "
