@@ -12,6 +12,7 @@ import numpy as np
 
 from lstmfit.errors import InputError, did_you_mean
 from lstmfit.likelihoods.base import read_defaults
+from lstmfit.schema import LARGEST, shown
 
 
 def log_polynomial(frequency, terms: int, reference: float) -> np.ndarray:
@@ -223,6 +224,18 @@ def middle(frequency) -> float:
     return 0.5 * float(np.min(frequency) + np.max(frequency))
 
 
+def _reference(frequency, reference) -> float:
+    """The reference frequency; one in Hz or GHz would overflow or cancel in the powers of frequency."""
+    if reference is None:
+        return middle(frequency)
+    if not 1e-3 * np.min(frequency) <= reference <= 1e3 * np.max(frequency):
+        raise InputError(
+            f"reference is {reference:g} MHz, but the data span {np.min(frequency):.4g} to {np.max(frequency):.4g}; "
+            "give a frequency in MHz near them"
+        )
+    return reference
+
+
 def foreground(
     model: str, frequency, terms: int | None = None, reference: float | None = None, mean=0.0, scale=1e4
 ) -> Component:
@@ -247,7 +260,7 @@ def foreground(
         Unknown model, a number of terms that it does not have, or not fewer terms than channels.
     """
     _known(model, (*LINEAR, *NONLINEAR), "foreground")
-    reference = middle(frequency) if reference is None else reference
+    reference = _reference(frequency, reference)
     names = NAMES.get(model)
     if names is not None and terms not in (None, len(names)):
         raise InputError(f"foreground: {model} has {len(names)} parameters, not {terms}; leave `terms` out")
@@ -275,6 +288,8 @@ def foreground(
 
 def _one_each(what, value, terms):
     values = [float(v) for v in np.atleast_1d(value)]
+    if not all(abs(v) <= LARGEST for v in values):
+        raise InputError(f"foreground: {what} is {shown(value)}; give finite numbers in K")
     if len(values) not in (1, terms):
         raise InputError(f"foreground: {what} has {len(values)} numbers for {terms} terms; give one, or one for each")
     return values * terms if len(values) == 1 else values
@@ -298,6 +313,6 @@ def systematics(model: str, frequency, reference: float | None = None) -> Compon
         Unknown model.
     """
     _known(model, SYSTEMATICS, "systematics")
-    function, reference = SYSTEMATICS[model], middle(frequency) if reference is None else reference
+    function, reference = SYSTEMATICS[model], _reference(frequency, reference)
     params = read_defaults("foregrounds")[model]
     return Component(NAMES[model], functools.partial(_evaluate, function, frequency, reference), params)

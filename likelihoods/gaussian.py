@@ -9,6 +9,8 @@ from scipy.special import gammaln
 from lstmfit.errors import InputError
 
 LN_2PI = math.log(2.0 * math.pi)
+NARROWEST, WIDEST = 1e-12, 1e9
+"""K: bounds of the prior width of a coefficient. A narrower one is a fixed number; no sky is brighter than 1e9 K."""
 
 
 class GaussianNoise:
@@ -86,8 +88,15 @@ class GaussianNoise:
     def _set_basis(self, basis, mean, scale, centre):
         k = basis.shape[1]
         scale = np.broadcast_to(np.asarray(scale, dtype=float), (k,))
-        if not (scale > 0).all():
-            raise InputError("the prior of a marginalised coefficient needs a width: scale > 0")
+        wrong = ~((scale >= NARROWEST) & (scale <= WIDEST))
+        if wrong.any():
+            raise InputError(
+                f"the prior of a marginalised coefficient needs a width: scale is {scale[wrong][0]:g}; give "
+                f"{NARROWEST:g} to {WIDEST:g} K (a fixed coefficient is a number under params, with marginalise: false)"
+            )
+        mean = np.broadcast_to(np.asarray(mean, dtype=float), (k,))
+        if not (np.abs(mean) <= WIDEST).all():
+            raise InputError(f"prior of a marginalised coefficient: mean {mean.tolist()}; give at most {WIDEST:g} K")
         whitened = self.whiten(basis)
         norms = np.sqrt((whitened**2).sum(axis=0))
         singular = np.linalg.svd(whitened / np.where(norms > 0, norms, 1.0), compute_uv=False)

@@ -10,7 +10,11 @@ from lstmfit.errors import InputError
 from lstmfit.likelihoods.base import read_defaults
 from lstmfit.likelihoods.foregrounds import Component, log_polynomial, middle
 from lstmfit.likelihoods.gaussian import GaussianNoise, StudentNoise, choose_centre
-from lstmfit.likelihoods.noise import Noise
+from lstmfit.likelihoods.noise import LARGEST_SIGMA, SMALLEST_SIGMA, Noise
+from lstmfit.schema import LARGEST
+
+SMALLEST_DOF = 1e-3
+"""Degrees of freedom of a Student-t with still heavier tails than this are not told apart from none."""
 
 EDGE = 0.05
 """How far, in steps of the signal's grid, a channel may lie beyond its end; it is then taken to be the end."""
@@ -142,8 +146,14 @@ class GlobalSignal:
         self.temperature = np.asarray(temperature, dtype=float)
         weight = np.asarray(weight, dtype=float)
         sigma = noise.sigma
-        if sigma is not None and not (np.isfinite(sigma) and sigma >= 0):
-            raise InputError(f"noise {noise.name} is {sigma} mK; a positive number is needed")
+        if sigma is not None and not (sigma == 0 or SMALLEST_SIGMA <= sigma <= LARGEST_SIGMA):
+            raise InputError(
+                f"noise: {noise.name} is {sigma:g} mK; give a number from {SMALLEST_SIGMA:g} to {LARGEST_SIGMA:g} mK"
+            )
+        if noise.dof is not None and not SMALLEST_DOF <= noise.dof <= LARGEST:
+            raise InputError(f"noise: dof is {noise.dof:g}; give a number from {SMALLEST_DOF:g} to {LARGEST:g}")
+        if not 0 <= channel_error <= LARGEST_SIGMA:
+            raise InputError(f"emulator_error is {channel_error:g} mK; give a number up to {LARGEST_SIGMA:g} mK")
         matrix = interpolation_matrix(np.asarray(redshifts, dtype=float), self.frequency)
         error = signal_error
         if error is not None and matrix is not None:

@@ -4,13 +4,19 @@ Every Gaussian one is C = sigma^2 diag(1 / weight) + E, with a number sigma, fix
 radiometer equation, one sigma per channel or a covariance from a file. So they share one fast likelihood.
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from lstmfit.datasets.spectrum import UNITS
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, one_line
+from lstmfit.files import user_path
+from lstmfit.schema import LARGEST
+
+SMALLEST_SIGMA, LARGEST_SIGMA = 1e-6, 1e12
+"""mK: bounds of a standard deviation. Below, the rounding of the data's own numbers is larger than the noise."""
 
 
 @dataclass(frozen=True)
@@ -104,14 +110,23 @@ def radiometer(frequency, temperature, weight, channel_width, integration_time, 
         if not (temperature > 0).all():
             raise InputError(
                 f"noise: radiometer noise needs the temperature of the sky, but the data go down to "
-                f"{temperature.min():.4g} mK (a foreground was taken off?); "
+                f"{temperature.min():.4g} mK (was a foreground subtracted?); "
                 "give sky: {temperature: K, frequency: MHz, index: -2.5}"
             )
         sky_mk = temperature
     else:
-        sky_mk = 1000.0 * sky["temperature"] * (frequency / sky["frequency"]) ** sky["index"]
+        with np.errstate(over="ignore", under="ignore"):
+            sky_mk = 1000.0 * sky["temperature"] * (frequency / sky["frequency"]) ** sky["index"]
     samples = channel_width * 1e6 * integration_time * 3600.0
-    return Noise(_number(floor), sky_mk**2 / samples / weight, "floor")
+    with np.errstate(over="ignore", under="ignore"):
+        variance = sky_mk**2 / samples / weight
+    if not ((variance >= SMALLEST_SIGMA**2) & (variance <= LARGEST_SIGMA**2)).all():
+        low, high = np.sqrt(variance.min()), np.sqrt(variance.max())
+        raise InputError(
+            f"noise: the radiometer equation gives {low:.3g} to {high:.3g} mK; check channel_width (MHz), "
+            "integration_time (hours) and sky (K, MHz)"
+        )
+    return Noise(_number(floor), variance, "floor")
 
 
 def from_file(file, n: int, kind: str, unit: str = "mK", column: int = 0, floor=0.0) -> Noise:
@@ -137,22 +152,17 @@ def from_file(file, n: int, kind: str, unit: str = "mK", column: int = 0, floor=
     InputError
         No such file, not numbers, another number of channels, or a sigma that is not positive.
     """
-    path = Path(file)
-    if not path.is_file():
-        raise InputError(f"noise: no file {path}; a path is taken from the run file's own folder")
-    try:
-        text = None if path.suffix == ".npy" else path.read_text(encoding="utf-8").replace(",", " ").splitlines()
-        array = np.load(path, allow_pickle=False) if text is None else np.loadtxt(text, ndmin=2)
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"noise: {path.name} is not a table of numbers ({' '.join(str(error).split())})") from None
-    array = np.asarray(array, dtype=float) * UNITS[unit]
+    array = _read_numbers(user_path(file, "noise file")) * UNITS[unit]
     if kind == "covariance":
         if array.shape != (n, n):
             raise InputError(
-                f"noise: {path.name} is {' x '.join(map(str, array.shape))}; {n} channels are fitted (those with "
+                f"noise: {Path(file).name} is {' x '.join(map(str, array.shape))}; {n} channels are fitted (those with "
                 f"weight, inside the band), so {n} x {n} numbers are needed"
             )
+        if not (np.abs(array) <= LARGEST).all():
+            raise InputError(f"noise: {Path(file).name} has a covariance that is not finite; give {n} x {n} numbers")
         return Noise(_number(floor), array * UNITS[unit], "floor")
+    path = Path(file)
     if array.ndim == 2:
         if not 0 <= column < array.shape[1]:
             raise InputError(f"noise: {path.name} has no column {column}; columns are 0 to {array.shape[1] - 1}")
@@ -161,6 +171,34 @@ def from_file(file, n: int, kind: str, unit: str = "mK", column: int = 0, floor=
         raise InputError(
             f"noise: {path.name} has {len(array)} rows; {n} channels are fitted (those with weight, inside the band)"
         )
-    if not (np.isfinite(array).all() and (array > 0).all()):
-        raise InputError(f"noise: {path.name} holds a sigma of {array.min():g}; positive numbers are needed")
+    wrong = ~((array >= SMALLEST_SIGMA) & (array <= LARGEST_SIGMA))
+    if wrong.any():
+        raise InputError(
+            f"noise: {path.name} has a sigma of {array[wrong][0]:g} mK in row {wrong.argmax()}; numbers from "
+            f"{SMALLEST_SIGMA:g} to {LARGEST_SIGMA:g} mK are needed"
+        )
     return Noise(_number(floor), array**2, "floor")
+
+
+def _read_numbers(path) -> np.ndarray:
+    """A table (rows, columns) or an array of numbers, from text or from ``.npy``; real, and one or two axes."""
+    if not path.is_file():
+        raise InputError(f"noise: no file {path}; a path is relative to the folder of the run file")
+    try:
+        if path.suffix == ".npy":
+            # Not np.load, which takes anything that it can read: a .npz under this name, an archive, a pickle.
+            with path.open("rb") as file:
+                array = np.lib.format.read_array(file, allow_pickle=False)
+        else:
+            with warnings.catch_warnings():
+                # Of an empty file, which is refused below.
+                warnings.simplefilter("ignore", UserWarning)
+                array = np.loadtxt(path.read_text(encoding="utf-8-sig").replace(",", " ").splitlines(), ndmin=2)
+    except (ValueError, OSError, EOFError, MemoryError, OverflowError) as error:
+        raise InputError(f"noise: {path.name} is not a table of numbers ({one_line(error, 120)})") from None
+    if array.dtype.kind not in "iuf" or array.ndim not in (1, 2) or not array.size:
+        raise InputError(
+            f"noise: {path.name} has shape {array.shape} and type {array.dtype}; a column or a table of real numbers "
+            "is needed"
+        )
+    return array.astype(float)

@@ -1,6 +1,7 @@
 """What can be known before a run: does everything evaluate, how long will it take, what can the emulator spoil."""
 
 import time
+import warnings
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from lstmfit.analysis.divergence import bound
 from lstmfit.analysis.forecast import forecast
 from lstmfit.driver import resolve
 from lstmfit.emulator.emulator import shipped_test_set
+from lstmfit.errors import one_line
 from lstmfit.problem import build
 from lstmfit.sampling.samplers import make_sampler
 
@@ -29,7 +31,7 @@ def check_run(source, n_draws: int = 1000, seed: int = 0) -> dict:
     -------
     dict
         Times in microseconds, the finite fraction, the predicted calls and seconds, and what the emulator can spoil:
-        see `lstmfit.analysis.forecast.forecast`.
+        see `lstmfit.analysis.forecast.forecast`. Where no parameter is sampled, the log evidence.
 
     Raises
     ------
@@ -38,18 +40,25 @@ def check_run(source, n_draws: int = 1000, seed: int = 0) -> dict:
     """
     config = run_file.load(source)
     problem = build(config)
+    if not problem.names:
+        value = problem.loglikelihood(np.empty(0))[0]
+        return {"parameters": 0, "channels": len(problem.spectrum.frequency), "logZ": value}
     rng = np.random.default_rng(seed)
     theta = problem.prior.sample(n_draws, rng)
     problem.loglikelihood(theta[0])
     values = np.array([problem.loglikelihood(t)[0] for t in theta])
+    good = np.isfinite(values)
+    _warn_of_limits(problem, theta, good)
     cubes = rng.uniform(size=(n_draws, len(problem.prior)))
-    full = [problem.signal_parameters(t).copy() for t in theta]
-    signals, own = [np.array(problem.signal(t)) for t in full[:50]], problem.values(theta[0])
+    # Where the likelihood is zero nothing is evaluated, so that those points say nothing about the time.
+    timed = theta[good] if good.any() else theta
+    full = [problem.signal_parameters(t) for t in timed]
+    signals, own = [np.array(problem.signal(t)) for t in full[:50]], problem.values(timed[0])
     times = {
         "prior_us": _time(problem.prior_transform, cubes),
         "signal_us": _time(problem.signal, full),
         "likelihood_us": _time(lambda s: problem.likelihood(s, own), signals),
-        "total_us": _time(problem.loglikelihood, theta),
+        "total_us": _time(problem.loglikelihood, timed),
     }
     sampler = make_sampler(resolve(config, problem))
     calls, signals_expected = sampler.calls(problem.space.n_slow) or (None, None)
@@ -59,8 +68,8 @@ def check_run(source, n_draws: int = 1000, seed: int = 0) -> dict:
         "sampler": sampler.label,
         "n_live": sampler.settings.n_live,
         "num_repeats": getattr(sampler.settings, "num_repeats", None),
-        "finite_fraction": float(np.mean(np.isfinite(values))),
-        "best_loglike_of_draws": float(np.nanmax(values)),
+        "finite_fraction": float(np.mean(good)),
+        "best_loglike_of_draws": float(values[good].max()) if good.any() else None,
         **times,
         "calls_expected": calls,
         "signals_expected": signals_expected,
@@ -69,9 +78,26 @@ def check_run(source, n_draws: int = 1000, seed: int = 0) -> dict:
     if calls is not None:
         spent = calls * (times["total_us"] + times["prior_us"] + 8.0) - (calls - signals_expected) * times["signal_us"]
         report["seconds_expected_on_one_core"] = 1e-6 * spent
-    if problem.signal.emulator is not None:
+    if problem.signal.emulator is not None and good.any():
         report |= _emulator_report(config, problem)
     return report
+
+
+def _warn_of_limits(problem, theta, good):
+    """Say why prior draws have no likelihood: which computed parameter is beyond its range, and how often."""
+    if good.all():
+        return
+    said = []
+    for name, (low, high) in problem.space.limits.items():
+        column = problem.space.names.index(name)
+        values = np.array([problem.space.complete(t)[column] for t in theta])
+        outside = np.count_nonzero(~((values >= low) & (values <= high)))
+        if outside:
+            said.append(f"{name} is outside {low:.6g}..{high:.6g} at {outside}")
+    why = f": {'; '.join(said)}" if said else ""
+    warnings.warn(
+        one_line(f"ln L is not finite at {np.count_nonzero(~good)} of {len(theta)} prior draws{why}", 380), stacklevel=3
+    )
 
 
 def _emulator_report(config, problem) -> dict:
@@ -83,7 +109,8 @@ def _emulator_report(config, problem) -> dict:
     recorded = emulator.record.get("test", {})
     report = {f"emulator_{what}_rms_mK": recorded[f"{what}_mK"] for what in ("mean", "p95") if recorded}
     test = shipped_test_set(config.emulator)
-    if test is not None and len(test):
+    sampled = any(p.name in problem.names for p in emulator.parameters)
+    if test is not None and len(test) and sampled:
         # With its own error in the covariance the noise is no longer white, whatever the run file calls it.
         return report | forecast(problem, test, None if error else sigma)
     if sigma is not None and recorded:

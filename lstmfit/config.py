@@ -1,5 +1,6 @@
 """The run file: read, validated with one clear line for each mistake, resolved, written out again."""
 
+import warnings
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -246,6 +247,10 @@ class Sampler(Block):
         return self.__pydantic_extra__[self.name]
 
 
+COBAYA_KEYS = ("ref", "proposal", "drop")
+"""Keys of a parameter in Cobaya that mean nothing here."""
+
+
 class ParamBlock(Block):
     """One parameter: a prior, a fixed value or an expression of others, or a column that is only written down."""
 
@@ -256,8 +261,23 @@ class ParamBlock(Block):
 
     @model_validator(mode="before")
     @classmethod
-    def _number_is_value(cls, data):
-        return {"value": data} if isinstance(data, (int, float)) and not isinstance(data, bool) else data
+    def _in_own_keys(cls, data):
+        """A bare number is a value; what only Cobaya has is understood, and left out where it means nothing here."""
+        if isinstance(data, (int, float)) and not isinstance(data, bool):
+            return {"value": data}
+        if not isinstance(data, dict):
+            return data
+        if not set(COBAYA_KEYS).isdisjoint(data):
+            warnings.warn(
+                "params: Cobaya's ref, proposal and drop are ignored: nested sampling starts from the whole prior",
+                stacklevel=2,
+            )
+        data = {key: value for key, value in data.items() if key not in COBAYA_KEYS}
+        if isinstance(data.get("prior"), (list, tuple)):
+            if len(data["prior"]) != 2:
+                raise ValueError(f"prior is {shown(data['prior'])}; give [min, max], or {{dist: NAME, ...}}")
+            data["prior"] = dict(zip(("min", "max"), data["prior"]))
+        return data
 
     @model_validator(mode="after")
     def _one_of_them(self):

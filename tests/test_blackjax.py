@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
 
 import anesthetic
 import numpy as np
@@ -268,7 +267,7 @@ def test_interrupted_and_resumed_it_ends_as_if_it_had_not_been(finished, tmp_pat
         run_blackjax(problem, tmp_path, "chain", settings, **options)
     assert (tmp_path / "chain.blackjax.npz").is_file()
     with pytest.raises(InputError, match=r"begun with num_inner_steps 6 \(now 7\)"):
-        run_blackjax(problem, tmp_path, "chain", replace(settings, num_inner_steps=7), resume=True)
+        run_blackjax(problem, tmp_path, "chain", settings.model_copy(update={"num_inner_steps": 7}), resume=True)
     result = run_blackjax(problem, tmp_path, "chain", settings, **options)
     a, b = (np.loadtxt(folder / "chain_dead-birth.txt") for folder in (finished, tmp_path))
     np.testing.assert_array_equal(a, b)

@@ -266,7 +266,7 @@ def test_bad_spectra_are_refused():
     skew[0, 1] = 5.0
     cases = [
         ({"frequency": FREQUENCY + 100.0}, r"lie outside the emulator.s .*band:"),
-        ({"noise": noise.Noise(-5.0)}, "positive number is needed"),
+        ({"noise": noise.Noise(-5.0)}, "give a number from 1e-06"),
         ({"weight": np.zeros(n)}, "weights must be positive"),
         ({"noise": noise.Noise(0.0, negative)}, "not positive definite"),
         ({"noise": noise.Noise(0.0, singular)}, "not positive definite"),

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from types import SimpleNamespace
 
 import anesthetic
@@ -115,7 +114,7 @@ def test_interrupted_and_resumed_it_ends_as_if_it_had_not_been(tmp_path, monkeyp
     again = run_nautilus(Gaussian(), tmp_path / "pieces", "chain", settings, resume=True)
     assert again == result
     with pytest.raises(InputError, match=r"begun with n_live 100 \(now 300\); resume with what the run began with"):
-        run_nautilus(Gaussian(), tmp_path / "pieces", "chain", replace(settings, n_live=300), resume=True)
+        run_nautilus(Gaussian(), tmp_path / "pieces", "chain", settings.model_copy(update={"n_live": 300}), resume=True)
 
 
 def test_a_damaged_checkpoint_is_one_line(tmp_path):

@@ -108,7 +108,7 @@ def test_bad_files_are_refused(files, tmp_path, rng):
         load_published(tmp_path / "none.h5", minima, maxima)
     with pytest.raises(InputError, match="no file"):
         load_published(path, tmp_path / "none.txt", maxima)
-    with pytest.raises(InputError, match="holds 9 numbers; expected 10"):
+    with pytest.raises(InputError, match="has 9 numbers; expected 10"):
         load_published(path, minima, maxima, "ARES")
     with pytest.raises(InputError, match="did you mean '21cmGEM'"):
         load_published(path, minima, maxima, "21cmgem")
@@ -116,7 +116,7 @@ def test_bad_files_are_refused(files, tmp_path, rng):
     with pytest.raises(InputError, match="takes 8 parameters; the set has 7"):
         load_published(tmp_path / "wide.h5", minima, maxima)
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(InputError, match="not a Keras file of 21cmLSTM"):
+    with pytest.raises(InputError, match="not a whole Keras file of 21cmLSTM"):
         load_published(path, minima, maxima)
 
 

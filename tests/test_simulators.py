@@ -237,7 +237,7 @@ assert not MPI.Is_initialized()
         ("echo12", r"unknown simulator 'echo12'; did you mean 'echo21'\?"),
         ("21cmfast", "unknown simulator '21cmfast'"),
         ("nowhere.to:find", "no module 'nowhere'; install it or add its folder to PYTHONPATH"),
-        ("math:nothing", "module math has no attribute 'nothing'"),
+        ("math:nothing", "module math has no 'nothing'"),
         ("math:cos", "lacks redshifts, parameters, name, version"),
     ],
 )

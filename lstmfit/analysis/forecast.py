@@ -34,6 +34,9 @@ def noise_metric(problem: Problem, theta: np.ndarray):
     """
     likelihood, own = problem.likelihood, np.array(problem.values(theta))
     base = np.array(problem.signal(problem.signal_parameters(theta)), dtype=float)
+    if not np.isfinite(base).all():
+        # A computed parameter is out of its range there; a Gaussian is the same from anywhere.
+        base = np.zeros_like(base)
     middle = likelihood(base, own)
 
     def square(a):
@@ -74,7 +77,7 @@ def jacobians(emulator: Emulator, theta: np.ndarray, names) -> np.ndarray:
             moved = np.array(theta, dtype=float)
             step = sign * STEP * width
             moved[:, i] = moved[:, i] * 10.0**step if p.log else moved[:, i] + step
-            sides.append(precise(moved))
+            sides.append(precise(moved, outside="allow"))
         out.append((sides[0] - sides[1]) / (2.0 * STEP * width))
     return np.stack(out, axis=1)
 
@@ -105,9 +108,10 @@ def forecast(problem: Problem, test, sigma: float | None, seed: int = 0) -> dict
         ``verdict``.
     """
     emulator, prior = problem.signal.emulator, problem.prior
-    residual = emulator(test.theta) - test.signal
+    residual = emulator(test.theta, outside="allow") - test.signal
     theta = _fiducial(problem)
-    rows = _nearest(emulator, test.theta, problem.signal_parameters(theta) if problem.truth else None)
+    fiducial = problem.signal_parameters(theta)
+    rows = _nearest(emulator, test.theta, fiducial if problem.truth and np.isfinite(fiducial).all() else None)
     product = noise_metric(problem, theta)
     names = [p.name for p in emulator.parameters if p.name in problem.names]
     draws = prior.sample(2000, np.random.default_rng(seed))

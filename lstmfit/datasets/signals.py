@@ -1,16 +1,19 @@
 """Sets of signals to train and test on: one HDF5 file in the layout of the public 21cmVAE and 21cmLSTM sets."""
 
+import dataclasses
+import warnings
 from dataclasses import dataclass, field
 from importlib import resources
-from pathlib import Path
 
 import h5py
 import numpy as np
-import yaml
 
-from lstmfit.errors import InputError
-from lstmfit.files import replacing
+from lstmfit.errors import InputError, listed, one_line
+from lstmfit.files import replacing, user_path
+from lstmfit.hdf5 import check_dataset, find_dataset, read_array, read_numbers, read_text, read_texts, reading
 from lstmfit.parameters import Parameter
+from lstmfit.schema import shown
+from lstmfit.yaml_files import parse_yaml
 
 EXTRA_HISTORIES = ("x_HI",)
 EXTRA_SCALARS = ("tau",)
@@ -89,27 +92,25 @@ def load_signals(path, splits=("train", "val", "test")) -> SignalSet:
         No such file, another layout, shapes that do not fit together, or values that cannot be trained on: not
         finite, a constant or impossible parameter column, a row that is there twice.
     """
-    path = Path(path)
+    path = user_path(path, "set of signals")
     if path.is_dir():
         return _check(path, _read_text(path), splits)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(f"no set of signals {path}; `lstmfit simulate -o {path.name} -n 4096` makes one")
-    try:
-        with h5py.File(path, "r") as file:
-            named = "parameters" in file.attrs
-            return _check(path, _read_named(path, file) if named else _read_public(path, file), splits)
-    except OSError as error:
-        raise InputError(f"{path} is not a whole HDF5 file ({error}); copy or make it again") from None
+    with reading(path, "HDF5 file", "copy or make it again") as file:
+        named = "parameters" in file.attrs
+        return _check(path, _read_named(path, file) if named else _read_public(path, file), splits)
 
 
 @dataclass(frozen=True)
 class _Raw:
-    """What a reader found, still unread where it is in HDF5."""
+    """What a reader found, still unread where it is in HDF5; `unit` of the signals is empty where nothing says it."""
 
     redshifts: np.ndarray
     columns: list[dict]
     splits: dict
     record: dict
+    unit: str = ""
 
 
 def _read_named(path, file) -> _Raw:
@@ -118,12 +119,14 @@ def _read_named(path, file) -> _Raw:
     missing += [] if "redshifts" in file else ["redshifts"]
     if missing:
         raise InputError(f"{path} is not a set of signals: {', '.join(missing)} is missing")
-    names = [str(name) for name in file.attrs["parameters"]]
-    blank = [""] * len(names)
-    keys = ("log", "min", "max"), ("units", "latex")
-    values = [file.attrs[key] for key in keys[0]] + [file.attrs.get(key, blank) for key in keys[1]]
+    names = read_texts(file, "parameters")
+    n = len(names)
+    if not n or len(set(names)) < n:
+        raise InputError(f"{path}: its parameters are {listed(names)}; different names are needed")
+    values = [read_numbers(file, "log", n, "flag"), *(read_numbers(file, key, n) for key in ("min", "max"))]
+    values += [read_texts(file, key, n) if key in file.attrs else [""] * n for key in ("units", "latex")]
     columns = [
-        {"name": name, "log": bool(log), "min": float(low), "max": float(high), "unit": str(unit), "latex": str(latex)}
+        {"name": name, "log": log, "min": low, "max": high, "unit": unit, "latex": latex}
         for name, log, low, high, unit, latex in zip(names, *values)
     ]
     splits = {split: _keys(file, f"par_{split}", f"signal_{split}", split) for split in SPLITS}
@@ -132,20 +135,32 @@ def _read_named(path, file) -> _Raw:
         for key in ("simulator", "simulator_version", "design", "seed", "lstmfit_version")
         if key in file.attrs
     }
-    return _Raw(file["redshifts"][()].astype(float), columns, splits, record)
+    return _Raw(read_array(file, "redshifts", (None,)).astype(float), columns, splits, record, _unit(path, file))
+
+
+UNITS = {"mK": 1.0, "K": 1000.0}
+"""Units of signals that the attribute ``signal_unit`` can name, in mK."""
+
+
+def _unit(path, file) -> str:
+    unit = read_text(file, "signal_unit", "")
+    if unit and unit not in UNITS:
+        raise InputError(f"{path}: attribute signal_unit is {shown(unit)}; expected {' or '.join(UNITS)}")
+    return unit
 
 
 def _keys(file, theta, signal, split):
     if theta not in file or signal not in file:
         return None
-    extras = {n: file[f"{n}_{split}"] for n in (*EXTRA_HISTORIES, *EXTRA_SCALARS) if f"{n}_{split}" in file}
-    return file[theta], file[signal], extras
+    names = [theta, signal, *(f"{n}_{split}" for n in (*EXTRA_HISTORIES, *EXTRA_SCALARS) if f"{n}_{split}" in file)]
+    found = [find_dataset(file, name) for name in names]
+    return found[0], found[1], {n.removesuffix(f"_{split}"): d for n, d in zip(names[2:], found[2:])}
 
 
 def presets() -> dict[str, dict]:
     """Layouts of the public sets, by name (``presets.yaml``)."""
     text = resources.files("lstmfit.datasets").joinpath("presets.yaml").read_text(encoding="utf-8")
-    return yaml.safe_load(text)
+    return parse_yaml(text, "presets.yaml")
 
 
 def _read_public(path, file) -> _Raw:
@@ -155,9 +170,9 @@ def _read_public(path, file) -> _Raw:
         keys = {s: [order.format(preset["keys"][what], s) for what in ("theta", "signal")] for s in SPLITS}
         if keys["train"][0] in file or keys["test"][0] in file:
             splits = {split: _keys(file, *pair, split) for split, pair in keys.items()}
-            return _Raw(grid_of(preset), preset["parameters"], splits, {"set": name})
+            return _Raw(grid_of(preset), preset["parameters"], splits, {"set": name}, _unit(path, file))
     raise InputError(
-        f"{path} is not a set of signals: it has {', '.join(list(file)[:6]) or 'nothing'}; expected par_train and "
+        f"{path} is not a set of signals: it has {listed(file, 6) if len(file) else 'nothing'}; expected par_train and "
         "signal_train (21cmGEM layout) or train_data and train_labels (ARES layout)"
     )
 
@@ -175,9 +190,13 @@ def _read_text(folder) -> _Raw:
         files = [folder / f"{what}_{split}_21cmGEM.txt" for what in ("Par", "T21")]
         if all(file.is_file() for file in files):
             try:
-                splits[split] = (*(np.loadtxt(file, ndmin=2) for file in files), {})
-            except ValueError as error:
-                raise InputError(f"{folder}: {files[0].name} or {files[1].name} is no table ({error})") from None
+                with warnings.catch_warnings():
+                    # Of an empty file, which is refused below.
+                    warnings.simplefilter("ignore", UserWarning)
+                    splits[split] = (*(np.loadtxt(file, ndmin=2) for file in files), {})
+            except (ValueError, OSError) as error:
+                names = f"{files[0].name} or {files[1].name}"
+                raise InputError(f"{folder}: {names} is not a table of numbers ({one_line(error, 120)})") from None
     if not splits:
         raise InputError(f"{folder} holds no Par_train_21cmGEM.txt with T21_train_21cmGEM.txt; give their folder")
     preset = presets()["21cmGEM"]
@@ -189,14 +208,18 @@ SPLITS = ("train", "val", "test")
 
 def _check(path, raw: _Raw, wanted) -> SignalSet:
     z, columns = raw.redshifts, raw.columns
-    if len(z) < 2 or not (np.diff(z) > 0).all():
-        raise InputError(f"{path}: the redshift grid is not ascending; sort it and the signals with it")
+    if len(z) < 2 or not (np.diff(z) > 0).all() or z[0] < 0:
+        raise InputError(f"{path}: the redshift grid is not ascending from 0 or above; sort it and the signals with it")
     # Ranges that are not in the file are those of the training split, and its tail may have to serve for validation.
     need_train = "train" in wanted or "min" not in columns[0] or ("val" in wanted and raw.splits["val"] is None)
     read = {}
     for split in SPLITS:
         needed = split in wanted or (split == "train" and need_train)
         read[split] = _split(path, raw.splits[split], split, columns, len(z), needed)
+    _check_unit(path, raw.unit, read)
+    if raw.unit:
+        read = {key: dataclasses.replace(s, signal=s.signal * np.float32(UNITS[raw.unit])) if raw.unit != "mK" else s
+                for key, s in read.items()}  # fmt: skip
     parameters = _parameters(path, columns, read["train"] if len(read["train"]) else read["test"])
     if raw.splits["val"] is None and len(read["train"]) >= 8:
         cut = len(read["train"]) - len(read["train"]) // 8
@@ -205,11 +228,33 @@ def _check(path, raw: _Raw, wanted) -> SignalSet:
     return SignalSet(z, parameters, **{s: read[s] if s in wanted else empty for s in SPLITS}, record=raw.record)
 
 
+FAINTEST = 2.0
+"""mK: a set whose signals are all fainter than this is in K."""
+
+
+def _check_unit(path, unit, read):
+    """Notice signals in K: trained on, their emulator would be wrong by a thousand."""
+    brightest = max((float(np.abs(split.signal).max()) for split in read.values() if len(split)), default=np.inf)
+    looks_like_k = unit != "K" and 0 < brightest < FAINTEST
+    looks_like_mk = unit == "K" and brightest > 1000.0 * FAINTEST
+    if not (looks_like_k or looks_like_mk):
+        return
+    said = f"{path}: the signals reach {brightest:.3g} at most, which looks like {'K' if looks_like_k else 'mK'}"
+    if not unit:
+        raise InputError(
+            f"{said}; mK are expected: say which with the attribute signal_unit, "
+            f"python -c \"import h5py; h5py.File('{path.name}', 'r+').attrs['signal_unit'] = 'K'\" (or 'mK')"
+        )
+    warnings.warn(f"{said}, but its attribute signal_unit says {unit}", stacklevel=4)
+
+
 def _parameters(path, columns, split) -> tuple[Parameter, ...]:
     parameters = []
     for i, column in enumerate(columns):
         values = split.theta[:, i]
         low, high = (column["min"], column["max"]) if "min" in column else (values.min(), values.max())
+        if "min" not in column and not len(values):
+            raise InputError(f"{path}: no training or test signals to take the range of {column['name']} from")
         if len(values) and values.min() == values.max():
             raise InputError(f"{path}: parameter {column['name']} is {values[0]:g} in every row; leave the column out")
         parameters.append(
@@ -229,16 +274,19 @@ def _parameters(path, columns, split) -> tuple[Parameter, ...]:
 def _split(path, arrays, split, columns, n_channels, wanted) -> Split:
     if not wanted or arrays is None:
         return Split(np.empty((0, len(columns))), np.empty((0, n_channels), np.float32))
-    theta, signal = np.array(arrays[0], dtype=float), np.array(arrays[1])
-    extras = {name: np.array(array) for name, array in arrays[2].items()}
-    if theta.shape != (len(signal), len(columns)) or signal.shape != (len(theta), n_channels):
+    n = arrays[0].shape[0] if arrays[0].shape else 0
+    if tuple(arrays[0].shape) != (n, len(columns)) or tuple(arrays[1].shape) != (n, n_channels):
         raise InputError(
-            f"{path}: the parameters of {split} are {theta.shape} and its signals {signal.shape}; "
+            f"{path}: the parameters of {split} are {arrays[0].shape} and its signals {arrays[1].shape}; "
             f"expected (n, {len(columns)}) and (n, {n_channels})"
         )
+    for name, array in {"parameters": arrays[0], "signal": arrays[1], **arrays[2]}.items():
+        # Before anything is read: a file can declare any size.
+        if isinstance(array, h5py.Dataset):
+            check_dataset(array, (n, *{"parameters": (len(columns),), "tau": ()}.get(name, (n_channels,))))
+    theta, signal = np.array(arrays[0], dtype=float), np.array(arrays[1])
+    extras = {name: np.array(array) for name, array in arrays[2].items()}
     for name, array in {"parameters": theta, "signal": signal, **extras}.items():
-        if len(array) != len(theta):
-            raise InputError(f"{path}: {name} of {split} has {len(array)} rows and the parameters have {len(theta)}")
         bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
         if bad.any():
             raise InputError(
@@ -286,6 +334,7 @@ def write_test_set(path, data: SignalSet, n: int = 1024) -> None:
             file.attrs[name] = np.array([getattr(p, name) for p in data.parameters])
         for key, value in data.record.items():
             file.attrs[key] = value
+        file.attrs["signal_unit"] = "mK"
         file["redshifts"] = data.redshifts
         file["par_test"] = data.test.theta[:n]
         histories = {"signal": data.test.signal} | data.test.extras

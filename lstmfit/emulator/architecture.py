@@ -8,10 +8,16 @@ drive plus a bias per step.
 """
 
 from dataclasses import asdict, dataclass
+from numbers import Integral
 
 import numpy as np
 
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, listed
+from lstmfit.parameters import check_name
+from lstmfit.schema import shown
+
+LARGEST_SIZE = 100_000
+"""Of any of the network's numbers: far more than fits in memory."""
 
 
 @dataclass(frozen=True)
@@ -50,16 +56,31 @@ class Architecture:
 
     def __post_init__(self):
         for name in ("n_params", "n_channels", "units", "layers", "steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"architecture: {name} is {getattr(self, name)}; a number of 1 or more is needed")
+            self._check_size(name, getattr(self, name))
+        for name in ("encoder", "histories", "scalars"):
+            if not isinstance(getattr(self, name), (tuple, list)) or len(getattr(self, name)) > 100:
+                raise InputError(f"architecture: {name} is {shown(getattr(self, name))}; give a list")
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for width in self.encoder:
+            self._check_size("encoder", width)
+        for name in (*self.histories, *self.scalars):
+            check_name(name, "architecture: output")
+        outputs = (*self.histories, *self.scalars)
+        if len(set(outputs)) < len(outputs):
+            raise InputError(f"architecture: an output appears twice in {listed(outputs)}")
         if self.steps > self.n_channels:
             raise InputError(
                 f"architecture: {self.steps} steps for {self.n_channels} channels; use at most one step a channel"
             )
         if not self.histories or self.histories[0] != "signal":
-            raise InputError(f"architecture: histories are {self.histories}; the first must be 'signal'")
-        for name in ("encoder", "histories", "scalars"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            raise InputError(f"architecture: histories are {listed(self.histories)}; the first must be 'signal'")
+
+    @staticmethod
+    def _check_size(name, value):
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+            raise InputError(f"architecture: {name} is {shown(value)}; a number of 1 or more is needed")
+        if value > LARGEST_SIZE:
+            raise InputError(f"architecture: {name} is {shown(value)}; at most {LARGEST_SIZE} is possible")
 
     @property
     def patch(self) -> int:
@@ -106,11 +127,13 @@ class Architecture:
         return shapes
 
     def check(self, weights: dict) -> None:
-        """Raise InputError unless `weights` holds exactly the arrays of `shapes`."""
+        """Raise InputError unless `weights` has the arrays of `shapes`, all finite."""
         for name, shape in self.shapes().items():
             if name not in weights or np.shape(weights[name]) != shape:
                 got = np.shape(weights[name]) if name in weights else "nothing"
                 raise InputError(f"emulator weights: {name} is {got}; this architecture needs shape {shape}")
+            if not np.isfinite(weights[name]).all():
+                raise InputError(f"emulator weights: {name} has NaN or infinite values; copy or train it again")
 
     def to_dict(self) -> dict:
         """Plain numbers and lists, for JSON."""

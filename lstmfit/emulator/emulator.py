@@ -10,7 +10,8 @@ from lstmfit.emulator import store
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.numpy_engine import forward, signal_jacobian
 from lstmfit.emulator.scaling import Scaling
-from lstmfit.errors import InputError, did_you_mean
+from lstmfit.errors import InputError, did_you_mean, listed
+from lstmfit.files import user_path
 from lstmfit.parameters import Parameter, to_array
 from lstmfit.schema import shown
 
@@ -63,11 +64,13 @@ class Emulator:
         checksum: str = "",
         engine: str = "numba",
     ):
-        architecture.check(weights)
+        a = architecture
+        a.check(weights)
+        scaling.check(a.n_params, len(a.histories), a.n_channels, len(a.scalars))
         self.architecture, self.scaling, self.weights = architecture, scaling, weights
-        self.redshifts = np.array(redshifts, dtype=float)
-        self.redshifts.flags.writeable = False
+        self.redshifts = _check_grid(name, redshifts, a.n_channels)
         self.parameters: tuple[Parameter, ...] = tuple(parameters)
+        _check_parameters(name, self.parameters, scaling, a.n_params)
         self.errors, self.record, self.name, self.checksum = errors or {}, record or {}, name, checksum
         self._warned = False
         self._engine = _make_engine(engine, architecture, scaling, weights)
@@ -93,9 +96,11 @@ class Emulator:
         if name in files:
             path = files[name]
         else:
-            path = Path(source)
+            path = user_path(source, "emulator")
+            if path.is_dir():
+                raise InputError(f"emulator {name} is a folder; give a file, or the name of one that is shipped")
             if not path.exists() and not path.suffix:
-                raise InputError(f"no emulator {name!r}, neither shipped nor a file; {did_you_mean(name, files)}")
+                raise InputError(f"no emulator {shown(name)}, neither shipped nor a file; {did_you_mean(name, files)}")
             name = path.stem
         return cls(**store.read(path), name=name, engine=engine)
 
@@ -274,6 +279,25 @@ def describe_outside(parameters, theta) -> str:
             many = f" (and {outside.sum() - 1} more of {len(theta)})" if outside.sum() > 1 else ""
             return f"{p.name} is {value:.6g}{many}, outside the training range {p.min:.6g}..{p.max:.6g}"
     return "every parameter is inside its training range"
+
+
+def _check_grid(name, redshifts, n_channels) -> np.ndarray:
+    grid = np.array(redshifts, dtype=float)
+    if grid.shape != (n_channels,) or not np.isfinite(grid).all() or grid[0] < 0 or (np.diff(grid) <= 0).any():
+        raise InputError(
+            f"emulator {name}: {grid.size} redshifts for {n_channels} channels; as many are needed, finite, ascending, "
+            "not negative"
+        )
+    grid.flags.writeable = False
+    return grid
+
+
+def _check_parameters(name, parameters, scaling, n_params):
+    names = [p.name for p in parameters]
+    if len(names) != n_params or len(set(names)) < n_params:
+        raise InputError(f"emulator {name}: parameters {listed(names)}; the network takes {n_params} different ones")
+    if [p.log for p in parameters] != [bool(log) for log in scaling.log]:
+        raise InputError(f"emulator {name}: its parameters and its scaling disagree about which are logarithmic")
 
 
 class _NumpyEngine:

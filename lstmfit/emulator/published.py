@@ -6,7 +6,7 @@ this package's network without an encoder: what the parameters add to the first 
 step, what the frequency adds is a bias of the step, and the initial states are zero.
 """
 
-import json
+import warnings
 from pathlib import Path
 
 import h5py
@@ -17,7 +17,8 @@ from lstmfit.datasets.signals import SignalSet, grid_of, presets
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.emulator import Emulator
 from lstmfit.emulator.scaling import Scaling
-from lstmfit.errors import InputError, did_you_mean
+from lstmfit.errors import InputError, did_you_mean, listed, one_line
+from lstmfit.hdf5 import read_array, read_json, read_texts, reading
 from lstmfit.parameters import Parameter
 
 
@@ -49,6 +50,11 @@ def load_published(path, minima, maxima, set_name: str = "21cmGEM") -> Emulator:
         raise InputError(f"no public set {set_name!r}; {did_you_mean(set_name, known)}")
     preset = known[set_name]
     low, high = (_read_numbers(file, len(preset["parameters"]) + 2) for file in (minima, maxima))
+    if not (low < high).all():
+        raise InputError(f"{minima} and {maxima}: number {int(np.argmin(low < high)) + 1} is not below its maximum")
+    for column, *ends in zip(preset["parameters"], low, high):
+        if column.get("log") and np.abs(ends).max() > 99:
+            raise InputError(f"{minima} and {maxima}: {column['name']} is 10 to the power of {max(ends):g}; give log10")
     parameters = tuple(
         Parameter(
             column["name"],
@@ -68,11 +74,16 @@ def _read_numbers(path, n):
     if not Path(path).is_file():
         raise InputError(f"no file {path}; the published minima and maxima lie beside the emulator, train_mins_*.txt")
     try:
-        numbers = np.loadtxt(path).ravel()
-    except ValueError as error:
-        raise InputError(f"{path} is not a list of numbers ({error})") from None
+        with warnings.catch_warnings():
+            # Of an empty file, which is refused below.
+            warnings.simplefilter("ignore", UserWarning)
+            numbers = np.loadtxt(path).ravel()
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} is not a list of numbers ({one_line(error, 120)})") from None
     if len(numbers) != n:
-        raise InputError(f"{path} holds {len(numbers)} numbers; expected {n}: parameters, frequency, signal")
+        raise InputError(f"{path} has {len(numbers)} numbers; expected {n}: parameters, frequency, signal")
+    if not (np.abs(numbers) <= 1e6).all():
+        raise InputError(f"{path}: numbers up to {np.abs(numbers).max():g}; finite ones are needed, some of them log10")
     return numbers
 
 
@@ -80,25 +91,37 @@ def _read_keras(path) -> list[list[np.ndarray]]:
     """Weight arrays of [LSTM, LSTM, Dense] in Keras' order: kernel, recurrent kernel, bias."""
     if not Path(path).is_file():
         raise InputError(f"no emulator file {path}")
-    try:
-        with h5py.File(path, "r") as file:
-            config = json.loads(file.attrs["model_config"])["config"]
-            config = config["layers"] if isinstance(config, dict) else config
-            layers = [layer for layer in config if layer["class_name"] != "InputLayer"]
-            kinds = [layer["class_name"] for layer in layers]
-            if kinds != ["LSTM", "LSTM", "Dense"]:
-                raise InputError(f"{path} is a network of {', '.join(kinds)}; 21cmLSTM is LSTM, LSTM, Dense")
-            weights = file["model_weights"] if "model_weights" in file else file
-            return [
-                [weights[layer["config"]["name"]][name][()] for name in _names(weights[layer["config"]["name"]])]
-                for layer in layers
-            ]
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(f"{path} is not a Keras file of 21cmLSTM ({error}); copy it again") from None
+    what = "Keras file of 21cmLSTM"
+    with reading(path, what, "copy it again") as file:
+        content = read_json(file, "model_config", dict).get("config")
+        content = content.get("layers") if isinstance(content, dict) else content
+        if not isinstance(content, list) or not all(_is_layer(layer) for layer in content):
+            raise InputError(f"{path} is not a {what}: its model_config lists no layers; copy it again")
+        layers = [layer for layer in content if layer["class_name"] != "InputLayer"]
+        kinds = [layer["class_name"] for layer in layers]
+        if kinds != ["LSTM", "LSTM", "Dense"]:
+            raise InputError(f"{path} is a network of {listed(kinds)}; 21cmLSTM is LSTM, LSTM, Dense")
+        weights = file["model_weights"] if "model_weights" in file else file
+        return [_read_layer(weights, layer["config"]["name"], kind) for layer, kind in zip(layers, kinds)]
 
 
-def _names(group):
-    return [name.decode() if isinstance(name, bytes) else name for name in group.attrs["weight_names"]]
+def _is_layer(layer) -> bool:
+    return (
+        isinstance(layer, dict)
+        and isinstance(layer.get("class_name"), str)
+        and isinstance(layer.get("config"), dict)
+        and (isinstance(layer["config"].get("name"), str) or layer["class_name"] == "InputLayer")
+    )
+
+
+def _read_layer(weights, name, kind) -> list[np.ndarray]:
+    """Arrays of a layer in Keras' order, by the names that its group lists."""
+    group = weights.get(name)
+    if not isinstance(group, h5py.Group):
+        raise InputError(f"{weights.file.filename}: the weights of layer {name} are missing; copy the file again")
+    shapes = ((None, None), (None, None), (None,)) if kind == "LSTM" else ((None, None), (None,))
+    names = read_texts(group, "weight_names", len(shapes))
+    return [read_array(group, n, shape) for n, shape in zip(names, shapes)]
 
 
 def _assemble(layers, parameters, redshifts, low, high, name) -> Emulator:
@@ -110,6 +133,9 @@ def _assemble(layers, parameters, redshifts, low, high, name) -> Emulator:
         raise InputError(f"{name} takes {kernel.shape[0] - 1} parameters; the set has {p}: {names}")
     if recurrent_1.shape[0] != u or dense.shape != (u, 1):
         raise InputError(f"{name}: layers of {u} and {recurrent_1.shape[0]} units; 21cmLSTM has two of the same width")
+    shapes = [array.shape for array in (kernel, recurrent, bias, kernel_1, recurrent_1, bias_1, dense_bias)]
+    if shapes != [(p + 1, 4 * u), (u, 4 * u), (4 * u,), (u, 4 * u), (u, 4 * u), (4 * u,), (1,)]:
+        raise InputError(f"{name}: weights of shapes {listed(shapes)}; two LSTM layers of {u} units are needed")
     architecture = Architecture(p, n, units=u, layers=2, steps=n, encoder=())
     nu = redshift_to_frequency(redshifts)[::-1]
     frequency = (nu / nu.max() - low[p]) / (high[p] - low[p])

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lstmfit.errors import InputError
 from lstmfit.parameters import Parameter
 
 
@@ -30,6 +31,25 @@ class Scaling:
     scale: np.ndarray
     scalar_offset: np.ndarray
     scalar_scale: np.ndarray
+
+    def check(self, n_params: int, n_histories: int, n_channels: int, n_scalars: int) -> None:
+        """Raise InputError unless the arrays have the shapes of an architecture, finite values and positive widths."""
+        shapes = {
+            "log": (n_params,), "low": (n_params,), "high": (n_params,), "offset": (n_histories, n_channels),
+            "scale": (n_histories,), "scalar_offset": (n_scalars,), "scalar_scale": (n_scalars,),
+        }  # fmt: skip
+        for name, shape in shapes.items():
+            array = np.asarray(getattr(self, name))
+            if array.shape != shape or array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+                raise InputError(
+                    f"emulator scaling: {name} has shape {array.shape}, type {array.dtype}; finite numbers of shape "
+                    f"{shape} are needed"
+                )
+        if not (np.asarray(self.low) < np.asarray(self.high)).all():
+            raise InputError("emulator scaling: an input's low is not below its high; copy or train it again")
+        for name in ("scale", "scalar_scale"):
+            if not (np.asarray(getattr(self, name)) > 0).all():
+                raise InputError(f"emulator scaling: {name} is not positive; copy or train it again")
 
     @classmethod
     def fit(cls, parameters: tuple[Parameter, ...], histories: np.ndarray, scalars: np.ndarray) -> "Scaling":

@@ -11,9 +11,11 @@ import numpy as np
 from lstmfit._version import __version__
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.scaling import Scaling
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, listed, one_line
 from lstmfit.files import replacing
+from lstmfit.hdf5 import find_dataset, read_array, read_json, read_text, reading
 from lstmfit.parameters import Parameter
+from lstmfit.schema import shown
 
 FORMAT = "lstmfit-emulator"
 FORMAT_VERSION = 1
@@ -86,42 +88,97 @@ def read(path) -> dict:
     InputError
         The file is missing, cut short, of another kind or of a newer version, or its content was changed.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no emulator file {path}; `lstmfit emulators` lists the shipped ones")
-    try:
-        with h5py.File(path, "r") as file:
-            return _read(path, file)
-    except (OSError, KeyError, RuntimeError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is not a whole emulator file ({error}); copy or train it again") from None
+    with reading(path, "emulator file", "copy or train it again") as file:
+        return _read(Path(path), file)
 
 
 def _read(path, file):
-    kind, version = file.attrs.get("format"), int(file.attrs.get("format_version", 0))
-    if kind != FORMAT:
-        raise InputError(f"{path} is an HDF5 file but not an emulator (format {kind!r}, expected {FORMAT!r})")
-    if version != FORMAT_VERSION:
+    kind = file.attrs.get("format")
+    if not isinstance(kind, str) or kind != FORMAT:
+        raise InputError(f"{path} is an HDF5 file but not an emulator (format {shown(kind)}, expected {FORMAT!r})")
+    version = file.attrs.get("format_version", 0)
+    if not isinstance(version, (int, np.integer)) or version != FORMAT_VERSION:
         raise InputError(
-            f"{path} has emulator format version {version}, this lstmfit reads {FORMAT_VERSION}; "
-            f"update lstmfit or retrain (the file was written by lstmfit {file.attrs.get('lstmfit_version')})"
+            f"{path} has emulator format version {one_line(version, 40)}, this lstmfit reads {FORMAT_VERSION}; "
+            f"update lstmfit or retrain (written by lstmfit {one_line(file.attrs.get('lstmfit_version'), 40)})"
         )
-    groups = {group: {name: file[f"{group}/{name}"][()] for name in file[group]}
-              for group in ("weights", "scaling", "errors", "grid") if group in file}
-    header = {name: file.attrs[name] for name in ("architecture", "parameters", "record")}
-    if _checksum(header, groups) != file.attrs["checksum"]:
+    header = {name: read_text(file, name) for name in HEADER}
+    architecture = _make(path, "architecture", Architecture, read_json(file, "architecture", dict))
+    parameters = tuple(_make(path, "a parameter", Parameter, p) for p in read_json(file, "parameters", list))
+    record = _check_record(path, read_json(file, "record", dict))
+    groups = _read_groups(file, architecture)
+    if _checksum(header, groups) != read_text(file, "checksum"):
         raise InputError(f"{path}: the checksum does not fit the content: the file is damaged; copy or train it again")
-    architecture = Architecture(**json.loads(header["architecture"]))
-    architecture.check(groups["weights"])
     return {
         "architecture": architecture,
         "scaling": Scaling(**groups["scaling"]),
         "weights": groups["weights"],
         "redshifts": groups["grid"]["redshifts"],
-        "parameters": tuple(Parameter(**p) for p in json.loads(header["parameters"])),
+        "parameters": parameters,
         "errors": groups.get("errors", {}),
-        "record": json.loads(header["record"]),
-        "checksum": str(file.attrs["checksum"]),
+        "record": record,
+        "checksum": read_text(file, "checksum"),
     }
+
+
+HEADER = ("architecture", "parameters", "record")
+
+
+def _make(path, what, kind, content):
+    """An object of a dataclass from JSON."""
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: {what} is {shown(content)}; an object in JSON is needed")
+    try:
+        return kind(**content)
+    except TypeError as error:
+        raise InputError(f"{path}: {what} is not one of this version of lstmfit ({one_line(error, 120)})") from None
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def _read_groups(file, a: Architecture) -> dict[str, dict[str, np.ndarray]]:
+    """The arrays of every group, by the shapes that the architecture gives them."""
+    n, histories, scalars = a.n_channels, len(a.histories), len(a.scalars)
+    p = a.n_params
+    declared = {
+        "weights": a.shapes(),
+        "scaling": {"log": (p,), "low": (p,), "high": (p,), "offset": (histories, n), "scale": (histories,),
+                    "scalar_offset": (scalars,), "scalar_scale": (scalars,)},
+        "errors": {"bias": (n,), "rms": (n,), "covariance": (n, n), "relative": (None,)}
+        | {f"rms_{name}": (n,) for name in a.histories} | {f"rms_{name}": () for name in a.scalars},
+        "grid": {"redshifts": (n,)},
+    }  # fmt: skip
+    groups = {}
+    for group, shapes in declared.items():
+        if group not in file and group == "errors":
+            continue
+        if not isinstance(file.get(group), h5py.Group):
+            raise InputError(f"{file.filename} is not a whole emulator file: group {group} is missing")
+        missing = [name for name in shapes if name not in file[group] and group != "errors"]
+        # Further errors are for people; anything else belongs to another version.
+        unknown = [name for name in file[group] if name not in shapes and group != "errors"]
+        if missing or unknown:
+            said = f"{group}/{listed(missing)} missing" if missing else f"{group}/{listed(unknown)} unknown"
+            raise InputError(f"{file.filename} is not a whole emulator file: {said}; copy or train it again")
+        groups[group] = {
+            name: read_array(
+                file[group],
+                name,
+                shapes[name] if name in shapes else find_dataset(file[group], name).shape,
+                "flag" if name == "log" else "number",
+            )
+            for name in file[group]
+        }
+    return groups
+
+
+def _check_record(path, record):
+    """Hold what other parts read of the record to its type; the rest is for people."""
+    test, simulator = record.get("test", {}), record.get("simulator", "")
+    numbers = isinstance(test, dict) and all(type(v) in (int, float) for v in test.values())
+    if not numbers or not isinstance(simulator, str):
+        raise InputError(f"{path}: its record has {shown(test)} as test and {shown(simulator)} as simulator")
+    return record
 
 
 def _checksum(header, groups):

@@ -1,9 +1,13 @@
 """Simulators of the global 21-cm signal: the truth that emulators are trained on and judged against."""
 
 import functools
-import importlib
 
-from lstmfit.errors import InputError, did_you_mean
+import numpy as np
+
+from lstmfit.errors import InputError, did_you_mean, one_line
+from lstmfit.parameters import Parameter
+from lstmfit.plugins import import_dotted
+from lstmfit.schema import shown
 from lstmfit.simulators.protocol import History, SimulationError, Simulator
 
 __all__ = ["SIMULATORS", "History", "SimulationError", "Simulator", "load", "load_once"]
@@ -35,25 +39,41 @@ def load(name: str) -> Simulator:
     module_name, colon, attribute = target.partition(":")
     if not (colon and module_name and attribute):
         hint = did_you_mean(name, SIMULATORS)
-        raise InputError(f'unknown simulator {name!r}; {hint} (your own is written "package.module:attribute")')
+        raise InputError(f'unknown simulator {shown(name)}; {hint} (your own is written "package.module:attribute")')
+    found = import_dotted(target, "simulator")
     try:
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-            raise
+        simulator = found() if isinstance(found, type) else found
+    except InputError:
+        raise
+    except ImportError as error:
+        raise InputError(f"simulator {name}: {one_line(error)}; install what is missing") from error
+    except Exception as error:
         raise InputError(
-            f"simulator {name!r}: no module {error.name!r}; install it or add its folder to PYTHONPATH"
+            f"simulator {name}: building it failed ({type(error).__name__}: {one_line(error)})"
         ) from error
-    try:
-        found = getattr(module, attribute)
-    except AttributeError as error:
-        raise InputError(f"simulator {name!r}: module {module_name} has no attribute {attribute!r}") from error
-    simulator = found() if isinstance(found, type) else found
     missing = [what for what in ("redshifts", "parameters", "name", "version") if not hasattr(simulator, what)]
     if missing or not callable(simulator):
         lacks = ", ".join(missing) or "__call__"
         raise InputError(f"simulator {name!r} lacks {lacks}; see lstmfit.simulators.Simulator for what is needed")
+    _check_specs(name, simulator)
     return simulator
+
+
+def _check_specs(name, simulator):
+    """Hold what a simulator says of itself to its type, before it is called a thousand times."""
+    parameters = simulator.parameters
+    try:
+        good = bool(parameters) and all(isinstance(p, Parameter) for p in parameters)
+    except TypeError:
+        good = False
+    if not good or len({p.name for p in parameters}) < len(parameters):
+        raise InputError(f"simulator {name}: parameters are {shown(parameters)}; give different Parameters")
+    try:
+        grid = np.asarray(simulator.redshifts, dtype=float)
+    except (TypeError, ValueError):
+        grid = np.empty(0)
+    if grid.ndim != 1 or len(grid) < 2 or not np.isfinite(grid).all() or grid[0] < 0 or (np.diff(grid) <= 0).any():
+        raise InputError(f"simulator {name}: redshifts have shape {grid.shape}; give a list that ascends from 0")
 
 
 @functools.cache

@@ -15,20 +15,31 @@ from pathlib import Path
 
 import numpy as np
 
-from lstmfit.errors import InputError, did_you_mean
-from lstmfit.files import locked, write_text, writing_into
+from lstmfit.errors import InputError, did_you_mean, one_line
+from lstmfit.files import locked, user_path, write_text, writing_into
 from lstmfit.mpi import world
+from lstmfit.schema import INT64, shown
 from lstmfit.simulators import load
 from lstmfit.simulators.design import DESIGNS
 from lstmfit.simulators.protocol import SimulationError
 from lstmfit.simulators.rows import Rows, write_shard
-from lstmfit.simulators.setfile import SimulatedSet, compare_plans, read_finished, read_plan_of, summary, write_set
+from lstmfit.simulators.setfile import (
+    SimulatedSet,
+    compare_plans,
+    parse_plan,
+    read_finished,
+    read_plan_of,
+    summary,
+    write_set,
+)
 from lstmfit.simulators.tasks import outcomes_of
 from lstmfit.workers import cores, death_as, worker_pool
 
 log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 20.0
+MOST_SIGNALS = 10**9
+"""Of a split; far more than fits on a disk."""
 
 
 def simulate_set(
@@ -87,9 +98,11 @@ def simulate_set(
     counts = _check_counts(n, n_val, n_test, jobs)
     if design not in DESIGNS:
         raise InputError(f"unknown design {design!r}; {did_you_mean(design, DESIGNS)}")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise InputError(f"seed is {seed!r}; expected a whole number, 0 or above")
-    path = Path(path)
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or not 0 <= seed <= INT64:
+        raise InputError(f"seed is {shown(seed)}; expected a whole number, 0 or above")
+    path = user_path(path, "output")
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder; give a file")
 
     jobs = min(jobs or cores(), sum(counts.values()))
     settings = (path, counts, simulator, design, int(seed), progress, force)
@@ -147,7 +160,9 @@ def _check_counts(n, n_val, n_test, jobs) -> dict[str, int]:
         if value is None and name != "n":
             continue
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise InputError(f"{name} is {value!r}; expected a whole number, 1 or above")
+            raise InputError(f"{name} is {shown(value)}; expected a whole number, 1 or above")
+        if value > MOST_SIGNALS:
+            raise InputError(f"{name} is {shown(value)}; at most {MOST_SIGNALS} is possible")
     default = min(max(-(-int(n) // 8), 16), 2048)
     return {"val": int(n_val or default), "test": int(n_test or default), "train": int(n)}
 
@@ -158,9 +173,15 @@ def _parts(path: Path) -> Path:
 
 def _read_plan(parts: Path) -> dict | None:
     try:
-        return json.loads((parts / "plan.json").read_text(encoding="utf-8"))
+        text = (parts / "plan.json").read_text(encoding="utf-8")
     except FileNotFoundError:
         return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read {parts / 'plan.json'} ({one_line(error)}); force to start over") from None
+    try:
+        return parse_plan(text, parts / "plan.json")
+    except InputError as error:
+        raise InputError(f"{error}; force to start over") from None
 
 
 def _campaign(path, counts, simulator, design, seed, progress, force, pool, workers) -> SimulatedSet:
@@ -216,13 +237,16 @@ def _locked_campaign(path, parts, plan, progress, force, pool, workers) -> Simul
     if n_failed:
         first = next(text for messages in rows.messages.values() for text in messages.values())
         if not np.any(rows.state["train"] == 1):
-            raise SimulationError(f"every training simulation failed; the first failure of all: {first}")
+            raise SimulationError(
+                f"every training simulation failed; the first failure of all: {one_line(first)}; what was tried is "
+                "kept: correct the simulator and repeat with --force"
+            )
         log.warning(
             "%d of %d simulations failed and are in the group 'failed' of %s; the first: %s",
             n_failed,
             rows.n_total,
             path,
-            first,
+            one_line(first),
         )
     made = write_set(path, plan, rows)
     shutil.rmtree(parts)

@@ -4,12 +4,16 @@ import json
 import platform
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lstmfit._version import __version__
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, one_line
 from lstmfit.files import replacing
+from lstmfit.parameters import Parameter
+from lstmfit.schema import DataSeed, Index, Number, first_mistake, shown
 from lstmfit.simulators.rows import SPLITS, Rows
 
 
@@ -39,17 +43,51 @@ class SimulatedSet:
 
 def read_plan_of(path: Path) -> dict | None:
     """The plan that a finished set was made by; None where there is no file."""
-    import h5py
-
     if not path.exists():
         return None
+    remedy = "choose another name, or force to replace it"
+    from lstmfit.hdf5 import read_text, reading
+
     try:
-        with h5py.File(path) as file:
-            return json.loads(file.attrs["plan"])
-    except (OSError, KeyError, ValueError) as error:
-        raise InputError(
-            f"{path} exists and is not a set made by lstmfit simulate; choose another name, or force to replace it"
-        ) from error
+        with reading(path, "set made by lstmfit simulate", remedy) as file:
+            return parse_plan(read_text(file, "plan"), path)
+    except InputError as error:
+        raise InputError(f"{path} exists and is not a set made by lstmfit simulate ({error}); {remedy}") from error
+
+
+class Plan(BaseModel):
+    """What a campaign simulates, as it is kept in JSON; further keys are left alone."""
+
+    model_config = ConfigDict(extra="allow")
+
+    simulator: str
+    design: str
+    seed: DataSeed
+    parameters: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    redshifts: Annotated[list[Number], Field(min_length=1)]
+    counts: dict[Literal["train", "val", "test"], Index]
+
+
+def parse_plan(text: str, where) -> dict:
+    """A plan from JSON.
+
+    Raises
+    ------
+    InputError
+        It is not JSON, or not a plan.
+    """
+    try:
+        plan = json.loads(text)
+        Plan.model_validate(plan)
+        for parameter in plan["parameters"]:
+            Parameter(**parameter)
+        if set(plan["counts"]) != set(SPLITS):
+            raise ValueError(f"counts are of {', '.join(plan['counts'])}")
+    except ValidationError as error:
+        raise InputError(f"the plan in {where} is damaged: {first_mistake(error)}") from None
+    except (ValueError, TypeError, RecursionError) as error:
+        raise InputError(f"the plan in {where} is damaged: {one_line(error)}") from None
+    return plan
 
 
 def compare_plans(wanted: dict, found: dict, path: Path) -> None:
@@ -75,26 +113,35 @@ def compare_plans(wanted: dict, found: dict, path: Path) -> None:
 
 def read_finished(rows: Rows, path: Path, plan: dict) -> None:
     """Take the rows of the finished set at `path`, if there is one, for a larger set."""
-    import h5py
+    from lstmfit.hdf5 import find_dataset, read_array, reading
 
-    if read_plan_of(path) is None:
+    found = read_plan_of(path)
+    if found is None:
         return
-    with h5py.File(path) as file:
-        compare_plans(plan, json.loads(file.attrs["plan"]), path)
+    compare_plans(plan, found, path)
+    n_params, n_channels = len(plan["parameters"]), len(plan["redshifts"])
+    with reading(path, "set made by lstmfit simulate", "choose another name, or force to replace it") as file:
         for split in SPLITS:
-            there = file[f"row_{split}"][:]
-            if there.size and not np.array_equal(file[f"par_{split}"][:], rows.theta[split][there]):
+            there = read_array(file, f"row_{split}", (None,), "integer")
+            n = len(there)
+            theta = read_array(file, f"par_{split}", (n, n_params))
+            if n and (there.min() < 0 or there.max() >= len(rows.theta[split]) or len(np.unique(there)) < n):
+                raise InputError(f"{path}: row_{split} has numbers of no row of this set; force to replace it")
+            if n and not np.array_equal(theta, rows.theta[split][there]):
                 raise InputError(
                     f"{path}: its parameters are not the ones that seed and design give here (another version "
                     "of NumPy or SciPy?), so it cannot grow; choose another name"
                 )
-            rows.signal[split][there] = file[f"signal_{split}"][:]
-            rows.x_HI[split][there] = file[f"x_HI_{split}"][:]
-            rows.tau[split][there] = file[f"tau_{split}"][:]
+            rows.signal[split][there] = read_array(file, f"signal_{split}", (n, n_channels))
+            rows.x_HI[split][there] = read_array(file, f"x_HI_{split}", (n, n_channels))
+            rows.tau[split][there] = read_array(file, f"tau_{split}", (n,))
             rows.state[split][there] = 1
-        failed = file["failed"]
-        for split, row, message in zip(failed["split"].asstr(), failed["row"], failed["message"].asstr()):
-            rows.put(split, int(row), message)
+        row = read_array(file, "failed/row", (None,), "integer")
+        texts = [find_dataset(file, f"failed/{name}") for name in ("split", "message")]
+        for split, number, message in zip(texts[0].asstr()[()], row, texts[1].asstr()[()]):
+            if split not in SPLITS or not 0 <= number < len(rows.theta[split]):
+                raise InputError(f"{path}: group failed has a row {number} of {shown(split)}; force to replace it")
+            rows.put(split, int(number), message)
 
 
 def write_set(path: Path, plan: dict, rows: Rows) -> SimulatedSet:
@@ -140,8 +187,9 @@ def write_set(path: Path, plan: dict, rows: Rows) -> SimulatedSet:
 
 def summary(path: Path) -> SimulatedSet:
     """Say what the file of a set holds."""
-    import h5py
+    from lstmfit.hdf5 import find_dataset, reading
 
-    with h5py.File(path) as file:
-        counts = {f"n_{split}": len(file[f"par_{split}"]) for split in SPLITS}
-        return SimulatedSet(path, n_failed=len(file["failed/row"]), complete=bool(file.attrs["complete"]), **counts)
+    with reading(path, "set made by lstmfit simulate", "choose another name, or force to replace it") as file:
+        counts = {f"n_{split}": find_dataset(file, f"par_{split}").shape[0] for split in SPLITS}
+        n_failed = find_dataset(file, "failed/row").shape[0]
+        return SimulatedSet(path, n_failed=n_failed, complete=bool(file.attrs.get("complete", False)), **counts)
