@@ -23,6 +23,8 @@ from lstmfit.analysis.reweight import (
 from lstmfit.analysis.truth import TruthCache, cache_path
 from lstmfit.errors import InputError, one_line
 from lstmfit.files import write_text
+from lstmfit.likelihoods import LIKELIHOODS, foregrounds
+from lstmfit.likelihoods.base import with_defaults
 from lstmfit.likelihoods.global_signal import interpolation_matrix
 from lstmfit.problem import Problem, build
 
@@ -437,15 +439,42 @@ def _check_direct(run, true_run):
 
 
 def _compared(run):
-    """By name, what two run files of one problem have in common; the emulator's error is not the simulator's."""
+    """By name, what two run files of one problem have in common; the emulator's error is not the simulator's.
+
+    What is compared is what the run files mean: a default that one of them leaves out is no difference, nor is a noise
+    file of another name.
+    """
     config = run_file.load(run.folder / "run.yaml")
-    spectrum = config.likelihood.global_signal.model_dump(exclude={"emulator_error"})
-    blocks = {f"likelihood.global_signal.{key}": value for key, value in spectrum.items()}
-    blocks |= {f"likelihood.{key}": value for key, value in config.likelihood.others.items()}
+    block, noise = config.likelihood.global_signal, run.problem.likelihood.noise
+    frequency = run.problem.spectrum.frequency
+    extra = None if noise.extra is None else np.asarray(noise.extra).tolist()
+    blocks = {
+        "likelihood.global_signal.noise": (noise.sigma, noise.name, noise.student, noise.dof, extra),
+        "likelihood.global_signal.foreground": _foreground(block.foreground, frequency),
+        "likelihood.global_signal.systematics": _systematics(block.systematics, frequency),
+    }
+    for key, options in config.likelihood.others.items():
+        given = {name: value for name, value in options.items() if name != "mock"}
+        blocks[f"likelihood.{key}"] = with_defaults(key, given) if key in LIKELIHOODS else given
     space = run.problem.space
     priors = {f"the prior of {key}": value.get("prior") for key, value in space.blocks().items() if "prior" in value}
     blocks |= priors | {f"the value of {key}": value for key, value in (space.fixed | space.expressions).items()}
     return {key: _rounded(value) for key, value in blocks.items()}
+
+
+def _foreground(block, frequency):
+    if block is None:
+        return None
+    component = foregrounds.foreground(block.model, frequency, block.terms, block.reference, block.mean, block.scale)
+    marginalised = component.basis is not None and block.marginalise is not False
+    reference = foregrounds.middle(frequency) if block.reference is None else block.reference
+    return block.model, component.names, reference, marginalised, component.params
+
+
+def _systematics(block, frequency):
+    if block is None:
+        return None
+    return block.model, foregrounds.middle(frequency) if block.reference is None else block.reference
 
 
 def _rounded(value):
