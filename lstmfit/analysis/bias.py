@@ -24,7 +24,7 @@ from lstmfit.analysis.truth import TruthCache, cache_path
 from lstmfit.errors import InputError, one_line
 from lstmfit.files import write_text
 from lstmfit.likelihoods import LIKELIHOODS, foregrounds
-from lstmfit.likelihoods.base import with_defaults
+from lstmfit.likelihoods.base import read_defaults
 from lstmfit.likelihoods.global_signal import interpolation_matrix
 from lstmfit.problem import Problem, build
 
@@ -455,7 +455,7 @@ def _compared(run):
     }
     for key, options in config.likelihood.others.items():
         given = {name: value for name, value in options.items() if name != "mock"}
-        blocks[f"likelihood.{key}"] = with_defaults(key, given) if key in LIKELIHOODS else given
+        blocks[f"likelihood.{key}"] = (read_defaults(key) if key in LIKELIHOODS else {}) | given
     space = run.problem.space
     priors = {f"the prior of {key}": value.get("prior") for key, value in space.blocks().items() if "prior" in value}
     blocks |= priors | {f"the value of {key}": value for key, value in (space.fixed | space.expressions).items()}
