@@ -16,6 +16,7 @@ from lstmfit.analysis.bias import bias_between, measure_bias, reweighted
 from lstmfit.analysis.chains import Run, read_run
 from lstmfit.analysis.divergence import linear_gaussian
 from lstmfit.analysis.reweight import choose_points, effective_size, fit_generalised_pareto, k_hat_limit, pareto_smooth
+from lstmfit.analysis.same_problem import compared
 from lstmfit.analysis.truth import TruthCache, cache_path
 from lstmfit.driver import fit, load_problem
 from lstmfit.errors import InputError
@@ -252,7 +253,7 @@ def test_a_default_that_is_left_out_is_no_difference(honest, direct, tmp_path):
         ({"global_signal": block, "planck_tau": {}},
          {"global_signal": block, "planck_tau": {"measurement": "planck2018", "form": "two_piece"}}),
     ]  # fmt: skip
-    compared = []
+    found = []
     for i, pair in enumerate(cases):
         for j, likelihood in enumerate(pair):
             folder = tmp_path / f"{i}{j}"
@@ -260,9 +261,9 @@ def test_a_default_that_is_left_out_is_no_difference(honest, direct, tmp_path):
             shutil.copy(direct / "data.csv", folder)
             content = yaml.safe_load((direct / "run.yaml").read_text())
             (folder / "run.yaml").write_text(yaml.safe_dump(content | {"likelihood": likelihood}))
-            compared.append(bias_module._compared(Run(folder, None, load_problem(folder))))
-        assert compared[-1] == compared[-2]
-    assert compared[0] != compared[2]
+            found.append(compared(Run(folder, None, load_problem(folder))))
+        assert found[-1] == found[-2]
+    assert found[0] != found[2]
 
 
 def test_the_noise_is_that_of_the_data_under_a_foreground_too(tmp_path):
