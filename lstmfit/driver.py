@@ -205,6 +205,7 @@ def resolve(config: RunConfig, problem: Problem) -> RunConfig:
 def _finish(folder: Path, sampler: Sampler, result: Result):
     """Read the chains back, write the summary, then the pictures."""
     from lstmfit.analysis.chains import read_run, summarise
+    from lstmfit.analysis.getdist import write_getdist
 
     run = read_run(folder, load_problem(folder, trust=True))
     facts = {
@@ -217,6 +218,7 @@ def _finish(folder: Path, sampler: Sampler, result: Result):
         "prior_fraction": result.prior_fraction,
     }
     summary = summarise(run, facts)
+    write_getdist(run)
     run_folder.seal(folder)
     # A folder with a summary counts as finished: pictures can be drawn again at any time.
     write_text(folder / run_folder.SUMMARY, json.dumps(summary, indent=2) + "\n")

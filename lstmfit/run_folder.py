@@ -32,7 +32,8 @@ from lstmfit.schema import Block, Number
 from lstmfit.yaml_files import read_yaml
 
 RUN_FILE, DATA, SUMMARY, INPUTS = "run.yaml", "data.csv", "summary.json", "inputs"
-FILES = (RUN_FILE, DATA, SUMMARY, "corner.png", "signal.png", "report.html", "chain_bias.json", *CHAIN_FILES)
+FILES = (RUN_FILE, DATA, SUMMARY, "corner.png", "signal.png", "report.html", "chain_bias.json",
+         "chain_getdist.txt", "chain_getdist.paramnames", "chain_getdist.ranges", *CHAIN_FILES)  # fmt: skip
 """Every file that a run has by a name of its own. Also: `INPUTS`, `PARTS`, and PolyChord's ``clusters``."""
 SEALED = (RUN_FILE, DATA, *(f"{ROOT}{s}" for s in (".paramnames", ".txt", "_equal_weights.txt", "_dead-birth.txt")),
           f"{ROOT}_phys_live-birth.txt")  # fmt: skip

@@ -16,6 +16,7 @@ from lstmfit.analysis.bias import bias_between, measure_bias, reweighted
 from lstmfit.analysis.chains import Run, read_run
 from lstmfit.analysis.divergence import linear_gaussian
 from lstmfit.analysis.reweight import choose_points, effective_size, fit_generalised_pareto, k_hat_limit, pareto_smooth
+from lstmfit.analysis.same_problem import compared
 from lstmfit.analysis.truth import TruthCache, cache_path
 from lstmfit.driver import fit, load_problem
 from lstmfit.errors import InputError
@@ -231,10 +232,38 @@ def test_a_truth_that_is_no_direct_fit_of_the_same_problem_is_refused(honest, bi
         folder = tmp_path / name
         folder.mkdir()
         shutil.copy(direct / "data.csv", folder)
-        (folder / "run.yaml").write_text(yaml.safe_dump(direct_run(**changes)))
+        resolved = yaml.safe_load((direct / "run.yaml").read_text())["resolved"]
+        (folder / "run.yaml").write_text(yaml.safe_dump(direct_run(**changes, resolved=resolved)))
         with pytest.raises(InputError, match=message):
             bias_between(run_of(honest), Run(folder, None, load_problem(folder)))
     assert bias_between(run_of(honest), run_of(direct))["verdict"]["trusted"]
+
+
+def test_a_default_that_is_left_out_is_no_difference(honest, direct, tmp_path):
+    """Of resolved run files, as versions or hands write them."""
+    block = {"noise": {"model": "white", "sigma": 25}, "foreground": {"terms": 3, "reference": 75}}
+    np.savetxt(tmp_path / "s.txt", np.full(451, 25.0))
+    np.savetxt(tmp_path / "other.txt", np.full(451, 25.0))
+    files = [{"model": "channels", "file": str(tmp_path / name)} for name in ("s.txt", "other.txt")]
+    cases = [
+        ({"global_signal": block},
+         {"global_signal": block | {"foreground": block["foreground"] | {"marginalise": True}}}),
+        ({"global_signal": {"noise": files[0]}}, {"global_signal": {"noise": files[1] | {"column": 0, "unit": "mK"}}}),
+        ({"global_signal": {"noise": files[0] | {"floor": 0}}}, {"global_signal": {"noise": files[1]}}),
+        ({"global_signal": block, "planck_tau": {}},
+         {"global_signal": block, "planck_tau": {"measurement": "planck2018", "form": "two_piece"}}),
+    ]  # fmt: skip
+    found = []
+    for i, pair in enumerate(cases):
+        for j, likelihood in enumerate(pair):
+            folder = tmp_path / f"{i}{j}"
+            folder.mkdir()
+            shutil.copy(direct / "data.csv", folder)
+            content = yaml.safe_load((direct / "run.yaml").read_text())
+            (folder / "run.yaml").write_text(yaml.safe_dump(content | {"likelihood": likelihood}))
+            found.append(compared(Run(folder, None, load_problem(folder))))
+        assert found[-1] == found[-2]
+    assert found[0] != found[2]
 
 
 def test_the_noise_is_that_of_the_data_under_a_foreground_too(tmp_path):
@@ -326,6 +355,60 @@ class Toy:
         if theta[0] > 0.8:
             return History(self.redshifts, np.full(5, np.nan), np.ones(5), 0.05)
         return History(self.redshifts, theta[0] * np.ones(5), np.ones(5), 0.05)
+
+
+class Corrected(Toy):
+    """Fails until its author has corrected it."""
+
+    broken = True
+
+    def __call__(self, theta):
+        if Corrected.broken:
+            raise RuntimeError("not yet")
+        return super().__call__(theta)
+
+
+def test_failures_are_tried_again(tmp_path, monkeypatch):
+    theta = np.array([[0.1], [0.2]])
+    monkeypatch.setattr(Corrected, "broken", True)
+    _, messages = TruthCache(tmp_path / "c.npz", "test_bias:Corrected").simulate(theta)
+    assert messages == ["RuntimeError: not yet"] * 2
+    monkeypatch.setattr(Corrected, "broken", False)
+    for _ in range(2):
+        outputs, messages = TruthCache(tmp_path / "c.npz", "test_bias:Corrected").simulate(theta)
+        assert messages == ["", ""]
+        np.testing.assert_allclose(outputs[:, 0], [0.1, 0.2], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"outputs": np.zeros((1, 11), dtype=np.float32)},
+        {"outputs": np.zeros((2, 7), dtype=np.float32)},
+        {"outputs": np.zeros(2, dtype=np.float32)},
+        {"outputs": np.full((2, 11), np.nan, dtype=np.float32)},
+        {"outputs": np.array([["a"] * 11] * 2)},
+        {"theta": np.zeros((2, 3))},
+        {"theta": np.zeros(())},
+        {"message": np.zeros(2)},
+        {"message": np.array("")},
+        {"meta": "[]"},
+        {"meta": "{"},
+        {"theta": np.array([None, {}], dtype=object)},
+    ],
+)
+def test_caches_of_other_shapes_are_simulated_again(tmp_path, change, caplog):
+    path, theta = tmp_path / "c.npz", np.array([[0.1], [0.2]])
+    TruthCache(path, "test_bias:Toy").simulate(theta)
+    with np.load(path) as file:
+        content = dict(file)
+    np.savez(path, **content | change)
+    cache = TruthCache(path, "test_bias:Toy")
+    assert len(cache) == 0
+    assert "simulated again" in caplog.text
+    outputs, messages = cache.simulate(theta)
+    assert messages == ["", ""]
+    np.testing.assert_allclose(outputs[:, 0], [0.1, 0.2], rtol=1e-6)
 
 
 class SlowToy(Toy):

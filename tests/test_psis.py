@@ -1,5 +1,6 @@
 """Pareto-smoothed weights over all scales: against ArviZ, monotonic, and never trusted where they are one point."""
 
+import json
 import math
 import warnings
 
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from lstmfit.analysis.bias import bias_lines, reweighted, verdict
-from lstmfit.analysis.coverage import _emulation
+from lstmfit.analysis.coverage import _emulation, read_mocks
 from lstmfit.analysis.reweight import LEAST_SIZE, effective_size, k_hat_limit, pareto_smooth
 from lstmfit.errors import InputError
 
@@ -172,3 +173,26 @@ def test_effective_size_has_no_scale(rng):
         assert effective_size(factor * w) == pytest.approx(effective_size(w), rel=1e-12)
     assert effective_size(np.ones(7)) == 7.0
     assert k_hat_limit(25) < k_hat_limit(500) < 0.7
+
+
+GOOD = {"rank": {"a": 0.4}, "z": {"a": 0.1}, "std": {"a": 1.0}, "chi2": 1.0, "ess": 100.0, "theta": [1.0]}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["{", "[]", "{}", '{"rank": {"a": "x"}}', json.dumps(GOOD | {"z": {"b": 1}}), json.dumps(GOOD | {"rank": []}),
+     json.dumps(GOOD | {"rank": {"b": 0.1}, "z": {"b": 0.1}}), json.dumps(GOOD | {"chi2": "1"}), '{"failed": 3}',
+     json.dumps(GOOD | {"emulation": {"shift": {"b": 1.0}, "D_KL": 0.1, "ess": 3.0, "trusted": True}}),
+     json.dumps(GOOD | {"emulation": {"shift": {"a": None}}}), json.dumps(GOOD | {"emulation": 3})],
+)  # fmt: skip
+def test_damaged_mocks_of_a_calibration_are_one_line(tmp_path, content):
+    folder = tmp_path / "mocks"
+    folder.mkdir()
+    (folder / "00000.json").write_text(json.dumps(GOOD))
+    (folder / "00001.json").write_text(content)
+    with pytest.raises(InputError, match=r"00001.json is .*; remove it and run the same again") as found:
+        read_mocks(tmp_path)
+    assert len(str(found.value)) < 400
+    (folder / "00001.json").write_text(json.dumps({"failed": "no star", "theta": [1.0]}))
+    (folder / "notes.json").write_text("mine")
+    assert [m.get("failed") for m in read_mocks(tmp_path)] == [None, "no star"]

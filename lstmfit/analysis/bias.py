@@ -20,6 +20,7 @@ from lstmfit.analysis.reweight import (
     k_hat_limit,
     pareto_smooth,
 )
+from lstmfit.analysis.same_problem import check_direct
 from lstmfit.analysis.truth import TruthCache, cache_path
 from lstmfit.errors import InputError, one_line
 from lstmfit.files import write_text
@@ -389,7 +390,7 @@ def bias_between(run: Run, true_run: Run, seed: int = 0) -> dict:
     """
     from lstmfit.analysis.compare import compare
 
-    _check_direct(run, true_run)
+    check_direct(run, true_run)
     names = list(run.problem.names)
     weights = true_run.samples.get_weights()
     rows, base = choose_points(weights, len(weights), np.random.default_rng(seed))
@@ -402,59 +403,6 @@ def bias_between(run: Run, true_run: Run, seed: int = 0) -> dict:
     result |= {"truth": str(true_run.folder), "failures": {"n": 0, "first": None}, "signal_rms_mK": None}
     result["chains"] = compare(run.natural(), true_run.natural(), names, seed)
     return result | {"verdict": verdict(result)}
-
-
-def _check_direct(run, true_run):
-    """Refuse what is no direct fit of the same problem: its difference would pass for the emulator's."""
-    signal = true_run.problem.signal
-    if signal.emulator is not None:
-        raise InputError(
-            f"{true_run.folder} was fitted with the emulator {signal.name}, not with the simulator; give a fit with "
-            "simulator: in place of emulator:, or use `lstmfit compare`"
-        )
-    spectra = run.problem.spectrum, true_run.problem.spectrum
-    if not all(
-        np.shape(getattr(spectra[0], what)) == np.shape(getattr(spectra[1], what))
-        and np.allclose(getattr(spectra[0], what), getattr(spectra[1], what), rtol=1e-6, atol=1e-6)
-        for what in ("frequency", "temperature", "weight")
-    ):
-        raise InputError(
-            f"{run.folder} and {true_run.folder} are fits of different data; `lstmfit compare` takes any two chains"
-        )
-    names = list(run.problem.names)
-    if set(names) != set(true_run.problem.names):
-        raise InputError(
-            f"{run.folder} sampled {', '.join(names)}; {true_run.folder} sampled "
-            f"{', '.join(true_run.problem.names)}; the direct fit needs the same run file"
-        )
-    blocks = [_compared(r) for r in (run, true_run)]
-    different = [key for key in sorted({*blocks[0], *blocks[1]}) if blocks[0].get(key) != blocks[1].get(key)]
-    if different:
-        raise InputError(
-            f"{run.folder} and {true_run.folder} differ in {', '.join(different)}; the direct fit needs the same "
-            "run file but for simulator: in place of emulator:; `lstmfit compare` takes any two chains"
-        )
-
-
-def _compared(run):
-    """By name, what two run files of one problem have in common; the emulator's error is not the simulator's."""
-    config = run_file.load(run.folder / "run.yaml")
-    spectrum = config.likelihood.global_signal.model_dump(exclude={"emulator_error"})
-    blocks = {f"likelihood.global_signal.{key}": value for key, value in spectrum.items()}
-    blocks |= {f"likelihood.{key}": value for key, value in config.likelihood.others.items()}
-    space = run.problem.space
-    priors = {f"the prior of {key}": value.get("prior") for key, value in space.blocks().items() if "prior" in value}
-    blocks |= priors | {f"the value of {key}": value for key, value in (space.fixed | space.expressions).items()}
-    return {key: _rounded(value) for key, value in blocks.items()}
-
-
-def _rounded(value):
-    """To nine digits: a range may have been written with fewer than it has."""
-    if isinstance(value, dict):
-        return {key: _rounded(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_rounded(v) for v in value]
-    return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
 def bias_lines(result: dict) -> list[str]:

@@ -89,16 +89,18 @@ def read_samples(root):
     -------
     anesthetic.NestedSamples or anesthetic.MCMCSamples
         The first where birth contours are known (PolyChord, BlackJAX), the second for weighted samples (nautilus),
-        with ``attrs["evidence"]`` = (ln Z, its error) where the sampler worked one out.
+        with ``attrs["evidence"]`` = (ln Z, its error) where the sampler worked one out. ``attrs["prior_fraction"]`` of
+        our own runs is the part of the prior that the evidence of the births is of.
     """
     from anesthetic import read_chains
 
     root = Path(root)
     samples = read_chains(str(root))
-    if not hasattr(samples, "logZ"):
-        state = read_state(root.parent, root.name)
-        if state.get("logZ") is not None:
-            samples.attrs["evidence"] = (state["logZ"], state["logZ_err"])
+    state = read_state(root.parent, root.name)
+    if hasattr(samples, "logZ"):
+        samples.attrs["prior_fraction"] = state.get("prior_fraction")
+    elif state.get("logZ") is not None:
+        samples.attrs["evidence"] = (state["logZ"], state["logZ_err"])
     return samples
 
 
@@ -118,7 +120,8 @@ def evidence(samples, n_draws: int, seed: int = 0) -> tuple[float | None, float 
         return samples.attrs.get("evidence", (None, None))
     with anesthetic_seed(seed):
         draws = np.asarray(samples.logZ(n_draws), dtype=float)
-    return float(draws.mean()), float(draws.std())
+    # PolyChord leaves out the part of the prior where the likelihood is zero.
+    return float(draws.mean() + np.log(samples.attrs.get("prior_fraction") or 1.0)), float(draws.std())
 
 
 def read_run(folder, problem: Problem) -> Run:

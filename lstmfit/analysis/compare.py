@@ -11,13 +11,17 @@ from lstmfit.analysis.divergence import (
     with_error,
 )
 from lstmfit.analysis.foreign_chains import Chain, parameter_names, take_log10
-from lstmfit.analysis.reweight import choose_points
-from lstmfit.errors import InputError, did_you_mean
+from lstmfit.analysis.reweight import choose_points, effective_size
+from lstmfit.errors import InputError, did_you_mean, listed
 
 MOST_NEIGHBOURS = 4000
 """Equal-weight samples that the nearest-neighbour estimate uses: more cost time and gain little."""
 FEW_TIMES = 50
 """Independent samples of a Markov chain below which its autocorrelation time, so its error, is a guess."""
+
+
+class NothingInCommon(InputError):
+    """Two chains have no parameter in common that varies in both."""
 
 
 def align(a: Chain, b: Chain, log10=()) -> tuple[Chain, Chain, list[str]]:
@@ -58,15 +62,25 @@ def align(a: Chain, b: Chain, log10=()) -> tuple[Chain, Chain, list[str]]:
     common = _common(a.samples, b.samples)
     names = [n for n in common if all(_varies(c.samples, n) for c in out)]
     if common and not names:
-        raise InputError(f"{a.label} and {b.label} have {', '.join(common)} in common, of which none varies in both")
+        raise NothingInCommon(f"{a.label} and {b.label} have {listed(common)} in common, of which none varies in both")
     if not names:
-        raise InputError(
-            f"{a.label} has parameters {', '.join(known[0])}; {b.label} has {', '.join(known[1])}; none in common"
+        raise NothingInCommon(
+            f"{a.label} has parameters {listed(known[0])}; {b.label} has {listed(known[1])}; none in common"
         )
-    different = [n for n in names if (n in out[0].log10) != (n in out[1].log10)]
-    if different:
-        raise InputError(f"{different[0]} is log10 in one chain only; add --log10 {','.join(different)}")
+    _check_spaces(*out, names)
     return out[0], out[1], names
+
+
+def _check_spaces(a, b, names):
+    """Refuse parameters that are log10 in one chain and linear in the other."""
+    different = [n for n in names if (n in a.log10) != (n in b.log10)]
+    linear = [n for n in different if _counted((b if n in a.log10 else a).samples, n).min() > 0]
+    if linear:
+        raise InputError(
+            f"{listed(linear)} is log10 in one chain only; add --log10 {','.join(linear)} if the other has it in "
+            "linear units"
+        )
+    # Values that are not positive can only be logarithms already: the chain is another program's.
 
 
 def _common(a, b):
@@ -124,7 +138,7 @@ def compare(a, b, names: list[str], seed: int = 0) -> dict:
     a, b : anesthetic.Samples
         In the same space.
     names : list of str
-        Parameters to compare.
+        Parameters to compare; without any, only the evidences are.
     seed : int
         Of equal-weight draws, halves and prior volumes.
 
@@ -154,7 +168,8 @@ def compare(a, b, names: list[str], seed: int = 0) -> dict:
     x = [np.where(v[:, None] > 0, s[list(names)].to_numpy(), 0.0) for s, v in zip((a, b), w)]
     sizes, times = zip(*(effective_sizes(s, names) for s in (a, b)))
     parameters = {name: _figures(*(p[:, i] for p in x), *w, *(n[i] for n in sizes)) for i, name in enumerate(names)}
-    figures = {"parameters": parameters, "mean_bias": float(np.mean([p["bias"] for p in parameters.values()]))}
+    mean = float(np.mean([p["bias"] for p in parameters.values()])) if parameters else None
+    figures = {"parameters": parameters, "mean_bias": mean}
     free, notes = _free(names, (a, b), x, w)
     figures["D_KL_parameters"] = [names[i] for i in free]
     x = [p[:, free] for p in x]
@@ -163,7 +178,8 @@ def compare(a, b, names: list[str], seed: int = 0) -> dict:
     figures |= _divergences("_reverse", *zip(x, w), *equal, rng)
     for label, samples, size, points in zip("ab", (a, b), sizes, x):
         figures[f"logZ_{label}"], figures[f"logZ_{label}_err"] = evidence(samples, 500, seed)
-        figures[f"ess_{label}"], figures[f"n_{label}"] = float(size.min()), len(points)
+        smallest = size.min() if len(size) else effective_size(samples.get_weights())
+        figures[f"ess_{label}"], figures[f"n_{label}"] = float(smallest), len(points)
     known = figures["logZ_a"] is not None and figures["logZ_b"] is not None
     figures["dlogZ"] = figures["logZ_b"] - figures["logZ_a"] if known else None
     figures["dlogZ_err"] = float(np.hypot(figures["logZ_a_err"], figures["logZ_b_err"])) if known else None
@@ -238,8 +254,8 @@ def _chain_notes(label, samples, names, sizes, times):
     lines = []
     if samples.attrs.get("burn_in"):
         lines.append(f"{label}: first {100 * samples.attrs['burn_in']:g} % of each chain left out as burn-in")
-    slowest = int(np.argmax(times))
-    if times[slowest] > 2.0:
+    slowest = int(np.argmax(times)) if len(times) else None
+    if slowest is not None and times[slowest] > 2.0:
         line = f"{label}: Markov chain, autocorrelation time up to {times[slowest]:.0f} rows ({names[slowest]})"
         few = "; too short to know it well, so its errors are a guess" if sizes.min() < FEW_TIMES else ""
         lines.append(line + few)

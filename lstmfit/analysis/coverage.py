@@ -1,11 +1,13 @@
 """Whether posteriors of many mocks are right on average: ranks, coverage, distance of the truth, emulation bias."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 
 from lstmfit.analysis.bias import to_natural
+from lstmfit.analysis.records import Mock, read_figures
 from lstmfit.analysis.reweight import LEAST_SIZE, effective_size
 from lstmfit.errors import InputError
 from lstmfit.files import replacing, write_text
@@ -54,9 +56,22 @@ def judge(run, theta: np.ndarray) -> dict:
 
 
 def read_mocks(folder, n: int | None = None) -> list[dict]:
-    """What a campaign's folder says of each finished mock, 0 to n - 1 or all, in order."""
-    files = sorted((Path(folder) / "mocks").glob("*.json"))
-    return [json.loads(file.read_text()) for file in files if n is None or int(file.stem) < n]
+    """What a campaign's folder says of each finished mock, 0 to n - 1 or all, in order.
+
+    Raises
+    ------
+    InputError
+        One of them is damaged, or they are of different parameters.
+    """
+    files = sorted(f for f in (Path(folder) / "mocks").glob("*.json") if re.fullmatch("[0-9]+", f.stem))
+    remedy = "remove it and run the same again: that mock is made anew"
+    files = [file for file in files if n is None or int(file.stem) < n]
+    mocks = [read_figures(file, Mock, remedy, omit=True) for file in files]
+    names = [sorted(mock["rank"]) for mock in mocks if "failed" not in mock]
+    for file, found in zip([f for f, m in zip(files, mocks) if "failed" not in m], names):
+        if found != names[0]:
+            raise InputError(f"{file} is of other parameters than the mocks before it; {remedy}")
+    return mocks
 
 
 def summarise(folder, n: int | None = None) -> dict:

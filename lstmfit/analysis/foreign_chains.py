@@ -11,7 +11,8 @@ import pandas as pd
 from lstmfit.analysis.autocorrelation import chain_rows, is_mcmc
 from lstmfit.analysis.chains import read_samples
 from lstmfit.analysis.reweight import effective_size
-from lstmfit.errors import InputError, did_you_mean
+from lstmfit.errors import InputError, did_you_mean, listed, one_line
+from lstmfit.sampling.state import ROOT
 
 LEAST = 25
 """Effective samples below which nothing can be said about a chain."""
@@ -93,8 +94,8 @@ def _root_in(folder: Path) -> Path:
     if not roots:
         raise InputError(f"{folder} holds no chain that is known; give the common beginning of the chain files' names")
     if len(roots) > 1 and folder / "chain" not in roots:
-        names = ", ".join(sorted(str(r) for r in roots))
-        raise InputError(f"{folder} holds several chains; give one of {names}")
+        names = listed(sorted(r.name for r in roots), 3)
+        raise InputError(f"{one_line(folder, 120)} holds several chains; add one of {names} to the folder's name")
     return folder / "chain" if len(roots) > 1 else roots.pop()
 
 
@@ -107,19 +108,22 @@ def read_chain(path) -> Chain:
         No chain, one that is not finished or damaged, or one with fewer than 25 effective samples.
     """
     root = find_root(path)
+    _check_own(root)
+    names = _names(root)
     with warnings.catch_warnings():
         # Missing names are dealt with by `align`; the other warnings are about plotting labels.
         warnings.simplefilter("ignore")
         try:
             samples = read_samples(root)
-        except (OSError, ValueError, IndexError, KeyError) as error:
-            raise InputError(
-                f"{root}: no chain that anesthetic can read ({_reason(root, error)}); a run that has not finished has "
-                "none yet"
-            ) from None
+        except InputError:
+            raise
+        except Exception as error:
+            # Eight readers of other people's files: what they raise for a damaged one is beyond counting.
+            raise InputError(f"no chain that anesthetic can read: {_reason(root, error, names)}") from None
     if all(c in BOOKKEEPING for c in _first_level(samples)):
-        raise InputError(f"{root}: no parameters ({_text_columns(root) or 'only bookkeeping'})")
-    samples = _with_whole_names(root, samples)
+        raise InputError(f"{root}: no parameters ({_text_columns(root, names) or 'only bookkeeping'})")
+    _check_numbers(root, samples)
+    samples = _with_whole_names(root, names, samples)
     log10 = _own_log10(root, samples)
     samples = take_log10(samples, log10)
     weights = samples.get_weights()
@@ -130,6 +134,26 @@ def read_chain(path) -> Chain:
         )
     _check_size(root, samples)
     return Chain(str(path), samples, frozenset(log10))
+
+
+def _check_own(root):
+    """Hold a finished run of ours to its checksums; without its names its columns are not known."""
+    from lstmfit import run_folder
+
+    folder = root.parent
+    if root.name != ROOT or not run_folder.is_run(folder):
+        return
+    run_folder.check_seal(folder)
+    if not root.with_name(f"{ROOT}.paramnames").is_file():
+        raise InputError(
+            f"{folder}: {ROOT}.paramnames of this run is missing; put it back, or repeat the fit with --force"
+        )
+
+
+def _check_numbers(root, samples):
+    for name, column in zip(_first_level(samples), (samples.iloc[:, i] for i in range(samples.shape[1]))):
+        if not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_complex_dtype(column.dtype):
+            raise InputError(f"{root}: column {name} has values that are not numbers; the chain is damaged")
 
 
 def _check_size(root, samples):
@@ -145,26 +169,45 @@ def _first_level(samples):
     return [c[0] if isinstance(c, tuple) else c for c in samples.columns]
 
 
-def _reason(root, error):
+def _reason(root, error, names):
     """What is wrong with chain files that anesthetic did not read, in words for their owner."""
     if isinstance(error, FileNotFoundError):
-        return f"looked for {LOOKED_FOR.format(root.name)} in {root.parent}"
-    return _text_columns(root) or " ".join(str(error).split())[:300]
+        looked = LOOKED_FOR.format(one_line(root.name, 10))
+        return f"looked for {looked} in {one_line(root.parent, 60)}; a run that has not finished has none yet"
+    what = one_line(_text_columns(root, names) or error, 160) or type(error).__name__
+    return f"{one_line(root, 100)} ({what}); a run that has not finished has none yet, a damaged one must be made again"
 
 
-def _text_columns(root):
+def _names(root):
+    """Lines of a chain's .paramnames; None where there is none.
+
+    Raises
+    ------
+    InputError
+        It is not text.
+    """
+    file = root.with_name(f"{root.name}.paramnames")
+    if not file.is_file():
+        return None
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not text in UTF-8; save it as UTF-8, a name and a label a line") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _text_columns(root, names):
     """Say so where the text file of a GetDist chain has not the columns that it should; None otherwise."""
     files = [root.with_name(root.name + ending) for ending in (".txt", "_1.txt")]
     file = next((f for f in files if f.is_file()), None)
     if file is None:
         return None
-    names = root.with_name(f"{root.name}.paramnames")
-    n_names = sum(bool(line.strip()) for line in names.read_text("utf-8-sig").splitlines()) if names.is_file() else None
+    n_names = None if names is None else len(names)
     with file.open(encoding="utf-8", errors="replace") as lines:
         n = next((len(line.split()) for line in lines if line.strip() and not line.lstrip().startswith("#")), 0)
     if n == 2 + n_names if n_names is not None else n > 2:
         return None
-    parameters = "the parameters" if n_names is None else f"the {n_names} parameters of {names.name}"
+    parameters = "the parameters" if n_names is None else f"the {n_names} parameters of {root.name}.paramnames"
     return f"{file.name} has {n} columns; expected are weight, -ln L and {parameters}"
 
 
@@ -204,30 +247,33 @@ def without_burn_in(chains, fraction: float) -> list[Chain]:
     return out
 
 
-def _with_whole_names(root, samples):
+def _with_whole_names(root, lines, samples):
     """Give a chain the names that its .paramnames has where they hold spaces, of which anesthetic takes the first word,
     and note which are derived.
 
     Name and label are separated by a tab or by two spaces at least; where neither is there, by the first space.
     """
-    file = root.with_name(f"{root.name}.paramnames")
-    if not file.is_file():
+    if lines is None:
         return samples
+    file = root.with_name(f"{root.name}.paramnames")
     pairs, derived = [], []
-    for line in file.read_text(encoding="utf-8-sig").splitlines():
-        if line.strip():
-            parts = re.split(r"\t+|\s{2,}", line.strip(), maxsplit=1)
-            parts = parts if len(parts) == 2 else line.strip().split(maxsplit=1)
-            # An asterisk marks a derived parameter.
-            name = parts[0].replace("*", "").strip()
-            pairs.append((name, f"${parts[1].strip()}$" if len(parts) == 2 else name))
-            if "*" in parts[0]:
-                derived.append(name)
+    for line in lines:
+        parts = re.split(r"\t+|\s{2,}", line, maxsplit=1)
+        parts = parts if len(parts) == 2 else line.split(maxsplit=1)
+        # An asterisk marks a derived parameter.
+        name = parts[0].replace("*", "").strip()
+        pairs.append((name, f"${parts[1].strip()}$" if len(parts) == 2 else name))
+        if "*" in parts[0]:
+            derived.append(name)
     names = [name for name, _ in pairs]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise InputError(
             f"{file} names {twice.pop()!r} twice; give each parameter a name of its own, with a tab before its label"
+        )
+    if len(names) > samples.shape[1]:
+        raise InputError(
+            f"{file} has {len(names)} names, the chain {samples.shape[1]} columns; they must be of one run"
         )
     samples = samples.copy()
     samples.attrs["derived"] = derived

@@ -8,9 +8,12 @@ from lstmfit.analysis.contours import plot_2d
 from lstmfit.analysis.reweight import choose_points
 from lstmfit.analysis.style import own_style
 from lstmfit.constants import redshift_to_frequency
+from lstmfit.errors import InputError, one_line
 from lstmfit.files import replacing
 
 BLUE, GREY, RED = "#1f5fa8", "#8c8c8c", "#c8321e"
+COLORS = (BLUE, RED, "#2e8b57", "#7b4fa3", "#c98a1b", "#3aa6b9")
+"""Of the chains in one picture; the last one is grey."""
 N_CURVES = 1000
 """Posterior draws behind the bands of the signal picture."""
 N_CORNER = 2000
@@ -67,32 +70,45 @@ def corner(run: Run, path) -> None:
     save(figure, path)
 
 
-@own_style
 def corner_of_two(a, b, names, path) -> None:
-    """Corner plots of two chains above each other.
+    """Corner plots of two chains above each other, see `corner_of_several`."""
+    corner_of_several([a, b], names, path)
+
+
+@own_style
+def corner_of_several(chains, names, path) -> None:
+    """Corner plots of chains above each other, the last one in grey at the bottom.
 
     Parameters
     ----------
-    a, b : lstmfit.analysis.compare.Chain
-        As `lstmfit.analysis.compare.align` gives them.
+    chains : sequence of lstmfit.analysis.foreign_chains.Chain
+        As `lstmfit.analysis.several.compare_chains` gives them.
     names : list of str
         Parameters to draw.
     path : path
         PNG to write.
+
+    Raises
+    ------
+    InputError
+        There are no parameters to draw.
     """
     from anesthetic import make_2d_axes
     from matplotlib.patches import Patch
 
+    if not names:
+        raise InputError("the chains have no parameter in common, so there is nothing to draw; leave --plot out")
     size = max(4.0, 1.45 * len(names))
     figure = new_figure(figsize=(size, size))
-    labels = {name: b.samples.get_label(name) for name in names}
+    labels = {name: chains[-1].samples.get_label(name) for name in names}
     _, axes = make_2d_axes(names, labels=labels, fig=figure, upper=False, ticks="outer")
-    pointed = []
-    for chain, color in ((b, GREY), (a, BLUE)):
+    pointed, handles = [], []
+    colors = [*(COLORS[i % len(COLORS)] for i in range(len(chains) - 1)), GREY]
+    for chain, color in reversed(list(zip(chains, colors))):
         # Uncompressed: anesthetic's compression keeps the convex hull and draws from the points inside it, of which
         # there are none where one column is a function of another and the points lie on a curve.
         pointed += plot_2d(_fewer(chain.samples, names), axes, color, alpha=0.7, ncompress=False)
-    handles = [Patch(color=color, label=chain.label) for chain, color in ((a, BLUE), (b, GREY))]
+        handles.insert(0, Patch(color=color, label=one_line(chain.label, 60)))
     if pointed:
         handles.append(_points_handle("0.3"))
     figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(0.9, 0.88), frameon=False, fontsize=12)

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from lstmfit.errors import InputError, one_line
 from lstmfit.schema import shown
@@ -105,7 +105,36 @@ class Bias(Figures):
     verdict: Verdict
 
 
-def read_figures(path, shape: type[Figures], remedy: str) -> dict:
+class MockEmulation(Figures):
+    """Emulation bias of one mock, or why it could not be measured."""
+
+    failed: Text | None = None
+    shift: dict[str, Finite] = Field(default={})
+    D_KL: Finite = 0.0
+    ess: Finite = 0.0
+    trusted: Annotated[bool, Field(strict=True)] = False
+
+
+class Mock(Figures):
+    """One finished mock of a calibration, or why it could not be made."""
+
+    failed: Text | None = None
+    rank: dict[str, Finite] = Field(default={})
+    z: dict[str, Finite] = Field(default={})
+    chi2: Finite | None = None
+    emulation: MockEmulation | None = None
+
+    @model_validator(mode="after")
+    def _whole(self):
+        if self.failed is None and not (self.rank and self.rank.keys() == self.z.keys()):
+            raise ValueError("rank and z are missing, or of different parameters")
+        measured = self.emulation is not None and self.emulation.failed is None
+        if measured and self.emulation.shift.keys() != self.rank.keys():
+            raise ValueError("emulation.shift is of other parameters")
+        return self
+
+
+def read_figures(path, shape: type[Figures], remedy: str, omit: bool = False) -> dict:
     """Read a JSON file of figures that a command of ours has written.
 
     Parameters
@@ -116,6 +145,8 @@ def read_figures(path, shape: type[Figures], remedy: str) -> dict:
         What it must contain.
     remedy : str
         How to make it again.
+    omit : bool
+        Leave keys out that are None.
 
     Returns
     -------
@@ -132,7 +163,7 @@ def read_figures(path, shape: type[Figures], remedy: str) -> dict:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError(f"{shown(content)} is no mapping")
-        return shape.model_validate(content).model_dump()
+        return shape.model_validate(content).model_dump(exclude_none=omit)
     except ValidationError as error:
         what = "; ".join(_mistake(e) for e in error.errors(include_url=False)[:2])
     except (OSError, ValueError, RecursionError) as error:

@@ -5,11 +5,13 @@ import logging
 import re
 import time
 import zipfile
+import zlib
 from concurrent import futures
 from pathlib import Path
 
 import numpy as np
 
+from lstmfit.errors import one_line
 from lstmfit.files import replacing
 from lstmfit.simulators import SimulationError, load_once
 from lstmfit.simulators.tasks import attempt
@@ -61,11 +63,15 @@ class TruthCache:
             with np.load(self.path, allow_pickle=False) as file:
                 meta, theta = json.loads(str(file["meta"])), file["theta"]
                 outputs, messages = file["outputs"], file["message"]
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            log.warning("%s is damaged and its points are simulated again (%s)", self.path, error)
+            if meta == self._meta:
+                _check_shapes(meta, theta, outputs, messages)
+        # Whatever a damaged archive makes NumPy, zipfile and zlib raise.
+        except (OSError, ValueError, TypeError, KeyError, EOFError, MemoryError, RuntimeError, SyntaxError,
+                zipfile.BadZipFile, zlib.error) as error:  # fmt: skip
+            log.warning("%s is damaged, so its points are simulated again (%s)", self.path, one_line(error))
             return
         if meta != self._meta:
-            log.warning("%s is of another version of %s and its points are simulated again", self.path, self.simulator)
+            log.warning("%s is of another version of %s, so its points are simulated again", self.path, self.simulator)
             return
         for point, output, message in zip(theta, outputs, messages):
             self._put(point, str(message) or output)
@@ -87,7 +93,9 @@ class TruthCache:
             )
 
     def simulate(self, theta: np.ndarray, jobs: int | None = None, progress=None):
-        """Outputs at points, those that are missing simulated; an interruption loses at most 20 seconds of work.
+        """Outputs at points; those that are missing or failed before are simulated.
+
+        An interruption loses at most 20 seconds of work.
 
         Parameters
         ----------
@@ -106,7 +114,9 @@ class TruthCache:
             Why, for those that failed; empty for the others.
         """
         keys = [np.asarray(t, dtype=float).tobytes() for t in theta]
-        todo = list({key: t for key, t in zip(keys, theta) if key not in self._outcomes}.values())
+        # What failed is tried again: the simulator may have been corrected, or the machine may have more memory.
+        known = {key for key, outcome in self._outcomes.items() if not isinstance(outcome, str)}
+        todo = list({key: t for key, t in zip(keys, theta) if key not in known}.values())
         done = len(theta) - len(todo)
         last, dirty = time.monotonic(), False
         try:
@@ -129,6 +139,19 @@ class TruthCache:
             if not isinstance(outcome, str):
                 outputs[i] = outcome
         return outputs, messages
+
+
+def _check_shapes(meta, theta, outputs, messages):
+    n, width = len(messages), 2 * meta["channels"] + 1
+    expected = {"theta": (n, len(meta["parameters"])), "outputs": (n, width), "message": (n,)}
+    for name, array in (("theta", theta), ("outputs", outputs), ("message", messages)):
+        if array.shape != expected[name]:
+            raise ValueError(f"{name} has shape {array.shape}, expected {expected[name]}")
+        if array.dtype.kind not in ("U" if name == "message" else "f"):
+            raise ValueError(f"{name} has dtype {array.dtype}")
+    good = messages == ""
+    if not (np.isfinite(theta).all() and np.isfinite(outputs[good]).all()):
+        raise ValueError("values that are not finite")
 
 
 def cache_path(folder, simulator: str) -> Path:

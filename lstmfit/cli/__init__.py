@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from lstmfit._version import __version__
-from lstmfit.cli import emulators, fits
+from lstmfit.cli import comparison, emulators, fits
 from lstmfit.console import print_table
 from lstmfit.errors import InputError, one_line
 from lstmfit.mpi import promised_rank, stopping_all_ranks, under_mpirun
@@ -120,7 +120,7 @@ def doctor(
 
 
 # In the order of the help.
-_FITS = (fits.fit, fits.plot, fits.bias, fits.compare, fits.calibrate, fits.report, fits.check)
+_FITS = (fits.fit, fits.plot, fits.bias, comparison.compare, fits.calibrate, fits.report, fits.check)
 _EMULATORS = (emulators.simulate, emulators.train, emulators.evaluate, emulators.emulators, emulators.bench)
 for _command in (*_FITS, *_EMULATORS, doctor):
     app.command()(_command)

@@ -168,9 +168,10 @@ def emulators(json_file: Json = None):
 @data.command("list")
 def data_list():
     """List the public data sets that `fetch` knows."""
-    from lstmfit.datasets.public import PUBLIC
+    from lstmfit.datasets.public import PUBLIC, state
 
-    print_table(("name", "what", "where"), [(name, item.what, item.url) for name, item in PUBLIC.items()])
+    rows = [(name, item.what, item.url, state(name)) for name, item in PUBLIC.items()]
+    print_table(("name", "what", "where", "here"), rows)
 
 
 @data.command("fetch")
@@ -179,7 +180,7 @@ def data_fetch(
     output: Annotated[Optional[Path], typer.Option("-o", help="Folder; the cache by default.")] = None,  # noqa: UP045
     source: Annotated[Optional[str], typer.Option("--from", help="A mirror or a local file.")] = None,  # noqa: UP045
 ):
-    """Fetch a public data set, verify it, and say where it lies."""
+    """Fetch a public data set, check it, and say where it lies."""
     from lstmfit.datasets.public import fetch
 
     typer.echo(fetch(name, output, source))

@@ -190,67 +190,6 @@ def _show_bias(result):
         say(line)
 
 
-def compare(
-    a: Annotated[Path, typer.Argument(help="A run's folder, or the beginning of any chain's file names.")],
-    b: Annotated[Path, typer.Argument(help="The other; the truth where there is one.")],
-    log10: Annotated[str, typer.Option(metavar="NAME,...", help="Columns to take log10 of.")] = "",
-    plot: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--plot", callback=writable_as(".png"), help="PNG of both corner plots."),
-    ] = None,
-    burn_in: Annotated[
-        float, typer.Option(metavar="FRACTION", help="First part of each Markov chain to leave out.")
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of the estimates' draws.")] = 0,
-    json_file: Json = None,
-):
-    """Compare two posteriors: any chains that anesthetic reads, parameters matched by name."""
-    from lstmfit.analysis.compare import align
-    from lstmfit.analysis.compare import compare as compare_chains
-    from lstmfit.analysis.foreign_chains import read_chain, without_burn_in
-
-    chains = without_burn_in([read_chain(a), read_chain(b)], burn_in)
-    one, two, names = align(*chains, [n for n in log10.split(",") if n])
-    result = compare_chains(one.samples, two.samples, names, seed)
-    rows = [
-        (
-            name,
-            f"{p['mean_a']:.3g} ± {p['std_a']:.2g}",
-            f"{p['mean_b']:.3g} ± {p['std_b']:.2g}",
-            f"{p['bias']:.2f} ± {p['bias_err']:.2f}",
-            f"{p['difference_sigma']:.2f}",
-            f"{p['ks']:.3f}",
-            f"{p['ks_p']:.2g}",
-            f"{p['width_ratio']:.2f}",
-        )
-        for name, p in result["parameters"].items()
-    ]
-    print_table(("", "A", "B", "bias", "diff", "KS", "p", "width"), rows)
-    worst = max(result["parameters"], key=lambda name: result["parameters"][name]["bias"])
-    say(
-        f"bias |mean A - mean B| / std B: {result['mean_bias']:.2f} on average, at most "
-        f"{result['parameters'][worst]['bias']:.2f} ({worst})"
-    )
-    for ending, what in (("", "D_KL(B || A)"), ("_reverse", "D_KL(A || B)")):
-        parts = [
-            f"{name} {with_error(result[key + ending], result[key + ending + '_err'])}"
-            for name, key in (("Gaussian", "D_KL_gaussian"), ("nearest neighbours", "D_KL"))
-        ]
-        say(f"{what} [nat]: {', '.join(parts)}")
-    for label in "ab":
-        logz = with_error(result[f"logZ_{label}"], result[f"logZ_{label}_err"], 2)
-        size = f"{result[f'n_{label}']:,} rows worth {result[f'ess_{label}']:,.0f}"
-        say(f"{label.upper()}: logZ {logz}, {size}")
-    say(f"logZ of B minus logZ of A: {with_error(result['dlogZ'], result['dlogZ_err'], 2)}")
-    for line in result["notes"]:
-        say(line)
-    write_json(result, json_file)
-    if plot is not None:
-        from lstmfit.analysis.plots import corner_of_two
-
-        corner_of_two(one, two, names, plot)
-
-
 def calibrate(
     run: Annotated[str, typer.Argument(help="Run file, or the name of a shipped one.")],
     n: Annotated[int, typer.Option("-n", help="Mocks drawn from the prior.")] = 100,

@@ -1,12 +1,38 @@
-"""Public data: where they are, fetched on request only, verified."""
+"""Public data: where they are, fetched on request only, held to the checksums and the content that we know."""
 
 import json
+import logging
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from lstmfit.errors import InputError, did_you_mean
+import numpy as np
+
+from lstmfit.errors import InputError, did_you_mean, listed, one_line
 from lstmfit.files import sha256, write_text
+from lstmfit.schema import shown
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a set of signals without a known checksum must contain.
+
+    Parameters
+    ----------
+    preset : str
+        Its layout in ``presets.yaml``.
+    n_train, n_test : int
+        Signals.
+    ranges : dict of str to (float, float)
+        Wide bounds of every parameter: beyond them it is another set, or its columns are in another order.
+    """
+
+    preset: str
+    n_train: int
+    n_test: int
+    ranges: dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -16,19 +42,22 @@ class Public:
     Parameters
     ----------
     what : str
-        One line on what it holds.
+        One line on what it contains.
     url : str
         Where it comes from.
     file : str
         Name of the file.
-    sha256 : str, optional
-        Checksum where we know it; else the one of the first download is recorded and held to.
+    sha256 : tuple of str
+        Checksums that it may have; none where we do not know any.
+    content : Content, optional
+        What is checked where no checksum is known.
     """
 
     what: str
     url: str
     file: str
-    sha256: str | None = None
+    sha256: tuple[str, ...] = ()
+    content: Content | None = None
 
 
 PUBLIC = {
@@ -36,19 +65,36 @@ PUBLIC = {
         "EDGES low-band spectrum, 51 to 99 MHz (Bowman et al. 2018, Nature 555, 67)",
         "http://loco.lab.asu.edu/download/790/figure1_plotdata.csv",
         "edges2018_figure1.csv",
+        # With the line ends of Windows, as it is served, and of Unix.
+        (
+            "6eebf9cd0a73280c002f630406e6692d7408e59f37bec1aef3664ceaac1cb030",
+            "2a9035e230d6d53126ec93316193d8499658cab042477330df4fee2e40597903",
+        ),
     ),
     "21cmGEM": Public(
         "24,562 training and 1,704 test signals of 21cmGEM (Cohen et al. 2020) as 21cmVAE and 21cmLSTM use them",
         "https://zenodo.org/record/5084114/files/dataset_21cmVAE.h5?download=1",
         "dataset_21cmVAE.h5",
+        content=Content(
+            "21cmGEM", 24562, 1704,
+            {"fstar": (1e-5, 1), "Vc": (1, 300), "fX": (0, 1e4), "tau": (0, 0.5), "alpha": (0.5, 2.5),
+             "nu_min": (0, 10), "Rmfp": (1, 200)},
+        ),
     ),
     "ARES": Public(
         "23,896 training and 1,704 test signals of ARES as 21cmLSTM uses them (Dorigo Jones et al. 2024)",
         "https://zenodo.org/record/13840725/files/dataset_ARES.h5?download=1",
         "dataset_ARES.h5",
+        content=Content(
+            "ARES", 23896, 1704,
+            {"c_X": (1e34, 1e46), "f_esc": (0, 1.1), "T_min": (1e2, 1e7), "logN": (15, 25), "f_star": (1e-7, 10),
+             "M_p": (1e6, 1e17), "gamma_lo": (-2, 5), "gamma_hi": (-10, 2)},
+        ),
     ),
-}
+}  # fmt: skip
 """By the name that `lstmfit data fetch` takes."""
+SIGNAL_RANGE = -3000.0, 1000.0
+"""mK beyond which no model of the global signal goes; K taken for mK, or a table of something else, does."""
 
 
 def cache() -> Path:
@@ -60,7 +106,7 @@ def cache() -> Path:
     return Path(os.environ.get("LSTMFIT_DATA") or pooch.os_cache("lstmfit"))
 
 
-def fetch(name: str, folder=None, source: str | None = None) -> Path:
+def fetch(name: str, folder=None, source=None) -> Path:
     """Fetch a public data set, or check the copy that is there.
 
     Parameters
@@ -69,7 +115,7 @@ def fetch(name: str, folder=None, source: str | None = None) -> Path:
         A name in `PUBLIC`.
     folder : path, optional
         Where to put it; `cache` by default.
-    source : str, optional
+    source : str or path, optional
         Address of a mirror, or a local file to copy.
 
     Returns
@@ -80,35 +126,75 @@ def fetch(name: str, folder=None, source: str | None = None) -> Path:
     Raises
     ------
     InputError
-        Unknown name, the download failed, or the file is not the one that was fetched first.
+        Unknown name, the download failed, or the file is not the public one: by its checksum where that is known, else
+        by its content. A file whose content alone was checked is called unverified in the log and in its record.
     """
-    if name not in PUBLIC:
-        raise InputError(f"no public data set {name!r}; {did_you_mean(name, PUBLIC)}")
-    item = PUBLIC[name]
-    folder = cache() if folder is None else Path(folder)
-    target, record = folder / item.file, folder / f"{item.file}.json"
-    expected = item.sha256 or (json.loads(record.read_text())["sha256"] if record.is_file() else None)
+    item = _item(name)
+    folder = cache() if folder is None else Path(folder).expanduser()
+    target = folder / item.file
     if target.is_file() and source is None:
-        _verify(target, expected)
+        _verify(name, item, target)
         return target
-    folder.mkdir(parents=True, exist_ok=True)
+    source = item.url if source is None else _source(source)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot use {folder}: {error.strerror}; give another folder with -o") from None
     part = folder / f".{item.file}.part"
     try:
-        _get(source or item.url, part)
-        _verify(part, expected)
-        if expected is None:
-            write_text(record, json.dumps({"sha256": sha256(part), "from": source or item.url}) + "\n")
+        _get(source, part)
+        _verify(name, item, part)
+        write_text(_record(target), json.dumps({"from": str(source), "verified": bool(item.sha256)}) + "\n")
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
     return target
 
 
+def state(name: str) -> str:
+    """What is known of a public set in the cache: ``not fetched``, ``verified``, or ``unverified``.
+
+    Raises
+    ------
+    InputError
+        There is no such set.
+    """
+    item = _item(name)
+    if not (cache() / item.file).is_file():
+        return "not fetched"
+    return "fetched, verified by SHA-256" if item.sha256 else "fetched, unverified: no checksum is known"
+
+
+def _item(name) -> Public:
+    if not isinstance(name, str) or name not in PUBLIC:
+        raise InputError(f"no public data set {shown(name)}; {did_you_mean(name, PUBLIC)}")
+    return PUBLIC[name]
+
+
+def _record(target) -> Path:
+    return target.with_name(f"{target.name}.json")
+
+
+def _source(source):
+    """An address, or a local file that exists."""
+    if not isinstance(source, (str, Path)) or not str(source) or "\0" in str(source):
+        raise InputError(f"--from is {shown(source)}; give a local file, or an address with ://")
+    if "://" in str(source):
+        return str(source)
+    path = Path(source).expanduser()
+    if path.is_dir():
+        raise InputError(f"--from {source} is a folder; give the file in it")
+    if not path.is_file():
+        raise InputError(f"no file {source}; give a local file, or an address with ://")
+    return path
+
+
 def _get(source, part):
-    if "://" not in source:
-        if not Path(source).is_file():
-            raise InputError(f"no file {source}; give a local file or an address with ://")
-        shutil.copyfile(source, part)
+    if isinstance(source, Path):
+        try:
+            shutil.copyfile(source, part)
+        except OSError as error:
+            raise InputError(f"cannot copy {source} to {part.parent}: {error.strerror}") from None
         return
     import pooch
     import requests
@@ -116,15 +202,56 @@ def _get(source, part):
     try:
         pooch.retrieve(source, known_hash=None, path=part.parent, fname=part.name, progressbar=True)
     except (requests.RequestException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise InputError(
-            f"could not download {source} ({reason}); get it another way and type --from FILE"
+            f"could not download {one_line(source, 100)} ({one_line(error, 120)}); get it another way and type --from "
+            "FILE"
         ) from None
 
 
-def _verify(path, expected):
-    if expected is not None and sha256(path) != expected:
+def _verify(name, item, path):
+    if item.sha256:
+        found = sha256(path)
+        if found not in item.sha256:
+            expected = " or ".join(f"{known[:16]}..." for known in item.sha256)
+            raise InputError(
+                f"{item.file} is not the public {name}: its SHA-256 is {found[:16]}..., expected {expected}; it is "
+                "damaged or another file"
+            )
+        return
+    _check_content(name, item.content, path)
+    log.warning(
+        "%s is unverified: no checksum of it is known, only its layout, numbers and ranges have been checked", item.file
+    )
+
+
+def _check_content(name, content, path):
+    from lstmfit.datasets.signals import load_signals
+
+    other = f"{path.name.removeprefix('.').removesuffix('.part')} is not the public {name}: "
+    try:
+        data = load_signals(path)
+    except InputError as error:
+        raise InputError(f"{other}{one_line(error, 250)}") from None
+    if data.record.get("set") != content.preset:
+        raise InputError(f"{other}it has another layout, that of {data.record.get('set', 'lstmfit simulate')}")
+    n_train, n_test = len(data.train), len(data.test)
+    # Where the file has no validation split, that is a part of the training signals.
+    if content.n_train not in (n_train, n_train + len(data.val)) or n_test != content.n_test:
         raise InputError(
-            f"{path.name} has SHA-256 {sha256(path)[:16]}..., expected {expected[:16]}...; "
-            "it is damaged or another file"
+            f"{other}it has {n_train + len(data.val)} training and validation and {n_test} test signals; expected are "
+            f"{content.n_train} and {content.n_test}"
         )
+    for parameter in data.parameters:
+        low, high = content.ranges[parameter.name]
+        if not low <= parameter.min <= parameter.max <= high:
+            raise InputError(
+                f"{other}{parameter.name} runs from {parameter.min:.4g} to {parameter.max:.4g}; expected within "
+                f"{low:g} to {high:g}, in the order {listed(content.ranges)}"
+            )
+    for split in (data.train, data.val, data.test):
+        if len(split) and not (SIGNAL_RANGE[0] <= split.signal.min() and split.signal.max() <= SIGNAL_RANGE[1]):
+            raise InputError(
+                f"{other}its signals run from {split.signal.min():.4g} to {split.signal.max():.4g}, which is not mK"
+            )
+    if not np.ptp(data.test.signal) > 0:
+        raise InputError(f"{other}all of its signals are the same")

@@ -1,0 +1,100 @@
+"""Whether two runs are fits of the same problem, but for the signal: an emulator and its simulator."""
+
+import numpy as np
+
+from lstmfit import config as run_file
+from lstmfit.analysis.chains import Run
+from lstmfit.errors import InputError
+from lstmfit.likelihoods import LIKELIHOODS, foregrounds
+from lstmfit.likelihoods.base import read_defaults
+
+
+def check_direct(run: Run, true_run: Run) -> None:
+    """Refuse what is no direct fit of the same problem: its difference would pass for the emulator's.
+
+    Parameters
+    ----------
+    run, true_run : Run
+        A fit with the emulator, and one with the simulator.
+
+    Raises
+    ------
+    InputError
+        The second one used an emulator too, or they differ in data, parameters, priors or likelihoods.
+    """
+    signal = true_run.problem.signal
+    if signal.emulator is not None:
+        raise InputError(
+            f"{true_run.folder} was fitted with the emulator {signal.name}, not with the simulator; give a fit with "
+            "simulator: in place of emulator:, or use `lstmfit compare`"
+        )
+    spectra = run.problem.spectrum, true_run.problem.spectrum
+    if not all(
+        np.shape(getattr(spectra[0], what)) == np.shape(getattr(spectra[1], what))
+        and np.allclose(getattr(spectra[0], what), getattr(spectra[1], what), rtol=1e-6, atol=1e-6)
+        for what in ("frequency", "temperature", "weight")
+    ):
+        raise InputError(
+            f"{run.folder} and {true_run.folder} are fits of different data; `lstmfit compare` takes any two chains"
+        )
+    names = list(run.problem.names)
+    if set(names) != set(true_run.problem.names):
+        raise InputError(
+            f"{run.folder} sampled {', '.join(names)}; {true_run.folder} sampled "
+            f"{', '.join(true_run.problem.names)}; the direct fit needs the same run file"
+        )
+    blocks = [compared(r) for r in (run, true_run)]
+    different = [key for key in sorted({*blocks[0], *blocks[1]}) if blocks[0].get(key) != blocks[1].get(key)]
+    if different:
+        raise InputError(
+            f"{run.folder} and {true_run.folder} differ in {', '.join(different)}; the direct fit needs the same "
+            "run file but for simulator: in place of emulator:; `lstmfit compare` takes any two chains"
+        )
+
+
+def compared(run: Run) -> dict:
+    """By name, what two run files of one problem have in common; the emulator's error is not the simulator's.
+
+    What is compared is what the run files mean: a default that one of them leaves out is no difference, nor is a noise
+    file of another name.
+    """
+    config = run_file.load(run.folder / "run.yaml")
+    block, noise = config.likelihood.global_signal, run.problem.likelihood.noise
+    frequency = run.problem.spectrum.frequency
+    extra = None if noise.extra is None else np.asarray(noise.extra).tolist()
+    blocks = {
+        "likelihood.global_signal.noise": (noise.sigma, noise.name, noise.student, noise.dof, extra),
+        "likelihood.global_signal.foreground": _foreground(block.foreground, frequency),
+        "likelihood.global_signal.systematics": _systematics(block.systematics, frequency),
+    }
+    for key, options in config.likelihood.others.items():
+        given = {name: value for name, value in options.items() if name != "mock"}
+        blocks[f"likelihood.{key}"] = (read_defaults(key) if key in LIKELIHOODS else {}) | given
+    space = run.problem.space
+    priors = {f"the prior of {key}": value.get("prior") for key, value in space.blocks().items() if "prior" in value}
+    blocks |= priors | {f"the value of {key}": value for key, value in (space.fixed | space.expressions).items()}
+    return {key: _rounded(value) for key, value in blocks.items()}
+
+
+def _foreground(block, frequency):
+    if block is None:
+        return None
+    component = foregrounds.foreground(block.model, frequency, block.terms, block.reference, block.mean, block.scale)
+    marginalised = component.basis is not None and block.marginalise is not False
+    reference = foregrounds.middle(frequency) if block.reference is None else block.reference
+    return block.model, component.names, reference, marginalised, component.params
+
+
+def _systematics(block, frequency):
+    if block is None:
+        return None
+    return block.model, foregrounds.middle(frequency) if block.reference is None else block.reference
+
+
+def _rounded(value):
+    """To nine digits: a range may have been written with fewer than it has."""
+    if isinstance(value, dict):
+        return {key: _rounded(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(v) for v in value]
+    return float(f"{value:.9g}") if isinstance(value, float) else value
