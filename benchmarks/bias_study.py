@@ -37,11 +37,11 @@ def finished_run(folder: Path, name: str) -> Run:
     """The run of the shipped emulator in `folder`, fitted where it is not there or of another emulator."""
     try:
         problem = load_problem(folder)
-        return read_run(folder, problem)
+        return read_run(folder, problem=problem)
     except InputError as error:
         logging.info("%s: %s", name, error)
     folder = fit(name, folder, force=True)
-    return read_run(folder, load_problem(folder))
+    return read_run(folder)
 
 
 def direct_run(folder: Path, target: Path) -> Run:

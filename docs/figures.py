@@ -6,7 +6,6 @@ from pathlib import Path
 from PIL import Image
 
 from lstmfit.analysis.chains import read_run
-from lstmfit.driver import load_problem
 
 IMAGES = Path(__file__).parent / "img"
 SIGNALS = ("mock_5mK", "mock_25mK", "mock_25mK_foreground", "edges2018", "edges2018_flattened_gaussian")
@@ -26,7 +25,7 @@ def joint(chains: Path, alone: str, together: str, target: Path) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    runs = [read_run(chains / name, load_problem(chains / name)) for name in (alone, together)]
+    runs = [read_run(chains / name) for name in (alone, together)]
     names = ["fX", "fLy", "fesc", "Tmin_vir", "tstar"]
     figure = Figure(figsize=(8.0, 8.0))
     FigureCanvasAgg(figure)
@@ -45,7 +44,7 @@ def joint(chains: Path, alone: str, together: str, target: Path) -> None:
 
 def narrowing(chains: Path, alone: str, together: str) -> dict[str, float]:
     """Standard deviation of each parameter with all data over that with the spectrum alone."""
-    runs = [read_run(chains / name, load_problem(chains / name)) for name in (alone, together)]
+    runs = [read_run(chains / name) for name in (alone, together)]
     before, after = ({n: run.natural()[n].std() for n in run.problem.names} for run in runs)
     return {name: float(after[name] / before[name]) for name in before if name in after}
 

@@ -220,7 +220,7 @@ def _fit_mock(folder: str, seed: int, points: int, i: int) -> int:
     run_file.dump(config.model_copy(update=changes), work / "run.yaml")
     problem = load_problem(work, trust=True)
     fitted = make_sampler(config, seed=int(rng.integers(2**31))).run_here(problem, work, resume=True)
-    run = read_run(work, problem)
+    run = read_run(work, problem=problem)
     result = judge(run, theta) | {"logZ": fitted.logZ, "logZ_err": fitted.logZ_err, "n_like": fitted.n_like}
     if points and problem.signal.emulator is not None:
         result["emulation"] = _emulation(run, plan["simulator"], points)

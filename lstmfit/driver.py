@@ -20,8 +20,10 @@ from lstmfit.errors import InputError, one_line
 from lstmfit.files import user_path, write_text, writing_into
 from lstmfit.problem import Problem, build
 from lstmfit.run_folder import load_problem
+from lstmfit.sampling.chainfiles import write_weighted
 from lstmfit.sampling.result import Result
 from lstmfit.sampling.samplers import Sampler, make_sampler
+from lstmfit.sampling.state import ROOT, make_request, write_paramnames, write_state
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,9 @@ def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=N
             return folder
         # The run file is the user's own: what it names is to be imported.
         make_problem = functools.partial(load_problem, str(folder), trust=True)
+        if begun == "nothing sampled":
+            mpi.on_root(comm, functools.partial(_finish_without_sampling, folder, make_problem))
+            return folder
         sampler = make_sampler(run_folder.read_config(folder))
         try:
             result = sampler.run(make_problem, folder, comm=comm, jobs=jobs, resume=resume, progress=progress)
@@ -100,7 +105,13 @@ def output_folder(config: RunConfig, source, output=None) -> Path:
 
 
 def _prepare(config: RunConfig, source, folder: Path, comm, resume: bool, force: bool) -> str:
-    """Check everything, then write the resolved run file and the data; ``new``, ``resumed`` or ``finished``."""
+    """Check everything, then write the resolved run file and the data.
+
+    Returns
+    -------
+    str
+        ``new``, ``resumed``, ``finished``, or ``nothing sampled`` where no parameter is free.
+    """
     if resume and force:
         raise InputError("--resume and --force exclude each other; give one")
     found = run_folder.state(folder)
@@ -114,7 +125,8 @@ def _prepare(config: RunConfig, source, folder: Path, comm, resume: bool, force:
     run_folder.check_untouched(folder, config, source)
     problem = build(config)
     resolved = resolve(config, problem)
-    make_sampler(resolved).check(problem, comm)
+    if problem.names:
+        make_sampler(resolved).check(problem, comm)
     # A likelihood that fails does so here, not in the middle of a sampler.
     problem.loglikelihood(problem.prior_transform(np.full(len(problem.names), 0.5)))
     if found != "empty" and run_folder.is_run(folder):
@@ -122,7 +134,7 @@ def _prepare(config: RunConfig, source, folder: Path, comm, resume: bool, force:
     # First, since by its record the folder is known to be a run; the data can be made again.
     run_folder.write_config(resolved, folder)
     problem.spectrum.write(folder / run_folder.DATA)
-    return "new"
+    return "new" if problem.names else "nothing sampled"
 
 
 def _resume(config: RunConfig, folder: Path, found: str, resume: bool) -> str:
@@ -150,7 +162,9 @@ def _resume(config: RunConfig, folder: Path, found: str, resume: bool) -> str:
         run_folder.write_config(old.model_copy(update={"emulator": new.emulator, "resolved": new.resolved}), folder)
         if found == "finished":
             run_folder.seal(folder)
-    return "finished" if found == "finished" else "resumed"
+    if found == "finished":
+        return "finished"
+    return "resumed" if problem.names else "nothing sampled"
 
 
 def _same_place(old, new) -> bool:
@@ -207,7 +221,7 @@ def _finish(folder: Path, sampler: Sampler, result: Result):
     from lstmfit.analysis.chains import read_run, summarise
     from lstmfit.analysis.getdist import write_getdist
 
-    run = read_run(folder, load_problem(folder, trust=True))
+    run = read_run(folder, trust=True)
     facts = {
         "n_like": result.n_like,
         "n_live": sampler.settings.n_live,
@@ -223,6 +237,23 @@ def _finish(folder: Path, sampler: Sampler, result: Result):
     # A folder with a summary counts as finished: pictures can be drawn again at any time.
     write_text(folder / run_folder.SUMMARY, json.dumps(summary, indent=2) + "\n")
     draw_pictures(run, folder)
+
+
+def _finish_without_sampling(folder: Path, make_problem):
+    """Write the result of a run without free parameters: its evidence is the likelihood itself."""
+    problem = make_problem()
+    logL, derived = problem.loglikelihood(np.empty(0))
+    if not np.isfinite(logL):
+        raise InputError(f"no parameter is free, and the log-likelihood is {logL}; check the fixed values and the data")
+    write_paramnames(folder, ROOT, problem)
+    write_weighted(folder, ROOT, np.array([[1.0, -2.0 * logL, *derived]] * 2), 0)
+    facts = {"n_like": 1, "wall_s": 0.0, "ranks": 1, "n_nan": 0, "prior_fraction": None}
+    evidence = {"logZ": logL, "logZ_err": 0.0}
+    write_state(folder, ROOT, make_request(problem) | facts | evidence | {"finished": True})
+    run_folder.seal(folder)
+    summary = evidence | {"D_KL": 0.0, "D_KL_err": 0.0, "d_G": 0.0, "insertion_p": None, **facts}
+    summary |= {"n_live": 0, "sampler": "none, as no parameter is free", "parameters": {}}
+    write_text(folder / run_folder.SUMMARY, json.dumps(summary, indent=2) + "\n")
 
 
 def draw_pictures(run, folder: Path) -> None:

@@ -150,7 +150,7 @@ def test_chosen_points_represent_the_chain_and_grow(rng):
 
 
 def run_of(folder):
-    return read_run(folder, load_problem(folder))
+    return read_run(folder)
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +318,7 @@ def test_points_are_simulated_once(honest, tmp_path):
     run, folder = run_of(honest), tmp_path / "run"
     shutil.copytree(honest, folder)
     cache_path(folder, "echo21").unlink(missing_ok=True)
-    copy = read_run(folder, run.problem)
+    copy = read_run(folder, problem=run.problem)
     calls = []
     first = measure_bias(copy, "echo21", n=50, progress=lambda done, n: calls.append(done))
     assert len(calls) == 50

@@ -226,7 +226,7 @@ def test_the_folder_is_that_of_polychord(finished):
 
 
 def test_the_chain_holds_the_problems_likelihood(finished):
-    run = read_run(finished, load_problem(finished))
+    run = read_run(finished)
     rows = run.samples.iloc[::40]
     theta = rows[list(run.problem.names)].to_numpy()
     values, derived = run.problem.loglikelihoods(theta)
@@ -245,7 +245,7 @@ def test_it_agrees_with_polychord(finished, tmp_path):
 
 
 def test_the_report_cites_it(finished):
-    text = write_report(read_run(finished, load_problem(finished))).read_text()
+    text = write_report(read_run(finished)).read_text()
     (finished / "report.html").unlink()
     assert "Yallup" in text
     assert "Insertion-index test of the sampling: p = 0." in text

@@ -72,7 +72,7 @@ def test_a_small_direct_fit_agrees_with_the_reweighted_one(tmp_path):
     )
     truth = {key: value for key, value in content.items() if key != "emulator"} | {"simulator": "echo21"}
     folders = [fit(run, tmp_path / name) for name, run in (("emulated", content), ("direct", truth))]
-    runs = [read_run(folder, load_problem(folder)) for folder in folders]
+    runs = [read_run(folder) for folder in folders]
     forward, backward = measure_bias(runs[0], n=1000), bias_between(*runs)
     for name in free:
         pair = [result["parameters"][name] for result in (forward, backward)]

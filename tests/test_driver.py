@@ -227,7 +227,7 @@ def test_a_folder_that_was_changed_after_the_fit_is_refused(finished, tmp_path, 
     """Its chain is of another problem."""
     folder = tmp_path / "run"
     shutil.copytree(finished, folder)
-    read_run(folder, load_problem(folder))
+    read_run(folder)
     if old is None:
         (folder / file).unlink()
     else:
@@ -235,7 +235,7 @@ def test_a_folder_that_was_changed_after_the_fit_is_refused(finished, tmp_path, 
         assert old in text
         (folder / file).write_text(text.replace(old, new, 1))
     with pytest.raises(InputError, match=message):
-        read_run(folder, load_problem(folder))
+        read_run(folder)
 
 
 def test_a_lost_row_of_the_data_is_noticed(finished, tmp_path):
@@ -244,10 +244,25 @@ def test_a_lost_row_of_the_data_is_noticed(finished, tmp_path):
     rows = (folder / "data.csv").read_text().splitlines(keepends=True)
     (folder / "data.csv").write_text("".join(rows[:100] + rows[101:]))
     with pytest.raises(InputError, match=r"data.csv has been changed since the fit"):
-        read_run(folder, load_problem(folder))
+        read_run(folder)
 
 
 def test_a_number_of_jobs_that_cannot_be_leaves_nothing_behind(tmp_path):
     with pytest.raises(InputError, match="jobs is 0, but a whole number of at least 1 is needed"):
         fit(small_run(), tmp_path / "run", jobs=0)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_without_free_parameters_is_its_evidence(tmp_path):
+    """With everything fixed the evidence is the likelihood; with a marginalised foreground it is analytic."""
+    from lstmfit.config import load
+    from lstmfit.problem import build
+
+    foreground = {"model": "log_polynomial", "terms": 3, "reference": 75, "scale": 10.0}
+    noise = {"model": "white", "sigma": 25}
+    run = small_run(params=THETA, likelihood={"global_signal": {"noise": noise, "foreground": foreground}})
+    folder = fit(run, tmp_path / "run")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["logZ"] == pytest.approx(build(load(run)).loglikelihood(np.empty(0))[0], abs=1e-9)
+    assert (summary["logZ_err"], summary["D_KL"], summary["parameters"]) == (0.0, 0.0, {})
+    assert fit(run, tmp_path / "run", resume=True) == folder

@@ -28,7 +28,6 @@ from lstmfit.datasets.signals import load_signals
 from lstmfit.datasets.spectrum import read_spectrum
 from lstmfit.emulator.emulator import Emulator
 from lstmfit.errors import InputError
-from lstmfit.run_folder import load_problem
 
 N = int(os.environ.get("LSTMFIT_FUZZ", "200"))
 FUZZ = settings(
@@ -482,9 +481,9 @@ def test_run_folders(finished, folder, data):
         elif how == "link":
             path.symlink_to(broken / "nowhere")
     with only_input_errors():
-        read_run(broken, load_problem(broken))
+        read_run(broken)
     with only_input_errors():
-        write_report(read_run(broken, load_problem(broken)), broken / "report.html")
+        write_report(read_run(broken), broken / "report.html")
     with only_input_errors():
         read_chain(broken)
     with only_input_errors():

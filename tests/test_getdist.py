@@ -8,7 +8,6 @@ from test_driver import small_run
 from lstmfit.analysis.chains import read_run
 from lstmfit.analysis.foreign_chains import find_root, read_chain
 from lstmfit.driver import fit
-from lstmfit.run_folder import load_problem
 
 SAMPLERS = {
     "polychord": {"polychord": {"nlive": 30, "num_repeats": 2, "seed": 1}},
@@ -20,7 +19,7 @@ SAMPLERS = {
 def test_getdist_reads_names_likelihoods_ranges_and_weights(tmp_path, sampler):
     params = small_run()["params"] | {"double": {"derived": "2 * Tmin_vir"}}
     folder = fit(small_run(sampler=SAMPLERS[sampler], params=params), tmp_path / "run", jobs=1)
-    run = read_run(folder, load_problem(folder))
+    run = read_run(folder)
     got = getdist.loadMCSamples(str(folder / "chain_getdist"))
     names = got.getParamNames()
     assert names.list() == ["fX", "Tmin_vir", "loglike_global_signal", "double"]

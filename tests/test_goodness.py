@@ -19,7 +19,6 @@ from lstmfit.driver import fit
 from lstmfit.likelihoods.global_signal import check_scale
 from lstmfit.mock import make_noise
 from lstmfit.problem import build
-from lstmfit.run_folder import load_problem
 
 N = 451
 FEW = {"polychord": {"nlive": 30, "num_repeats": 2, "seed": 1}}
@@ -134,7 +133,7 @@ def test_a_good_fit_has_no_doubts(tmp_path):
     assert {"chi2", "dof", "p_value", "residual_correlation", "fitted_noise_mK", "at_prior_end"} <= set(summary)
     assert 1e-4 < summary["p_value"] < 1 - 1e-4
     assert doubts(summary) == []
-    run = read_run(tmp_path / "run", load_problem(tmp_path / "run"))
+    run = read_run(tmp_path / "run")
     assert prior_ends(run) == {}
 
 

@@ -203,7 +203,11 @@ def sparse(name, shape):
         ("emulator.h5", attribute("architecture", '{"n_params": 3, "n_channels": 1e9}'), "n_channels is 1000000000.0"),
         ("emulator.h5", attribute("architecture", '{"n_params": 999999, "n_channels": 9}'), "at most"),
         ("emulator.h5", attribute("architecture", '{"depth": 3}'), "architecture is not one of this version"),
-        ("emulator.h5", attribute("parameters", '[{"name": "a", "min": "low", "max": 2}]'), "min: 'low' is not a number"),
+        (
+            "emulator.h5",
+            attribute("parameters", '[{"name": "a", "min": "low", "max": 2}]'),
+            "min: 'low' is not a number",
+        ),
         ("emulator.h5", attribute("parameters", "[]"), "the network takes 3 different ones"),
         ("emulator.h5", attribute("record", '{"test": [1]}'), "as test and"),
         ("emulator.h5", attribute("format", 3), "not an emulator"),

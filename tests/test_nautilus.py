@@ -20,7 +20,7 @@ from lstmfit.analysis.chains import evidence, read_run, read_samples
 from lstmfit.analysis.compare import align, compare
 from lstmfit.analysis.foreign_chains import read_chain
 from lstmfit.analysis.report import write_report
-from lstmfit.driver import fit, load_problem
+from lstmfit.driver import fit
 from lstmfit.errors import InputError
 from lstmfit.parameters import Parameter
 from lstmfit.sampling import nautilus
@@ -185,7 +185,7 @@ def test_the_summary_agrees_with_polychord(finished, tmp_path):
 
 
 def test_bias_and_report_read_it(finished):
-    run = read_run(finished, load_problem(finished))
+    run = read_run(finished)
     result = measure_bias(run, "echo21", 25, jobs=1)
     assert result["n"] == 25
     assert result["ess"] > 20

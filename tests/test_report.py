@@ -34,7 +34,7 @@ def run(tmp_path_factory):
         sampler={"polychord": {"nlive": 30, "num_repeats": 2, "seed": 1}},
     )
     folder = fit(content, tmp_path_factory.mktemp("report") / "run <1>", jobs=1)
-    return read_run(folder, load_problem(folder))
+    return read_run(folder)
 
 
 class Page(HTMLParser):
@@ -115,7 +115,7 @@ def test_the_chi_square_is_that_of_the_best_sample(tmp_path):
     noise = {"global_signal": {"noise": {"model": "white", "sigma": "free"}}}
     few = {"polychord": {"nlive": 20, "num_repeats": 2, "seed": 1}}
     folder = fit(small_run(likelihood=noise, sampler=few), tmp_path / "run", jobs=1)
-    run = read_run(folder, load_problem(folder))
+    run = read_run(folder)
     best = run.samples.iloc[int(np.argmax(run.samples["logL"].to_numpy()))]
     sigma = float(best["sigma"])
     expected = -2.0 * float(best["logL"]) - 451 * np.log(2.0 * np.pi * sigma**2)
@@ -153,7 +153,7 @@ def test_chi_square_by_a_covariance(tmp_path):
     few = {"polychord": {"nlive": 20, "num_repeats": 2, "seed": 1}}
     content = small_run(likelihood={"global_signal": {"noise": noise}}, sampler=few)
     folder = fit(content, tmp_path / "run", jobs=1)
-    run = read_run(folder, load_problem(folder))
+    run = read_run(folder)
     expected = -2.0 * run.samples["logL"].max() - np.linalg.slogdet(2.0 * np.pi * covariance)[1]
     chi2, *_ = chi_square(write_report(run).read_text())
     assert chi2 == pytest.approx(expected, abs=0.2)
@@ -180,7 +180,7 @@ def copy(run, tmp_path):
 def test_damaged_figures_are_one_line(copy, name, mend, content):
     (copy / name).write_text(content)
     with pytest.raises(InputError, match=rf"copy/{name} is damaged \(.*\); .*{mend}"):
-        write_report(read_run(copy, load_problem(copy)))
+        write_report(read_run(copy))
 
 
 def test_a_damaged_summary_of_a_finished_run_is_one_line(copy):
@@ -209,7 +209,7 @@ def test_damaged_chains_are_one_line(copy, damage):
         new = {"garbage": f"{whole}garbage\n", "short": whole[:3000], "empty": "", "binary": "\0\xff"}[damage]
         chain.write_text(new, encoding="latin-1")
     with pytest.raises(InputError, match=r"copy: the chain files are damaged \(.+\); repeat the fit with --force"):
-        read_run(copy, load_problem(copy))
+        read_run(copy)
 
 
 def test_damaged_data_are_one_line(copy):
@@ -229,7 +229,7 @@ EVIL = "<script>alert(1)</script><img src=x onerror=alert(2)>'\"&"
 
 
 def test_nothing_of_the_folder_reaches_the_page_unescaped(copy):
-    write_bias(copy, measure_bias(read_run(copy, load_problem(copy)), n=50))
+    write_bias(copy, measure_bias(read_run(copy), n=50))
     for name in ("summary.json", "chain_bias.json"):
         content = json.loads((copy / name).read_text())
         content["sampler" if name == "summary.json" else "truth"] = EVIL
@@ -238,7 +238,7 @@ def test_nothing_of_the_folder_reaches_the_page_unescaped(copy):
             content["failures"] = {"n": 1, "first": EVIL}
             content["verdict"]["text"] = EVIL
         (copy / name).write_text(json.dumps(content))
-    text = write_report(read_run(copy, load_problem(copy))).read_text()
+    text = write_report(read_run(copy)).read_text()
     assert "<script" not in text
     assert "<img src=x" not in text
     assert text.count("&lt;script&gt;") >= 4
@@ -265,7 +265,7 @@ def test_pictures_are_drawn_not_copied(copy):
     for name in ("corner", "signal"):
         (copy / f"{name}.png").unlink()
         (copy / f"{name}.png").symlink_to(secret)
-    text = write_report(read_run(copy, load_problem(copy))).read_text()
+    text = write_report(read_run(copy)).read_text()
     assert base64.b64encode(secret.read_bytes()).decode()[:16] not in text
     assert len(Page(text).images) == 3
     assert secret.read_bytes() == b"\x89PNG private key"
@@ -306,7 +306,7 @@ def test_figures_of_the_wrong_type_are_one_line(copy, name, place, value):
     inner[place[-1]] = value
     (copy / name).write_text(json.dumps(content))
     with pytest.raises(InputError, match=rf"copy/{name} is damaged \(.*{place[-1]}.*\); ") as found:
-        write_report(read_run(copy, load_problem(copy)))
+        write_report(read_run(copy))
     assert len(str(found.value)) < 400
 
 
@@ -326,18 +326,18 @@ def test_other_damage_is_one_line(run, copy, content):
     for name in ("summary.json", "chain_bias.json"):
         (copy / name).write_bytes(content)
         with pytest.raises(InputError, match=rf"copy/{name} is damaged") as found:
-            write_report(read_run(copy, load_problem(copy)))
+            write_report(read_run(copy))
         assert len(str(found.value)) < 400
         shutil.copy(run.folder / "summary.json", copy)
 
 
 def test_a_bias_that_version_0_1_trusted_is_judged_again(copy):
     write_bias(copy, BIAS | {"ess": 1.0, "khat": 0.0, "efficiency": 0.02})
-    text = write_report(read_run(copy, load_problem(copy))).read_text()
+    text = write_report(read_run(copy)).read_text()
     assert re.search(r'class="verdict bad">effective sample size 1.0 of 500, below 10', text)
     (copy / "chain_bias.json").unlink()
     write_bias(copy, BIAS)
-    text = write_report(read_run(copy, load_problem(copy))).read_text()
+    text = write_report(read_run(copy)).read_text()
     assert re.search(r'class="verdict">the emulator can be seen in these data', text)
 
 

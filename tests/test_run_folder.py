@@ -53,7 +53,7 @@ def test_a_project_can_be_moved(copy, project, tmp_path):
     hidden = project.with_name("hidden")
     project.rename(hidden)
     try:
-        read_run(copy / "chains" / "run", load_problem(copy / "chains" / "run"))
+        read_run(copy / "chains" / "run")
     finally:
         hidden.rename(project)
     assert str(project) not in yaml.safe_dump(
@@ -69,7 +69,7 @@ def test_a_moved_emulator_is_found_by_its_content(copy):
     content = yaml.safe_load((copy / "run.yaml").read_text()) | {"emulator": "renamed.h5"}
     (copy / "run.yaml").write_text(yaml.safe_dump(content))
     assert fit(copy / "run.yaml", folder, resume=True) == folder
-    read_run(folder, load_problem(folder))
+    read_run(folder)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_a_finished_run_is_what_the_fit_wrote(copy, name, how):
         text = (folder / name).read_text()
         (folder / name).write_text(text.replace("1", "2", 1))
     with pytest.raises(InputError, match=f"{name} (of this run is missing|has been changed)|is not a run folder"):
-        read_run(folder, load_problem(folder))
+        read_run(folder)
 
 
 def test_files_of_the_users_survive(tmp_path):
@@ -273,7 +273,7 @@ def test_no_command_replaces_what_it_was_not_meant_to_write(copy, command, messa
 def test_a_damaged_state_is_one_line(copy, content):
     folder = copy / "chains" / "run"
     (folder / "chain.state.json").write_text(content, errors="surrogateescape")
-    for read in (lambda: read_run(folder, load_problem(folder)), lambda: fit(copy / "run.yaml", folder, resume=True)):
+    for read in (lambda: read_run(folder), lambda: fit(copy / "run.yaml", folder, resume=True)):
         with pytest.raises(InputError, match=r"chain.state.json cannot be read \(.+\); start over with --force"):
             read()
 
@@ -290,3 +290,20 @@ def test_a_damaged_resume_file_is_one_line(copy):
     resume.write_text("".join([*lines[:middle], "damaged\n", *lines[middle + 1 :]]))
     with pytest.raises(InputError, match=r"chain.resume is damaged: PolyChord cannot read it .*; start over"):
         fit(copy / "run.yaml", folder, jobs=1, resume=True)
+
+
+def test_a_run_is_an_object_to_look_at(project, tmp_path):
+    """A repr of hundreds of lines and figures only as files were of no use in a notebook."""
+    import lstmfit
+
+    run = lstmfit.read_run(project / "chains" / "run")
+    assert len(repr(run)) < 200
+    assert "samples of fX, Tmin_vir; logZ" in repr(run)
+    assert "<td>log10 fX</td>" in run._repr_html_()
+    assert run.summary["n_live"] == 20
+    assert run.signal(5).shape == (5, len(run.problem.signal.redshifts))
+    for figure in (run.corner(), run.plot_signal()):
+        figure.savefig(tmp_path / "figure.png")
+        assert (tmp_path / "figure.png").stat().st_size > 10_000
+    again = lstmfit.fit(project / "run.yaml", project / "chains" / "run", resume=True)
+    assert repr(again) == repr(run)

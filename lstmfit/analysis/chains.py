@@ -1,6 +1,7 @@
 """Chains of a fit, read by anesthetic, in the space of the prior."""
 
 import contextlib
+import html
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,16 +9,16 @@ import numpy as np
 
 from lstmfit.analysis.insertion import insertion_p
 from lstmfit.analysis.records import Summary, read_figures
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, listed
 from lstmfit.problem import Problem
-from lstmfit.run_folder import check_seal
+from lstmfit.run_folder import check_seal, load_problem
 from lstmfit.sampling.state import read_state
 
 SAME_LOGL = 3e-5
 """Relative difference of ln L that engines and machines may cause; BlackJAX's network differs by 2e-6."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Run:
     """A finished run.
 
@@ -29,11 +30,75 @@ class Run:
         Physical parameters, as the sampler wrote them; see `read_samples`.
     problem : Problem
         Prior, likelihood, signal and data of the run.
+
+    Examples
+    --------
+    >>> import lstmfit
+    >>> run = lstmfit.fit("mock_25mK")           # doctest: +SKIP
+    >>> run.summary["logZ"], run.corner()        # doctest: +SKIP
     """
 
     folder: Path
     samples: object
     problem: Problem
+
+    def __repr__(self):
+        free = listed(self.problem.names, 8)
+        return f"<Run {self.folder}: {len(self.samples):,} samples of {free}; {self._evidence()}>"
+
+    def _evidence(self):
+        figures = self.summary
+        return f"logZ {figures['logZ']:.2f} ± {figures['logZ_err']:.2f}"
+
+    def _repr_html_(self):
+        """The table of `summary`, for notebooks."""
+        cells = "".join(
+            f"<tr><td>{'log10 ' * p['log10']}{name}</td><td>{p['mean']:.4g}</td><td>{p['std']:.2g}</td></tr>"
+            for name, p in self.summary["parameters"].items()
+        )
+        head = "<tr><th>parameter</th><th>mean</th><th>std</th></tr>"
+        return f"<p>{html.escape(str(self.folder))}: {self._evidence()}</p><table>{head}{cells}</table>"
+
+    @property
+    def summary(self) -> dict:
+        """Content of ``summary.json``: evidence and parameter table."""
+        return read_summary(self.folder)
+
+    def signal(self, n: int = 500, seed: int = 0) -> np.ndarray:
+        """Signals drawn from the posterior.
+
+        Parameters
+        ----------
+        n : int
+            Signals.
+        seed : int
+            Seed of the draws.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n, n_channels) mK at ``problem.signal.redshifts``.
+        """
+        theta = equal_weight(self, n, np.random.default_rng(seed))
+        return np.array([np.array(self.problem.signal(self.problem.signal_parameters(t)), dtype=float) for t in theta])
+
+    def corner(self):
+        """Corner plot, a `matplotlib.figure.Figure`; see `lstmfit.analysis.plots.corner`."""
+        from lstmfit.analysis import plots
+
+        return plots.corner_figure(self)
+
+    def plot_signal(self):
+        """Posterior of the signal, a `matplotlib.figure.Figure`; see `lstmfit.analysis.plots.signal`."""
+        from lstmfit.analysis import plots
+
+        return plots.signal_figure(self)
+
+    def bias(self, truth: str | None = None, n: int = 500, **options) -> dict:
+        """Emulation bias against the simulator; see `lstmfit.analysis.bias.measure_bias`."""
+        from lstmfit.analysis.bias import measure_bias
+
+        return measure_bias(self, truth, n, **options)
 
     @property
     def log10(self) -> dict[str, bool]:
@@ -124,15 +189,17 @@ def evidence(samples, n_draws: int, seed: int = 0) -> tuple[float | None, float 
     return float(draws.mean() + np.log(samples.attrs.get("prior_fraction") or 1.0)), float(draws.std())
 
 
-def read_run(folder, problem: Problem) -> Run:
-    """Read the chains of an output folder.
+def read_run(folder, trust: bool = False, *, problem: Problem | None = None) -> Run:
+    """Read a finished run from its output folder.
 
     Parameters
     ----------
     folder : path
         Output folder of a finished fit.
-    problem : Problem
-        The run's own.
+    trust : bool
+        Import likelihoods and simulators that its run file names by dotted path.
+    problem : Problem, optional
+        The run's own, where it has been built already.
 
     Raises
     ------
@@ -140,10 +207,11 @@ def read_run(folder, problem: Problem) -> Run:
         There are no finished chains, they are damaged, or the run file or the data are no longer those of the chains.
     """
     folder = Path(folder)
+    problem = load_problem(folder, trust) if problem is None else problem
     check_seal(folder)
     # Weighted samples are written at the end, while PolyChord's `chain.txt` grows with its dead points.
     if not any((folder / f"chain{ending}").is_file() for ending in ("_dead-birth.txt", ".txt")):
-        raise InputError(f"{folder} holds no finished chains; run `lstmfit fit` (with --resume where it was stopped)")
+        raise InputError(f"{folder} has no finished chains; run `lstmfit fit` (with --resume if it was stopped)")
     try:
         samples = read_samples(folder / "chain")
         lost = [name for name in (*problem.names, "logL") if name not in samples]

@@ -30,22 +30,35 @@ def new_figure(*args, **kwargs):
     return figure
 
 
+@own_style
 def save(figure, path):
     """Write a figure as PNG, whole or not at all."""
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png", bbox_inches="tight")
 
 
-@own_style
 def corner(run: Run, path) -> None:
+    """Write the picture of `corner_figure` as PNG to `path`."""
+    save(corner_figure(run), path)
+
+
+def signal(run: Run, path) -> None:
+    """Write the picture of `signal_figure` as PNG to `path`."""
+    save(signal_figure(run), path)
+
+
+@own_style
+def corner_figure(run: Run):
     """Corner plot by anesthetic: log-uniform parameters in log10, truth marked, the prior's density on the diagonal.
 
     Parameters
     ----------
     run : Run
         The run.
-    path : path
-        PNG to write.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
     """
     from anesthetic import make_2d_axes
     from matplotlib.lines import Line2D
@@ -67,7 +80,7 @@ def corner(run: Run, path) -> None:
         handles.append(Line2D([], [], color=RED, lw=1.0, ls="--", label="truth"))
     figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(0.9, 0.88), frameon=False, fontsize=14)
     figure.align_labels()
-    save(figure, path)
+    return figure
 
 
 def corner_of_two(a, b, names, path) -> None:
@@ -142,17 +155,19 @@ def _draw_prior(axis, distribution):
 
 
 @own_style
-def signal(run: Run, path, seed: int = 0) -> None:
+def signal_figure(run: Run, seed: int = 0):
     """Posterior of the signal: 68 and 95 per cent bands over the data and, for a mock, the true signal.
 
     Parameters
     ----------
     run : Run
         The run.
-    path : path
-        PNG to write.
     seed : int
         Seed of the posterior draws.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
     """
     problem, rng = run.problem, np.random.default_rng(seed)
     theta = equal_weight(run, N_CURVES, rng)
@@ -188,7 +203,7 @@ def signal(run: Run, path, seed: int = 0) -> None:
     bottom.set_xlabel(r"frequency $\nu$ [MHz]")
     top.legend(frameon=False, loc="lower right")
     _redshift_axis(top)
-    save(figure, path)
+    return figure
 
 
 def _redshift_axis(axis):

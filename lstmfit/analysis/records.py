@@ -51,7 +51,13 @@ class Summary(Figures):
     residual_correlation: Finite | None = None
     fitted_noise_mK: Finite | None = None
     at_prior_end: dict[str, Text] = Field(default={})
-    parameters: dict[str, ParameterFigures] = Field(min_length=1)
+    parameters: dict[str, ParameterFigures]
+
+    @model_validator(mode="after")
+    def _something_was_sampled(self):
+        if self.n_live and not self.parameters:
+            raise ValueError("parameters is empty")
+        return self
 
 
 class ParameterBias(Figures):

@@ -127,9 +127,8 @@ def plot(folder: Annotated[Path, typer.Argument(help="Output folder of a fit.")]
     """Draw corner.png and signal.png of a finished fit again."""
     from lstmfit.analysis import plots
     from lstmfit.analysis.chains import read_run
-    from lstmfit.run_folder import load_problem
 
-    done = read_run(folder, load_problem(folder, trust))
+    done = read_run(folder, trust)
     writable_folder(folder)
     for name in ("corner", "signal"):
         getattr(plots, name)(done, folder / f"{name}.png")
@@ -151,11 +150,10 @@ def bias(
     """Measure how far the emulator moved posterior and evidence, against the simulator."""
     from lstmfit.analysis.bias import bias_between, measure_bias, write_bias
     from lstmfit.analysis.chains import read_run
-    from lstmfit.run_folder import load_problem
 
-    done = read_run(folder, load_problem(folder, trust))
+    done = read_run(folder, trust)
     if truth is not None and Path(truth).is_dir():
-        result = bias_between(done, read_run(truth, load_problem(truth, trust)), seed)
+        result = bias_between(done, read_run(truth, trust), seed)
     else:
         writable_folder(folder)
         with _bar("point") as progress:
@@ -249,9 +247,8 @@ def report(
     """Write one self-contained HTML file about a finished fit: answer, pictures, emulation bias, references."""
     from lstmfit.analysis.chains import read_run
     from lstmfit.analysis.report import write_report
-    from lstmfit.run_folder import load_problem
 
-    done = read_run(folder, load_problem(folder, trust))
+    done = read_run(folder, trust)
     if output is None:
         writable_folder(folder)
     say(write_report(done, output))

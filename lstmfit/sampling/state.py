@@ -222,12 +222,12 @@ def check_parts(folder) -> None:
         raise InputError(f"{parts} is {what}, not a folder that a run has made; move it away")
 
 
-def make_request(problem, settings) -> dict:
-    """What must be the same for a run to be resumed."""
+def make_request(problem, settings=None) -> dict:
+    """What must be the same for a run to be resumed; no settings where nothing is sampled."""
     return {
         "names": list(problem.names),
         "derived_names": list(problem.derived_names),
-        "settings": settings.model_dump(mode="json"),
+        "settings": {} if settings is None else settings.model_dump(mode="json"),
     }
 
 
