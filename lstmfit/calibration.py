@@ -24,7 +24,7 @@ from lstmfit.analysis.chains import read_run
 from lstmfit.analysis.coverage import judge, summarise
 from lstmfit.datasets.spectrum import read_written_spectrum
 from lstmfit.driver import resolve
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, one_line
 from lstmfit.files import locked, write_text, writing_into
 from lstmfit.mock import draw_mock
 from lstmfit.mpi import under_mpirun
@@ -33,7 +33,7 @@ from lstmfit.run_folder import load_problem
 from lstmfit.sampling.polychord.libraries import load_library
 from lstmfit.sampling.samplers import make_sampler
 from lstmfit.signals import FlattenedGaussianSignal
-from lstmfit.simulators import SimulationError, load_once
+from lstmfit.simulators import SimulationError, load_once, recorded_simulator
 from lstmfit.workers import cores, death_as, worker_pool
 
 BEGUN = {"lock", "mocks", "run.yaml", "channels.csv"}
@@ -98,7 +98,7 @@ def calibrate(
             _begin(folder, plan, problem)
             for work in folder.glob("work/*"):
                 # Killed after the result was written and before this was removed.
-                if _mock_file(folder, int(work.name)).is_file():
+                if work.name.isdigit() and _mock_file(folder, int(work.name)).is_file():
                     shutil.rmtree(work)
             todo = [i for i in range(n) if not _mock_file(folder, i).is_file()]
             done = n - len(todo)
@@ -142,7 +142,7 @@ def _plan(source, folder: Path, seed: int, points: int):
     load_once(plan["simulator"])
     there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
     if "plan.json" not in there and there - BEGUN:
-        raise InputError(f"{folder} holds files that are not of a calibration; choose another folder with -o")
+        raise InputError(f"{folder} has files that are not of a calibration; choose another folder with -o")
     return plan, problem
 
 
@@ -150,11 +150,14 @@ def _begin(folder: Path, plan: dict, problem):
     """Write the plan, or compare it with the one that is there."""
     file = folder / "plan.json"
     if file.is_file():
-        old = json.loads(file.read_text())
+        try:
+            old = dict(json.loads(file.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, RecursionError) as error:
+            raise InputError(f"{file} is damaged ({one_line(error)}); choose another folder with -o") from None
         different = [key for key in plan if plan[key] != old.get(key)]
         if different:
             raise InputError(
-                f"{folder} holds a campaign with another {', '.join(different)}; choose another folder with -o"
+                f"{folder} has a calibration with another {', '.join(different)}; choose another folder with -o"
             )
     else:
         (folder / "mocks").mkdir(exist_ok=True)
@@ -189,7 +192,7 @@ def _simulator(problem) -> str:
     emulator = problem.signal.emulator
     if isinstance(problem.signal, FlattenedGaussianSignal):
         raise InputError(f"calibrate has no truth for signal: {problem.signal.name}; give an emulator or a simulator")
-    name = problem.signal.name if emulator is None else emulator.record.get("simulator")
+    name = problem.signal.name if emulator is None else recorded_simulator(emulator)
     if not name:
         raise InputError(f"{problem.signal.name} does not say which simulator it emulates, so there is no truth")
     return str(name)

@@ -9,6 +9,11 @@ CONSENT = "LSTMFIT_TRUST"
 """Environment variable that gives consent, like --trust."""
 
 
+def has_consent() -> bool:
+    """Whether the environment says that code named by files may be imported."""
+    return os.environ.get(CONSENT, "") in ("1", "true", "yes")
+
+
 def is_dotted(name: str) -> bool:
     """Whether a name is that of code to import, not of something registered."""
     return "." in name or ":" in name
@@ -71,7 +76,7 @@ def check_consent(config, where, trust: bool) -> None:
     named = [f"likelihood {name}" for name in config.likelihood.others if is_dotted(name)]
     if config.simulator is not None and is_dotted(config.simulator):
         named.append(f"simulator {config.simulator}")
-    if named and not trust and os.environ.get(CONSENT, "") not in ("1", "true", "yes"):
+    if named and not (trust or has_consent()):
         raise InputError(
             f"{where} names code to import and run: {listed(named, 4)}; if you trust where this folder comes from, "
             f"repeat the command with --trust (or set {CONSENT}=1)"

@@ -148,9 +148,9 @@ def test_a_campaign_goes_on_and_refuses_another(tmp_path):
     assert again == first
     assert (tmp_path / "c" / "mocks" / "00000.json").stat().st_mtime_ns == before["00000.json"]
     assert not (tmp_path / "c" / "work").exists()
-    with pytest.raises(InputError, match="holds a campaign with another seed"):
+    with pytest.raises(InputError, match="has a calibration with another seed"):
         calibrate(run, tmp_path / "c", 2, points=50, jobs=1, seed=4)
-    with pytest.raises(InputError, match="holds a campaign with another run"):
+    with pytest.raises(InputError, match="has a calibration with another run"):
         calibrate(quick_run(), tmp_path / "c", 2, points=50, jobs=1, seed=3)
     with locked(tmp_path / "c" / "lock", ""), pytest.raises(InputError, match="another calibration is at work in"):
         calibrate(run, tmp_path / "c", 2, points=50, jobs=1, seed=3)
