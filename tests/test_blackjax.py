@@ -7,7 +7,7 @@ import sys
 import anesthetic
 import numpy as np
 import pytest
-from conftest import draw_theta, random_network
+from conftest import PARAMETERS, draw_theta, random_network
 from helpers import THETA, small_run
 
 from lstmfit import Emulator
@@ -43,7 +43,7 @@ SMALL = {"blackjax": {"n_live": 100, "num_delete": 10, "num_inner_steps": 6, "se
 )
 def test_any_network_agrees_with_the_float64_reference(rng, sizes):
     architecture, scaling, weights = random_network(rng, **sizes)
-    arguments = (architecture, scaling, weights, np.linspace(5, 49, 45), ())
+    arguments = (architecture, scaling, weights, np.linspace(5, 49, 45), PARAMETERS)
     theta = draw_theta(rng, 37)
     before = theta.copy()
     expected = Emulator(*arguments, engine="numpy").raw_batch(theta)

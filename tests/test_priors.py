@@ -198,7 +198,7 @@ def test_parameter_sets_are_valid_and_found(tmp_path):
             assert entry["latex"]
     (tmp_path / "bad.yaml").write_text("- fX\n")
     (tmp_path / "worse.yaml").write_text("a: [")
-    for source, message in ((tmp_path / "bad.yaml", "not a mapping"), (tmp_path / "worse.yaml", "is not YAML")):
+    for source, message in ((tmp_path / "bad.yaml", "not a mapping"), (tmp_path / "worse.yaml", "is not valid YAML")):
         with pytest.raises(InputError, match=message):
             load_set(source)
     with pytest.raises(InputError, match="did you mean '21cmgem'"):

@@ -337,6 +337,27 @@ def test_all_failed_is_an_error(tmp_path, toy, monkeypatch):
         simulate_set(tmp_path / "set.h5", 4, simulator="toy_simulator:Toy", jobs=1, **SIZES)
 
 
+@pytest.mark.parametrize(
+    ("variable", "jobs", "message"),
+    [
+        ("TOY_FAILS_BELOW", "1", "every training simulation failed; the first failure of all: ArithmeticError: a is"),
+        ("TOY_FAILS_BELOW", "2", "every training simulation failed; the first failure of all: ArithmeticError: a is"),
+        ("TOY_DIES", "2", "a worker process died"),
+    ],
+)
+def test_a_failure_is_one_line_on_the_command_line(tmp_path, toy, variable, jobs, message):
+    command = [sys.executable, "-m", "lstmfit", "simulate", "-o", "set.h5", "-n", "400", "--jobs", jobs, "--simulator",
+               "toy_simulator:Toy"]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {variable: "1000"}, capture_output=True, text=True, timeout=300
+    )
+    # Besides the progress bar, which is redrawn in its own line.
+    lines = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.strip() and "signal" not in line]
+    assert done.returncode == 1
+    assert [line.startswith(f"lstmfit: {message}") for line in lines] == [True], done.stderr
+    assert len(lines[0]) < 400
+
+
 def test_dead_worker_is_an_error_that_keeps_what_was_finished(tmp_path, toy, monkeypatch):
     monkeypatch.setenv("TOY_DIES", "yes")
     path = tmp_path / "set.h5"

@@ -66,6 +66,46 @@ def test_a_resumed_training_reaches_the_same_weights(trained, data, tmp_path):
     assert resumed.record["history"]["validation_percent"] == trained.record["history"]["validation_percent"]
 
 
+def test_progress_is_told_of_between_the_looks_at_the_validation_set(data):
+    calls = []
+    train_emulator(data, Recipe(updates=80, batch=32, validate_every=60), SIZES, progress=lambda *a: calls.append(a))
+    assert [(update, validation is None) for update, _, validation in calls] == [
+        (20, True), (40, True), (60, False), (80, False)
+    ]  # fmt: skip
+    assert all(np.isfinite(training) for _, training, _ in calls)
+
+
+def test_a_damaged_checkpoint_is_refused(data, tmp_path):
+    short = Recipe(updates=20, batch=32, validate_every=10)
+    path = tmp_path / "c"
+    train_emulator(data, short, SIZES, checkpoint=path)
+    content = path.read_bytes()
+    for damaged in (b"", b"no archive", content[: len(content) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"is not a whole checkpoint .* remove it and train without --resume"):
+            train_emulator(data, short, SIZES, checkpoint=path, resume=True)
+    np.savez(path.with_suffix(".npz"), state=np.array("[1, 2]"))
+    with pytest.raises(InputError, match="is not a whole checkpoint"):
+        train_emulator(data, short, SIZES, checkpoint=path.with_suffix(".npz"), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"updates": 0}, "updates is 0; give a whole number from 1"),
+        ({"batch": -1}, "batch is -1"),
+        ({"batch": True}, "batch is True"),
+        ({"updates": 10**400}, "updates is an integer of more than 30 digits"),
+        ({"seed": -1}, "seed is -1; give a whole number from 0"),
+        ({"learning_rate": float("nan")}, "learning rate is nan; give a number from"),
+        ({"learning_rate": 0.0}, "learning rate is 0.0"),
+    ],
+)
+def test_impossible_recipes(changes, message):
+    with pytest.raises(InputError, match=message):
+        Recipe(**changes)
+
+
 def test_resuming_something_else_is_refused(data, tmp_path):
     with pytest.raises(InputError, match="nothing to resume"):
         train_emulator(data, RECIPE, SIZES, checkpoint=tmp_path / "none", resume=True)

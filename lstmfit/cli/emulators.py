@@ -8,7 +8,9 @@ import typer
 
 from lstmfit.cli.options import Jobs, Json, writable_as
 from lstmfit.console import print_table, write_json
-from lstmfit.errors import InputError
+from lstmfit.errors import LONGEST, InputError, one_line
+from lstmfit.files import user_path
+from lstmfit.schema import shown
 
 data = typer.Typer(no_args_is_help=True, help="Public data sets: list, fetch.")
 
@@ -24,12 +26,17 @@ def simulate(
     jobs: Jobs = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
 ):
-    """Simulate training, validation and test signals; repeat the command to go on after an interruption."""
+    """Simulate training, validation and test signals; repeat the command to continue after an interruption."""
     from lstmfit.simulators.campaign import simulate_set
+    from lstmfit.simulators.protocol import SimulationError
 
-    done = simulate_set(
-        output, n, simulator=simulator, design=design, seed=seed, n_val=n_val, n_test=n_test, jobs=jobs, force=force
-    )
+    sizes = {"n_val": n_val, "n_test": n_test, "jobs": jobs}
+    try:
+        done = simulate_set(output, n, simulator=simulator, design=design, seed=seed, force=force, **sizes)
+    except SimulationError as error:
+        # Foreseen, and no mistake of ours: every simulation failed, or a worker was killed.
+        typer.echo(f"lstmfit: {one_line(error, LONGEST)}", err=True)
+        raise typer.Exit(1) from None
     if done is not None:
         failed = f"; {done.n_failed} failed (group 'failed')" if done.n_failed else ""
         typer.echo(f"{done.path}: {done.n_train} training, {done.n_val} validation, {done.n_test} test signals{failed}")
@@ -46,7 +53,7 @@ def train(
     architecture: Annotated[str, typer.Option(help="patched, or published: the 21cmLSTM of 2024.")] = "patched",
     epochs: Annotated[float, typer.Option(help="Published: fraction of its authors' 175 epochs.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of weights and order.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
 ):
     """Train an emulator; its checkpoint is OUTPUT.checkpoint."""
@@ -55,13 +62,18 @@ def train(
     from lstmfit.emulator.fitting import train_emulator
     from lstmfit.emulator.training import Recipe
 
+    output = user_path(output, "output")
+    if output.is_dir():
+        raise InputError(f"cannot write {output}: it is a folder; give a file")
     if output.exists() and not force:
-        raise InputError(f"{output} is there already; use --force to replace it")
+        raise InputError(f"{output} already exists; use --force to replace it")
     checkpoint = output.with_name(output.name + ".checkpoint")
     if checkpoint.exists() and not (resume or force):
-        raise InputError(f"{checkpoint} is of an unfinished training; use --resume to go on or --force to start anew")
+        raise InputError(f"{checkpoint} is an unfinished training; use --resume to continue or --force to start over")
     if architecture not in ("patched", "published"):
-        raise InputError(f"architecture is {architecture!r}; expected patched or published")
+        raise InputError(f"architecture is {shown(architecture)}; expected patched or published")
+    if not 0 < epochs <= 1000:
+        raise InputError(f"epochs is {epochs:g}; give the fraction of the published schedule, above 0 and at most 1000")
     given = {"updates": updates, "batch": batch, "learning_rate": learning_rate}
     recipe = Recipe(seed=seed, **{key: value for key, value in given.items() if value is not None})
     sizes = {key: value for key, value in {"units": units, "steps": steps}.items() if value is not None}
@@ -105,9 +117,14 @@ def _training_bar(total):
 
     with tqdm(total=total, unit="update", dynamic_ncols=True) as bar:
 
+        validation = ""
+
         def progress(update, training_percent, validation_percent):
+            nonlocal validation
+            if validation_percent is not None:
+                validation = f", validation {validation_percent:.3f} %"
+            bar.set_postfix_str(f"training {training_percent:.3f} %{validation}", refresh=False)
             bar.update(update - bar.n)
-            bar.set_postfix_str(f"training {training_percent:.3f} %, validation {validation_percent:.3f} %")
 
         yield progress
 

@@ -3,7 +3,9 @@
 import json
 import logging
 import time
+import zipfile
 from dataclasses import asdict, dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,16 @@ from lstmfit._version import __version__
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.network import build, import_keras, read_weights
 from lstmfit.emulator.scaling import Scaling
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, one_line
 from lstmfit.files import replacing
+from lstmfit.schema import INT32, shown
 
 log = logging.getLogger(__name__)
+
+
+def _check_integer(name, value, low, high):
+    if isinstance(value, bool) or not isinstance(value, Integral) or not low <= value <= high:
+        raise InputError(f"{name.replace('_', ' ')} is {shown(value)}; give a whole number from {low} to {high}")
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,16 @@ class Recipe:
     extra_weight: float = 0.01
     validate_every: int = 1000
     seed: int = 0
+
+    def __post_init__(self):
+        for name in ("updates", "batch", "validate_every"):
+            _check_integer(name, getattr(self, name), 1, INT32)
+        _check_integer("warm_up", self.warm_up, 0, INT32)
+        _check_integer("seed", self.seed, 0, INT32)
+        for name in ("learning_rate", "adam_ratio", "clip_norm", "weight_decay", "extra_weight"):
+            value, least = getattr(self, name), 0.0 if name in ("weight_decay", "extra_weight") else 1e-12
+            if isinstance(value, bool) or not isinstance(value, Real) or not least <= value <= 1e6:
+                raise InputError(f"{name.replace('_', ' ')} is {shown(value)}; give a number from {least:g} to 1e6")
 
 
 @dataclass
@@ -134,12 +152,13 @@ def train(
     checkpoint : path, optional
         File that is replaced at every look at the validation set.
     resume : bool
-        Go on from `checkpoint`. The same machine then reaches the same weights as an uninterrupted run.
+        Continue from `checkpoint`. The same machine then reaches the same weights as an uninterrupted run.
     start : dict of str to numpy.ndarray, optional
         First weights; the seed's random ones by default.
     progress : callable, optional
-        Called as ``progress(update, training_percent, validation_percent)``; percent are root mean squares for
-        training and means for validation.
+        Called as ``progress(update, training_percent, validation_percent)`` after every `UPDATES_PER_CALL` updates;
+        percent are root mean squares for training since the last look at the validation set, and means for
+        validation, None where it has not been looked at.
 
     Returns
     -------
@@ -181,6 +200,8 @@ def train(
         offset -= history.seconds[-1]
     data = training.inputs, training.histories, training.scalars, training.weight
     total, count = 0.0, 0
+    if done < recipe.updates:
+        log.info("compiling the training step, which takes up to a minute")
     while done < recipe.updates:
         n = min(UPDATES_PER_CALL, recipe.updates - done, recipe.validate_every - done % recipe.validate_every)
         rows = np.stack([order.rows(done + i) for i in range(n)])
@@ -188,6 +209,8 @@ def train(
         count += n
         done += n
         if done % recipe.validate_every and done < recipe.updates:
+            if progress is not None:
+                progress(done, 100.0 * float(np.sqrt(total / count)), None)
             continue
         error = 100.0 * float(np.mean(np.concatenate([validate(v) for v in _batches(tf, validation)])))
         history.update.append(done)
@@ -298,17 +321,24 @@ def _save_checkpoint(path, identity, model, optimizer, history, best, best_error
 
 def _load_checkpoint(path, identity, model, optimizer):
     if not Path(path).exists():
-        raise InputError(f"nothing to resume: {path} is not there; train without --resume")
-    with np.load(path) as file:
-        state = json.loads(str(file["state"]))
-        if state["identity"] != identity:
-            raise InputError(
-                f"{path} belongs to a training with other settings; "
-                "repeat the command that started it, or remove the file"
-            )
-        for name, variable in model.arrays.items():
-            variable.assign(file[f"model/{name}"])
-        for i, variable in enumerate(optimizer.variables):
-            variable.assign(file[f"optimizer/{i}"])
-        best = {name: file[f"best/{name}"] for name in model.arrays}
-    return History(**state["history"]), best, state["best_error"], state["done"]
+        raise InputError(f"nothing to resume: there is no {path}; train without --resume")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            state = json.loads(str(file["state"]))
+            if state["identity"] != identity:
+                raise InputError(
+                    f"{path} belongs to a training with other settings; "
+                    "repeat the command that started it, or remove the file"
+                )
+            for name, variable in model.arrays.items():
+                variable.assign(file[f"model/{name}"])
+            for i, variable in enumerate(optimizer.variables):
+                variable.assign(file[f"optimizer/{i}"])
+            best = {name: file[f"best/{name}"] for name in model.arrays}
+        return History(**state["history"]), best, float(state["best_error"]), int(state["done"])
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} is not a whole checkpoint ({one_line(error, 120)}); remove it and train without --resume"
+        ) from None

@@ -4,13 +4,13 @@ import functools
 
 import numpy as np
 
-from lstmfit.errors import InputError, did_you_mean, one_line
+from lstmfit.errors import InputError, did_you_mean, listed, one_line
 from lstmfit.parameters import Parameter
-from lstmfit.plugins import import_dotted
+from lstmfit.plugins import CONSENT, has_consent, import_dotted
 from lstmfit.schema import shown
 from lstmfit.simulators.protocol import History, SimulationError, Simulator
 
-__all__ = ["SIMULATORS", "History", "SimulationError", "Simulator", "load", "load_once"]
+__all__ = ["SIMULATORS", "History", "SimulationError", "Simulator", "load", "load_once", "recorded_simulator"]
 
 SIMULATORS = {"echo21": "lstmfit.simulators.echo21:Echo21"}
 """Simulators by name: where the class is. It is imported when it is asked for."""
@@ -74,6 +74,31 @@ def _check_specs(name, simulator):
         grid = np.empty(0)
     if grid.ndim != 1 or len(grid) < 2 or not np.isfinite(grid).all() or grid[0] < 0 or (np.diff(grid) <= 0).any():
         raise InputError(f"simulator {name}: redshifts have shape {grid.shape}; give a list that ascends from 0")
+
+
+def recorded_simulator(emulator) -> str | None:
+    """The simulator that an emulator was trained on, by its own record; None where it does not say.
+
+    Parameters
+    ----------
+    emulator : lstmfit.emulator.emulator.Emulator
+        Its record came with its file, perhaps from a stranger: code that it names is not imported without consent.
+
+    Raises
+    ------
+    InputError
+        The record names a simulator by dotted path, and LSTMFIT_TRUST is not set.
+    """
+    name = emulator.record.get("simulator")
+    if not name:
+        return None
+    if str(name) not in SIMULATORS and not has_consent():
+        raise InputError(
+            f"the emulator {emulator.name} names the simulator {name}, which is not one of {listed(SIMULATORS)} and is "
+            f"not imported: its file may come from a stranger; if you trust it set {CONSENT}=1, or name the simulator "
+            f"yourself (bias --truth {name}, simulator: {name})"
+        )
+    return str(name)
 
 
 @functools.cache

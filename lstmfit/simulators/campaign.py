@@ -55,7 +55,7 @@ def simulate_set(
     progress: bool = True,
     force: bool = False,
 ) -> SimulatedSet | None:
-    """Simulate a set of signals, or go on with one that was interrupted, or make a finished one larger.
+    """Simulate a set of signals, or continue one that was interrupted, or make a finished one larger.
 
     Started by an MPI launcher it uses the ranks, else processes on this machine. The result does not depend on
     how many there are. In a script of your own, call it under `if __name__ == "__main__":`, because each process
@@ -146,7 +146,7 @@ def collect(path, output=None, *, partial: bool = False) -> SimulatedSet:
     rows.read_shards(parts)
     if rows.n_missing and not partial:
         raise InputError(
-            f"{path}: {rows.n_missing} of {rows.n_total} rows are not simulated yet; run simulate again to go on, "
+            f"{path}: {rows.n_missing} of {rows.n_total} rows are not simulated yet; run simulate again to continue, "
             "or ask for a partial set"
         )
     output = path.with_suffix(".partial" + path.suffix) if output is None else Path(output)
@@ -230,7 +230,7 @@ def _locked_campaign(path, parts, plan, progress, force, pool, workers) -> Simul
     read_finished(rows, path, plan)
     rows.read_shards(parts)
     if rows.n_missing < rows.n_total:
-        log.info("%s: %d of %d rows are there already", path, rows.n_total - rows.n_missing, rows.n_total)
+        log.info("%s: %d of %d rows already exist", path, rows.n_total - rows.n_missing, rows.n_total)
     _simulate(rows, parts, plan["simulator"], progress, pool, workers)
 
     n_failed = sum(len(messages) for messages in rows.messages.values())

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lstmfit.errors import one_line
 from lstmfit.files import replacing
 from lstmfit.parameters import Parameter
 from lstmfit.simulators.design import draw
@@ -75,14 +76,29 @@ class Rows:
             try:
                 with np.load(shard, allow_pickle=False) as data:
                     content = {name: data[name] for name in data.files}
-            except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-                log.warning("%s is damaged and its rows are simulated again (%s)", shard, error)
+                self._check_shard(content)
+            except (OSError, ValueError, EOFError, KeyError, AttributeError, MemoryError, zipfile.BadZipFile) as error:
+                log.warning("%s is damaged and its rows are simulated again (%s)", shard, one_line(error))
                 continue
             for i, (split, row) in enumerate(zip(content["split"], content["row"])):
                 if row < self.state[str(split)].size:
                     message = str(content["message"][i])
                     results = (content["signal"][i], content["x_HI"][i], content["tau"][i])
                     self.put(str(split), int(row), message or results)
+
+
+    def _check_shard(self, content):
+        """Raise ValueError unless the arrays are those of a shard of this set."""
+        n = content["row"].shape[0] if content["row"].ndim == 1 else -1
+        channels = self.signal["train"].shape[1]
+        shapes = {"split": (n,), "row": (n,), "signal": (n, channels), "x_HI": (n, channels), "tau": (n,)}
+        shapes["message"] = (n,)
+        for name, shape in shapes.items():
+            kinds = "U" if name in ("split", "message") else "iu" if name == "row" else "f"
+            if content[name].shape != shape or content[name].dtype.kind not in kinds:
+                raise ValueError(f"{name} has shape {content[name].shape} and type {content[name].dtype}")
+        if not set(content["split"].tolist()) <= set(SPLITS) or (n and content["row"].min() < 0):
+            raise ValueError("rows of no split")
 
 
 def write_shard(path: Path, which: list[tuple[str, int]], rows: Rows) -> None:

@@ -99,7 +99,7 @@ def compare_plans(wanted: dict, found: dict, path: Path) -> None:
             for k in differing
         )
         raise InputError(
-            f"{path} was begun with other settings ({shown}); use the same ones to go on, choose another name, "
+            f"{path} was begun with other settings ({shown}); use the same ones to continue, choose another name, "
             "or force to start over"
         )
     fewer = [s for s in SPLITS if wanted["counts"][s] < found["counts"][s]]
