@@ -430,6 +430,7 @@ HUGE = saved(np.zeros((2, 2))).replace(b"(2, 2), }", b"(99999999999, 2), }").rep
         HUGE,
         b"\x89HDF\r\n\x1a\n" + bytes(90),
         b"\xff" * 50,
+        b"\x93NUMPY\x01\x00v\x00{'descr': '<f8', 'shape': (" + b" " * 90 + b"\n" + bytes(80),
         b"words\nand words\n",
         b"50\n51\n",
     ],
@@ -525,3 +526,14 @@ def test_theta_as_pandas_has_it():
     table = pd.DataFrame(theta[:, ::-1], columns=list(emulator.names)[::-1])
     np.testing.assert_array_equal(emulator(table), emulator(theta))
     np.testing.assert_array_equal(emulator(table.iloc[0]), emulator(theta[0]))
+
+
+@pytest.mark.parametrize(
+    "place", ["50 1\n51 {0}\n", "50 1\n{0} 2\n", "nu T w\n50 1 1\n51 2 {0}\n", "nu T flag\n50 1 x{0}\n"]
+)
+def test_numbers_of_400_digits_are_one_line(tmp_path, place):
+    path = tmp_path / "s.txt"
+    path.write_text(place.format("9" * 400))
+    with pytest.raises(InputError) as found:
+        read_spectrum(path)
+    assert len(str(found.value)) < 400
