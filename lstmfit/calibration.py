@@ -195,7 +195,7 @@ def _simulator(problem) -> str:
     name = problem.signal.name if emulator is None else recorded_simulator(emulator)
     if not name:
         raise InputError(f"{problem.signal.name} does not say which simulator it emulates, so there is no truth")
-    return str(name)
+    return name
 
 
 def _fit_mock(folder: str, seed: int, points: int, i: int) -> int:

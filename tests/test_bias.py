@@ -437,3 +437,20 @@ def test_slow_simulators_use_processes(tmp_path, monkeypatch):
     assert sum(bool(m) for m in messages) == 10
     np.testing.assert_allclose(outputs[:40, 0], theta[:40, 0], rtol=1e-6)
     assert len(TruthCache(tmp_path / "c.npz", "test_bias:SlowToy")) == 50
+
+
+def test_an_emulator_of_a_strangers_names_no_code_to_import(tmp_path, monkeypatch):
+    """Its file says which simulator it emulates; a dotted path there would be imported and run."""
+    from lstmfit.simulators import recorded_simulator
+
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    emulator = Emulator.load("echo21")
+    emulator.record["simulator"] = "evil:Sim"
+    with pytest.raises(InputError, match=r"names the simulator evil:Sim, which is not one of echo21 and is not imported"):
+        recorded_simulator(emulator)
+    assert not (tmp_path / "ran").exists()
+    monkeypatch.setenv("LSTMFIT_TRUST", "1")
+    assert recorded_simulator(emulator) == "evil:Sim"
+    emulator.record.pop("simulator")
+    assert recorded_simulator(emulator) is None

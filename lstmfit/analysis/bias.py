@@ -26,6 +26,7 @@ from lstmfit.errors import InputError, one_line
 from lstmfit.files import write_text
 from lstmfit.likelihoods.global_signal import interpolation_matrix
 from lstmfit.problem import Problem, build
+from lstmfit.simulators import recorded_simulator
 
 MOST_FAILURES = 0.05
 """Fraction of failed simulations above which what is left no longer represents the posterior."""
@@ -82,10 +83,10 @@ def emulated_simulator(run: Run) -> str:
             f"{run.folder} was fitted with {run.problem.signal.name} itself, so there is no emulation bias; "
             "give the folder of a fit with an emulator"
         )
-    name = emulator.record.get("simulator")
+    name = recorded_simulator(emulator)
     if not name:
         raise InputError(f"{emulator.name} does not say which simulator it emulates; give --truth SIMULATOR or a run")
-    return str(name)
+    return name
 
 
 def measure_bias(
