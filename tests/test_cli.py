@@ -81,11 +81,15 @@ def test_simulate_train_evaluate_end_to_end(tmp_path):
     assert json.loads(done.stdout)["n"] == 32
 
 
-def test_data_fetch_from_a_local_file_records_its_checksum(tmp_path):
+def test_data_fetch_refuses_a_file_that_is_not_the_public_one(tmp_path):
+    """Its own checksum must not become the expected one."""
     (tmp_path / "mine.csv").write_text("a,b\n1,2\n")
-    done = lstmfit("data", "fetch", "edges2018", "-o", "cache", "--from", "mine.csv", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "cache" / "edges2018_figure1.csv").read_text() == "a,b\n1,2\n"
+    for _ in range(2):
+        done = lstmfit("data", "fetch", "edges2018", "-o", "cache", "--from", "mine.csv", cwd=tmp_path)
+        assert done.returncode == 2
+        assert "is not the public edges2018: its SHA-256 is" in done.stderr
+        assert "damaged or another file" in done.stderr
+        assert not list((tmp_path / "cache").iterdir())
     (tmp_path / "cache" / "edges2018_figure1.csv").write_text("a,b\n1,3\n")
     done = lstmfit("data", "fetch", "edges2018", "-o", "cache", cwd=tmp_path)
     assert done.returncode == 2
