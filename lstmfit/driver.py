@@ -124,9 +124,6 @@ def _prepare(config: RunConfig, source, folder: Path, comm, resume: bool, force:
         )
     run_folder.check_untouched(folder, config, source)
     problem = build(config)
-    if not problem.names:
-        value = problem.loglikelihood(np.empty(0))[0]
-        raise InputError(f"nothing to sample: every parameter is fixed, so that the log evidence is ln L = {value:.6f}")
     resolved = resolve(config, problem)
     if problem.names:
         make_sampler(resolved).check(problem, comm)
