@@ -15,7 +15,7 @@ demo: $(VENV)/.fit $(VENV)/.polychord
 
 test: $(VENV)/.test $(VENV)/.polychord
 	$(VENV)/bin/ruff check .
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m "not slow" --durations=15
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m "not slow" -n 2 --dist loadgroup --durations=15
 
 test-slow: $(VENV)/.test $(VENV)/.polychord
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m slow --durations=15

@@ -40,3 +40,10 @@ def draw_theta(rng, n):
     """Parameter sets inside the ranges of PARAMETERS."""
     u = rng.uniform(size=(n, 3))
     return np.stack([10 ** (4 * u[:, 0] - 2), 2 * u[:, 1] - 1, 0.5 + 2.5 * u[:, 2]], axis=1)
+
+
+def pytest_collection_modifyitems(items):
+    """Keep the tests of a file, which share runs, on one worker; two mpirun at a time would disturb each other."""
+    with_mpi = {item.path for item in items if item.get_closest_marker("mpi")}
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("mpi" if item.path in with_mpi else item.path.name))
