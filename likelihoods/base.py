@@ -58,6 +58,11 @@ def read_defaults(name: str, package: str = "lstmfit.likelihoods") -> dict:
     return parse_yaml(text, f"{name}.yaml")
 
 
+def with_defaults(name: str, options: dict) -> dict:
+    """Options of a likelihood with the defaults of one that ships written out; others know their own."""
+    return (read_defaults(name) if name in LIKELIHOODS else {}) | options
+
+
 def read_options(name: str, block: type[Block], options: dict):
     """Options of a likelihood that ships: its defaults, overridden by a run file's, validated.
 

@@ -18,6 +18,7 @@ from lstmfit.config import RunConfig
 from lstmfit.datasets.spectrum import read_public_spectrum, read_spectrum, read_written_spectrum
 from lstmfit.errors import InputError, one_line
 from lstmfit.files import user_path, write_text, writing_into
+from lstmfit.likelihoods.base import with_defaults
 from lstmfit.problem import Problem, build
 from lstmfit.run_folder import load_problem
 from lstmfit.sampling.chainfiles import write_weighted
@@ -199,7 +200,8 @@ def resolve(config: RunConfig, problem: Problem) -> RunConfig:
     content.pop("priors", None)
     # A run folder is known by its place, which may change.
     content.pop("output", None)
-    content["likelihood"] = content["likelihood"] | problem.options
+    written_out = {name: with_defaults(name, options) for name, options in problem.options.items()}
+    content["likelihood"] = content["likelihood"] | written_out
     content |= {
         "params": problem.space.blocks(),
         "sampler": {config.sampler.name: config.sampler.settings.resolved(len(problem.names))},

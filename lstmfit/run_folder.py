@@ -15,6 +15,7 @@ from lstmfit import config as run_file
 from lstmfit.config import RunConfig
 from lstmfit.errors import InputError, listed
 from lstmfit.files import locked, sha256
+from lstmfit.likelihoods.base import with_defaults
 from lstmfit.mistakes import validate_block
 from lstmfit.plugins import check_consent
 from lstmfit.sampling.state import (
@@ -360,6 +361,9 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
             a, b = _set(a, keys, ""), _set(b, keys, "")
     if record(old).signal_checksum == record(new).signal_checksum and old.emulator and new.emulator:
         a, b = a | {"emulator": ""}, b | {"emulator": ""}
+    # A default that is left out, as in the folders of version 0.1, is no difference.
+    for content in (a, b):
+        content["likelihood"] = {name: with_defaults(name, dict(o or {})) for name, o in content["likelihood"].items()}
     skipped = ("resolved", "output", "priors")
     return changed + [key for key in RunConfig.model_fields if key not in skipped and a.get(key) != b.get(key)]
 

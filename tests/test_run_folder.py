@@ -307,3 +307,29 @@ def test_a_run_is_an_object_to_look_at(project, tmp_path):
         assert (tmp_path / "figure.png").stat().st_size > 10_000
     again = lstmfit.fit(project / "run.yaml", project / "chains" / "run", resume=True)
     assert repr(again) == repr(run)
+
+
+def test_defaults_are_written_out_and_may_be_left_out(tmp_path):
+    """A run file of 0.1 left the defaults of likelihoods out; it is the same run."""
+    run = tiny_run()
+    run["likelihood"] = run["likelihood"] | {"planck_tau": {}}
+    folder = fit(run, tmp_path / "run", jobs=1)
+    content = yaml.safe_load((folder / "run.yaml").read_text())
+    assert set(content["likelihood"]["planck_tau"]) > {"value"} or len(content["likelihood"]["planck_tau"]) > 1
+    content["likelihood"]["planck_tau"] = {}
+    (folder / "run.yaml").write_text(yaml.safe_dump(content))
+    assert fit(run, folder, resume=True) == folder
+
+
+def test_the_noise_file_of_a_mock_lies_beside_the_run_file(tmp_path, monkeypatch):
+    (tmp_path / "runs").mkdir()
+    np.savetxt(tmp_path / "runs" / "sigma.txt", np.full(451, 25.0))
+    noise = {"model": "channels", "file": "sigma.txt", "unit": "mK"}
+    run = tiny_run(data={"mock": {"test_signal": 9, "noise": noise, "seed": 2}})
+    (tmp_path / "runs" / "run.yaml").write_text(yaml.safe_dump(run))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    folder = fit("../runs/run.yaml", tmp_path / "out", jobs=1)
+    assert (folder / "inputs" / "sigma.txt").is_file()
+    assert fit(folder / "run.yaml", tmp_path / "again", jobs=1).name == "again"
+    np.testing.assert_array_equal(*(np.loadtxt(tmp_path / f / "chain_dead-birth.txt") for f in ("out", "again")))

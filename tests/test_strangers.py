@@ -1,6 +1,7 @@
 """What a fit meets outside: hostile folders, odd environments, signals; one line each, and no code of strangers."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -169,3 +170,47 @@ def test_tables_print_what_stands_in_brackets(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
     assert 'pip install "lstmfit[nautilus]"' in done.stdout
     assert dict(doctor.EXTRAS)["nautilus"] == "nautilus"
+
+
+def progress_in_a_terminal(width, **environment):
+    """What a fit writes to a terminal of this width."""
+    import pty
+
+    code = (
+        "import time; from lstmfit.console import ProgressLine; from lstmfit.sampling.result import Progress\n"
+        "line = ProgressLine(every_s=0.5)\n"
+        "for i in range(20):\n"
+        "    line(Progress(n_dead=10**9, n_like=10**12, logZ=-1e9, logZ_err=123.45, elapsed=0.1 * i, remaining=1e6))\n"
+        "    time.sleep(0.1)\n"
+        "line.close()\n"
+    )
+    ours, theirs = pty.openpty()
+    given = os.environ | {"COLUMNS": str(width), "TERM": "xterm"} | environment
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=theirs, env=given)
+    process.wait(timeout=60)
+    os.close(theirs)
+    written = b""
+    while True:
+        try:
+            block = os.read(ours, 65536)
+        except OSError:
+            break
+        if not block:
+            break
+        written += block
+    os.close(ours)
+    return written.decode()
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_the_status_line_never_wraps(width):
+    """A wrapped line is not written over: the screen fills with its beginnings."""
+    text = progress_in_a_terminal(width)
+    assert "dead 1,000" in text
+    for line in text.replace("\r", "\n").split("\n"):
+        visible = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line)
+        assert len(visible) <= width, visible
+
+
+def test_a_notebook_gets_lines_now_and_then_not_frames():
+    assert len(progress_in_a_terminal(80, JPY_PARENT_PID="1").splitlines()) < 8
