@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lstmfit.config import RunConfig
+from lstmfit.data import make_data, make_noise, simulate_truth, true_parameters, true_theta
 from lstmfit.datasets.spectrum import Spectrum
 from lstmfit.emulator.emulator import describe_outside
 from lstmfit.errors import InputError, one_line
 from lstmfit.likelihoods import GlobalSignal, foregrounds, make_likelihood
 from lstmfit.likelihoods.global_signal import check_scale
-from lstmfit.mock import make_data, make_noise, simulate_truth, true_parameters, true_theta
 from lstmfit.parameters import is_inside, widened
 from lstmfit.schema import shown
 from lstmfit.signals import EmulatedSignal, Signal, SimulatedSignal, make_signal
