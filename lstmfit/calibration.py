@@ -32,7 +32,7 @@ from lstmfit.problem import build
 from lstmfit.run_folder import load_problem
 from lstmfit.sampling.polychord.libraries import load_library
 from lstmfit.sampling.samplers import make_sampler
-from lstmfit.signals import FlattenedGaussianSignal
+from lstmfit.signal_functions import FlattenedGaussianSignal
 from lstmfit.simulators import SimulationError, load_once, recorded_simulator
 from lstmfit.workers import cores, death_as, worker_pool
 

@@ -14,7 +14,7 @@ from lstmfit.likelihoods import GlobalSignal, foregrounds, make_likelihood
 from lstmfit.likelihoods.global_signal import check_scale
 from lstmfit.parameters import is_inside, widened
 from lstmfit.schema import shown
-from lstmfit.signals import EmulatedSignal, Signal, SimulatedSignal, make_signal
+from lstmfit.signal_functions import EmulatedSignal, Signal, SimulatedSignal, make_signal
 from lstmfit.space import ParameterSpace, make_space, natural_prior
 
 __all__ = ["EmulatedSignal", "Problem", "SimulatedSignal", "build", "make_data", "make_signal", "natural_prior"]
