@@ -14,10 +14,10 @@ from lstmfit import Emulator
 from lstmfit.checks import check_run
 from lstmfit.config import load
 from lstmfit.errors import InputError
+from lstmfit.parameter_space import _check_range, natural_prior
 from lstmfit.parameters import Parameter, check_name, is_inside, widened
 from lstmfit.priors import make_distribution
 from lstmfit.problem import Problem, build
-from lstmfit.space import _check_range, natural_prior
 
 THETA = {"fX": 0.1, "fLy": 1.0, "fesc": 0.05, "Tmin_vir": 1e4, "tstar": 0.5, "sLy": 2.64, "wX": 1.5}
 
