@@ -12,8 +12,8 @@ from lstmfit.emulator.emulator import describe_outside
 from lstmfit.errors import InputError, one_line
 from lstmfit.likelihoods import GlobalSignal, foregrounds, make_likelihood
 from lstmfit.likelihoods.global_signal import check_scale
+from lstmfit.parameter import is_inside, widened
 from lstmfit.parameter_space import ParameterSpace, make_space, natural_prior
-from lstmfit.parameters import is_inside, widened
 from lstmfit.schema import shown
 from lstmfit.signal_functions import EmulatedSignal, Signal, SimulatedSignal, make_signal
 
