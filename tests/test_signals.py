@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from test_published import write_gem
 
-from lstmfit.datasets.signals import load_signals, write_test_set
+from lstmfit.datasets.signal_sets import load_signals, write_test_set
 from lstmfit.errors import InputError
 
 

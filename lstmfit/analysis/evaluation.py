@@ -36,7 +36,7 @@ def errors_picture(emulator, split, path, low: float | None = None, high: float 
     ----------
     emulator : Emulator
         What is measured.
-    split : lstmfit.datasets.signals.Split
+    split : lstmfit.datasets.signal_sets.Split
         Signals that training never saw.
     path : path
         PNG to write.

@@ -57,7 +57,7 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
 ):
     """Train an emulator; its checkpoint is OUTPUT.checkpoint."""
-    from lstmfit.datasets.signals import load_signals, write_test_set
+    from lstmfit.datasets.signal_sets import load_signals, write_test_set
     from lstmfit.emulator.emulator import test_set_path
     from lstmfit.emulator.fitting import train_emulator
     from lstmfit.emulator.training import Recipe

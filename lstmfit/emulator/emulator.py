@@ -355,10 +355,10 @@ def shipped_test_set(source):
 
     Returns
     -------
-    lstmfit.datasets.signals.Split or None
+    lstmfit.datasets.signal_sets.Split or None
         None where there is none.
     """
-    from lstmfit.datasets.signals import load_signals
+    from lstmfit.datasets.signal_sets import load_signals
 
     beside = test_set_path(shipped().get(str(source), Path(source)))
     return load_signals(beside).test if beside.is_file() else None

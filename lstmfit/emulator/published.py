@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from lstmfit.constants import redshift_to_frequency
-from lstmfit.datasets.signals import SignalSet, grid_of, presets
+from lstmfit.datasets.signal_sets import SignalSet, grid_of, presets
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.emulator import Emulator
 from lstmfit.emulator.scaling import Scaling
