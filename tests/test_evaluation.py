@@ -7,7 +7,7 @@ from lstmfit import Emulator
 from lstmfit.analysis.evaluation import errors_figure, errors_picture
 from lstmfit.constants import redshift_to_frequency
 from lstmfit.datasets.signal_sets import Split
-from lstmfit.emulator.fitting import evaluate, evaluation_split
+from lstmfit.emulator.train_emulator import evaluate, evaluation_split
 from lstmfit.errors import InputError
 
 

@@ -30,7 +30,7 @@ def edge_distance(emulator, theta) -> np.ndarray:
 def errors_picture(emulator, split, path, low: float | None = None, high: float | None = None) -> None:
     """Four panels: histogram of the errors, bias and rms by channel, worst cases, error against edge distance.
 
-    All of them are about the same channels as `lstmfit.emulator.fitting.evaluate` with this band.
+    All of them are about the same channels as `lstmfit.emulator.train_emulator.evaluate` with this band.
 
     Parameters
     ----------
