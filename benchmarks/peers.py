@@ -22,10 +22,10 @@ for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREAD
 
 import numpy as np
 
-from lstmfit.datasets.signals import SignalSet, load_signals
-from lstmfit.emulator.fitting import evaluate, train_emulator
+from lstmfit.datasets.signal_sets import SignalSet, load_signals
 from lstmfit.emulator.metrics import rms_error, summarise
 from lstmfit.emulator.network import import_keras
+from lstmfit.emulator.train_emulator import evaluate, train_emulator
 
 PEERS = ("lstmfit", "21cmLSTM", "21cmVAE", "21cmKAN", "globalemu")
 

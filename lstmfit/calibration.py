@@ -22,17 +22,17 @@ from lstmfit import config as run_file
 from lstmfit.analysis.bias import measure_bias
 from lstmfit.analysis.chains import read_run
 from lstmfit.analysis.coverage import judge, summarise
+from lstmfit.data import draw_mock
 from lstmfit.datasets.spectrum import read_written_spectrum
 from lstmfit.driver import resolve
 from lstmfit.errors import InputError, one_line
 from lstmfit.files import locked, write_text, writing_into
-from lstmfit.mock import draw_mock
 from lstmfit.mpi import under_mpirun
 from lstmfit.problem import build
 from lstmfit.run_folder import load_problem
 from lstmfit.sampling.polychord.libraries import load_library
 from lstmfit.sampling.samplers import make_sampler
-from lstmfit.signals import FlattenedGaussianSignal
+from lstmfit.signal_functions import FlattenedGaussianSignal
 from lstmfit.simulators import SimulationError, load_once, recorded_simulator
 from lstmfit.workers import cores, death_as, worker_pool
 

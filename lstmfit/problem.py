@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lstmfit.config import RunConfig
+from lstmfit.data import make_data, make_noise, simulate_truth, true_parameters, true_theta
 from lstmfit.datasets.spectrum import Spectrum
 from lstmfit.emulator.emulator import describe_outside
 from lstmfit.errors import InputError, one_line
 from lstmfit.likelihoods import GlobalSignal, foregrounds, make_likelihood
 from lstmfit.likelihoods.global_signal import check_scale
-from lstmfit.mock import make_data, make_noise, simulate_truth, true_parameters, true_theta
-from lstmfit.parameters import is_inside, widened
+from lstmfit.parameter import is_inside, widened
+from lstmfit.parameter_space import ParameterSpace, make_space, natural_prior
 from lstmfit.schema import shown
-from lstmfit.signals import EmulatedSignal, Signal, SimulatedSignal, make_signal
-from lstmfit.space import ParameterSpace, make_space, natural_prior
+from lstmfit.signal_functions import EmulatedSignal, Signal, SimulatedSignal, make_signal
 
 __all__ = ["EmulatedSignal", "Problem", "SimulatedSignal", "build", "make_data", "make_signal", "natural_prior"]
 

@@ -12,7 +12,7 @@ import pytest  # noqa: E402
 
 from lstmfit.emulator.architecture import Architecture  # noqa: E402
 from lstmfit.emulator.scaling import Scaling  # noqa: E402
-from lstmfit.parameters import Parameter  # noqa: E402
+from lstmfit.parameter import Parameter  # noqa: E402
 
 PARAMETERS = (
     Parameter("a", 1e-2, 1e2, log=True, latex="a", unit="K"),

@@ -24,7 +24,7 @@ jax = pytest.importorskip("jax", reason="pip install blackjax jax")
 pytest.importorskip("blackjax", reason="pip install blackjax jax")
 
 from lstmfit.emulator.jax_engine import JaxEngine  # noqa: E402
-from lstmfit.priors.jax_form import make_transform  # noqa: E402
+from lstmfit.priors.jax_prior import make_transform  # noqa: E402
 from lstmfit.sampling import blackjax  # noqa: E402
 from lstmfit.sampling.blackjax import BlackjaxSettings, make_target, run_blackjax  # noqa: E402
 

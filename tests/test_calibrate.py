@@ -17,9 +17,9 @@ from helpers import small_run
 from lstmfit import config as run_file
 from lstmfit.analysis.coverage import summarise
 from lstmfit.calibration import calibrate
+from lstmfit.data import draw_mock
 from lstmfit.errors import InputError
 from lstmfit.files import locked
-from lstmfit.mock import draw_mock
 from lstmfit.problem import build
 from lstmfit.simulators import load
 

@@ -9,7 +9,7 @@ from lstmfit import Emulator
 from lstmfit.analysis.evaluation import edge_distance, errors_picture, learning_curve
 from lstmfit.emulator import store
 from lstmfit.emulator.emulator import shipped, shipped_test_set
-from lstmfit.emulator.fitting import evaluate, evaluation_split, measure
+from lstmfit.emulator.train_emulator import evaluate, evaluation_split, measure
 from lstmfit.errors import InputError
 
 

@@ -6,8 +6,8 @@ import pytest
 from lstmfit import Emulator
 from lstmfit.analysis.evaluation import errors_figure, errors_picture
 from lstmfit.constants import redshift_to_frequency
-from lstmfit.datasets.signals import Split
-from lstmfit.emulator.fitting import evaluate, evaluation_split
+from lstmfit.datasets.signal_sets import Split
+from lstmfit.emulator.train_emulator import evaluate, evaluation_split
 from lstmfit.errors import InputError
 
 

@@ -24,7 +24,7 @@ from lstmfit.analysis.chains import read_run
 from lstmfit.analysis.foreign_chains import read_chain
 from lstmfit.analysis.report import write_report
 from lstmfit.checks import check_run
-from lstmfit.datasets.signals import load_signals
+from lstmfit.datasets.signal_sets import load_signals
 from lstmfit.datasets.spectrum import read_spectrum
 from lstmfit.emulator.emulator import Emulator
 from lstmfit.errors import InputError

@@ -15,9 +15,9 @@ from lstmfit import config as run_file
 from lstmfit.analysis.chains import Run, read_run, read_summary
 from lstmfit.analysis.goodness import doubts, goodness, prior_ends, whitened_residual
 from lstmfit.constants import redshift_to_frequency
+from lstmfit.data import make_noise
 from lstmfit.driver import fit
 from lstmfit.likelihoods.global_signal import check_scale
-from lstmfit.mock import make_noise
 from lstmfit.problem import build
 
 N = 451

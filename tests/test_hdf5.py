@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from test_published import MAXIMA, MINIMA, write_gem, write_keras2
 
 from lstmfit import Emulator
-from lstmfit.datasets.signals import load_signals, write_test_set
+from lstmfit.datasets.signal_sets import load_signals, write_test_set
 from lstmfit.emulator import store
 from lstmfit.emulator.published import load_published
 from lstmfit.errors import InputError

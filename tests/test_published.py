@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from lstmfit.datasets.signals import load_signals
+from lstmfit.datasets.signal_sets import load_signals
 from lstmfit.emulator.published import load_published, train_published
 from lstmfit.errors import InputError
 

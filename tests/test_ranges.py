@@ -14,10 +14,10 @@ from lstmfit import Emulator
 from lstmfit.checks import check_run
 from lstmfit.config import load
 from lstmfit.errors import InputError
-from lstmfit.parameters import Parameter, check_name, is_inside, widened
+from lstmfit.parameter import Parameter, check_name, is_inside, widened
+from lstmfit.parameter_space import _check_range, natural_prior
 from lstmfit.priors import make_distribution
 from lstmfit.problem import Problem, build
-from lstmfit.space import _check_range, natural_prior
 
 THETA = {"fX": 0.1, "fLy": 1.0, "fesc": 0.05, "Tmin_vir": 1e4, "tstar": 0.5, "sLy": 2.64, "wX": 1.5}
 
@@ -109,7 +109,7 @@ def test_names_of_columns():
 
 NEGATIVE = """
 import numpy as np
-from lstmfit.parameters import Parameter
+from lstmfit.parameter import Parameter
 from lstmfit.simulators import History
 
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from test_published import write_gem
 
-from lstmfit.datasets.signals import load_signals, write_test_set
+from lstmfit.datasets.signal_sets import load_signals, write_test_set
 from lstmfit.errors import InputError
 
 
@@ -44,7 +44,7 @@ def test_the_plain_text_layout_takes_its_tail_for_validation(tmp_path, rng):
 
 
 def test_a_449_channel_set_trains(tmp_path, rng):
-    from lstmfit.emulator.fitting import train_emulator
+    from lstmfit.emulator.train_emulator import train_emulator
     from lstmfit.emulator.training import Recipe
 
     with h5py.File(tmp_path / "a.h5", "w") as file:

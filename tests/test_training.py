@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from conftest import PARAMETERS, draw_theta
 
-from lstmfit.datasets.signals import SignalSet, Split
-from lstmfit.emulator.fitting import train_emulator
+from lstmfit.datasets.signal_sets import SignalSet, Split
+from lstmfit.emulator.train_emulator import train_emulator
 from lstmfit.emulator.training import Recipe
 from lstmfit.errors import InputError
 

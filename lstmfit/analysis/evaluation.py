@@ -30,13 +30,13 @@ def edge_distance(emulator, theta) -> np.ndarray:
 def errors_picture(emulator, split, path, low: float | None = None, high: float | None = None) -> None:
     """Four panels: histogram of the errors, bias and rms by channel, worst cases, error against edge distance.
 
-    All of them are about the same channels as `lstmfit.emulator.fitting.evaluate` with this band.
+    All of them are about the same channels as `lstmfit.emulator.train_emulator.evaluate` with this band.
 
     Parameters
     ----------
     emulator : Emulator
         What is measured.
-    split : lstmfit.datasets.signals.Split
+    split : lstmfit.datasets.signal_sets.Split
         Signals that training never saw.
     path : path
         PNG to write.

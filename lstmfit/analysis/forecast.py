@@ -89,7 +89,7 @@ def forecast(problem: Problem, test, sigma: float | None, seed: int = 0) -> dict
     ----------
     problem : Problem
         A run with an emulator.
-    test : lstmfit.datasets.signals.Split
+    test : lstmfit.datasets.signal_sets.Split
         Signals that training never saw.
     sigma : float or None
         White noise of the run in mK where it is white and known: the bound is then that of Bevins et al. (2025,

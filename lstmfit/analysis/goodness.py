@@ -7,8 +7,8 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from lstmfit.analysis.chains import Run
+from lstmfit.data import make_noise
 from lstmfit.likelihoods.global_signal import interpolation_matrix
-from lstmfit.mock import make_noise
 
 UNLIKELY = 1e-4
 """Chance of so large a chi-square below which the model is said not to fit."""

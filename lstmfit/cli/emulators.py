@@ -57,9 +57,9 @@ def train(
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
 ):
     """Train an emulator; its checkpoint is OUTPUT.checkpoint."""
-    from lstmfit.datasets.signals import load_signals, write_test_set
+    from lstmfit.datasets.signal_sets import load_signals, write_test_set
     from lstmfit.emulator.emulator import test_set_path
-    from lstmfit.emulator.fitting import train_emulator
+    from lstmfit.emulator.train_emulator import train_emulator
     from lstmfit.emulator.training import Recipe
 
     output = user_path(output, "output")
@@ -97,8 +97,8 @@ def train(
 def _train_published(data, epochs, units, seed):
     from tqdm import tqdm
 
-    from lstmfit.emulator.fitting import add_test_errors
     from lstmfit.emulator.published import train_published
+    from lstmfit.emulator.train_emulator import add_test_errors
 
     with tqdm(unit="epoch", dynamic_ncols=True) as bar:
 
@@ -150,8 +150,8 @@ def evaluate(
     from dataclasses import asdict
 
     from lstmfit.emulator.emulator import Emulator
-    from lstmfit.emulator.fitting import evaluate as evaluate_emulator
-    from lstmfit.emulator.fitting import evaluation_split
+    from lstmfit.emulator.train_emulator import evaluate as evaluate_emulator
+    from lstmfit.emulator.train_emulator import evaluation_split
 
     loaded = Emulator.load(emulator)
     data = evaluation_split(loaded, emulator, signals, split)

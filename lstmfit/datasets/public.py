@@ -225,7 +225,7 @@ def _verify(name, item, path):
 
 
 def _check_content(name, content, path):
-    from lstmfit.datasets.signals import load_signals
+    from lstmfit.datasets.signal_sets import load_signals
 
     other = f"{path.name.removeprefix('.').removesuffix('.part')} is not the public {name}: "
     try:

@@ -13,7 +13,7 @@ from numbers import Integral
 import numpy as np
 
 from lstmfit.errors import InputError, listed
-from lstmfit.parameters import check_name
+from lstmfit.parameter import check_name
 from lstmfit.schema import shown
 
 LARGEST_SIZE = 100_000

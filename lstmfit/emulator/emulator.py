@@ -12,7 +12,7 @@ from lstmfit.emulator.numpy_engine import forward, signal_jacobian
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError, did_you_mean, listed
 from lstmfit.files import user_path
-from lstmfit.parameters import Parameter, to_array
+from lstmfit.parameter import Parameter, to_array
 from lstmfit.schema import shown
 
 
@@ -355,10 +355,10 @@ def shipped_test_set(source):
 
     Returns
     -------
-    lstmfit.datasets.signals.Split or None
+    lstmfit.datasets.signal_sets.Split or None
         None where there is none.
     """
-    from lstmfit.datasets.signals import load_signals
+    from lstmfit.datasets.signal_sets import load_signals
 
     beside = test_set_path(shipped().get(str(source), Path(source)))
     return load_signals(beside).test if beside.is_file() else None

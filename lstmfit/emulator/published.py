@@ -13,13 +13,13 @@ import h5py
 import numpy as np
 
 from lstmfit.constants import redshift_to_frequency
-from lstmfit.datasets.signals import SignalSet, grid_of, presets
+from lstmfit.datasets.signal_sets import SignalSet, grid_of, presets
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.emulator import Emulator
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError, did_you_mean, listed, one_line
 from lstmfit.hdf5 import read_array, read_json, read_texts, reading
-from lstmfit.parameters import Parameter
+from lstmfit.parameter import Parameter
 
 
 def load_published(path, minima, maxima, set_name: str = "21cmGEM") -> Emulator:

@@ -17,8 +17,8 @@ from pydantic import model_validator
 from lstmfit.emulator.jax_engine import import_jax, make_forward
 from lstmfit.errors import InputError, one_line
 from lstmfit.files import replacing
-from lstmfit.likelihoods.jax_form import make_loglikelihood
-from lstmfit.priors.jax_form import make_transform
+from lstmfit.likelihoods.jax_likelihood import make_loglikelihood
+from lstmfit.priors.jax_prior import make_transform
 from lstmfit.sampling.chainfiles import LOGZERO, write_nested, write_posterior
 from lstmfit.sampling.countdown import Countdown
 from lstmfit.sampling.input_checks import MAX_FRUITLESS_DRAWS, refuse_fruitless, refuse_infinite

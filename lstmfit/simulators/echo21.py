@@ -10,7 +10,7 @@ import numpy as np
 
 from lstmfit.errors import InputError
 from lstmfit.mpi import under_mpirun
-from lstmfit.parameters import Parameter, to_array
+from lstmfit.parameter import Parameter, to_array
 from lstmfit.simulators.protocol import History, SimulationError
 
 MODEL = {

@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from lstmfit.parameters import Parameter
+from lstmfit.parameter import Parameter
 
 
 class SimulationError(RuntimeError):

@@ -10,7 +10,7 @@ from lstmfit.constants import frequency_to_redshift
 from lstmfit.emulator.emulator import Emulator
 from lstmfit.likelihoods.base import read_defaults
 from lstmfit.likelihoods.foregrounds import NAMES, flattened_gaussian
-from lstmfit.parameters import Parameter
+from lstmfit.parameter import Parameter
 
 
 class Signal:

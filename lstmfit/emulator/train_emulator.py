@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 
-from lstmfit.datasets.signals import EXTRA_HISTORIES, EXTRA_SCALARS, SPLITS, SignalSet, Split, load_signals
+from lstmfit.datasets.signal_sets import EXTRA_HISTORIES, EXTRA_SCALARS, SPLITS, SignalSet, Split, load_signals
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.emulator import Emulator, shipped_test_set
 from lstmfit.emulator.metrics import ErrorSummary, rms_error, summarise

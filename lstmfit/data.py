@@ -11,7 +11,7 @@ from lstmfit.emulator.emulator import shipped_test_set
 from lstmfit.errors import InputError, one_line
 from lstmfit.likelihoods import foregrounds, noise
 from lstmfit.likelihoods.global_signal import interpolation_matrix
-from lstmfit.parameters import to_array
+from lstmfit.parameter import to_array
 from lstmfit.schema import LARGEST
 
 BRIGHTEST = 1e12
