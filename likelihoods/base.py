@@ -125,7 +125,7 @@ def make_likelihood(name: str, redshifts: np.ndarray, options: dict):
     Raises
     ------
     InputError
-        As `find_likelihood`, options that it does not take, or what is built is no likelihood.
+        As `find_likelihood`, options that it does not take, or what is built is not a likelihood.
     """
     found = find_likelihood(name)
     try:

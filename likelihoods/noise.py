@@ -104,7 +104,7 @@ def radiometer(frequency, temperature, weight, channel_width, integration_time, 
     Raises
     ------
     InputError
-        The data are no sky temperatures.
+        The data are not sky temperatures.
     """
     if sky == "data":
         if not (temperature > 0).all():

@@ -52,7 +52,7 @@ class PointBlock(Block):
 
 
 def _name_or_block(value):
-    """One of the points of a run file; in one go, so that a mistake is said once and not for each kind."""
+    """One of the points of a run file; validated at once, so that a mistake is reported once and not for each kind."""
     if isinstance(value, (str, PointBlock)):
         return value
     try:

@@ -6,7 +6,7 @@ probability at the true value is uniform (simulation-based calibration: Cook, Ge
 Stat. 15, 675; Talts et al. 2018, arXiv:1804.06788). One noise draw cannot tell bias from luck; many can.
 
 A folder holds one campaign: ``plan.json``, ``run.yaml``, ``channels.csv``, a file for each finished mock in ``mocks``,
-and the unfinished ones, in the shape of a fit's folder, in ``work``. Whatever is killed goes on from there.
+and the unfinished ones, in the shape of a fit's folder, in ``work``. A campaign that is killed resumes from there.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ MOST_DRAWS = 1000
 def calibrate(
     source, output, n: int = 100, *, points: int = 200, jobs: int | None = None, seed: int = 0, progress=None
 ):
-    """Fit `n` mocks drawn from the prior; repeat the call to go on after an interruption or with a larger n.
+    """Fit `n` mocks drawn from the prior; repeat the call to resume after an interruption or to use a larger n.
 
     Under mpirun the ranks share the mocks, one at a time; otherwise processes of this machine do.
 
@@ -147,7 +147,7 @@ def _plan(source, folder: Path, seed: int, points: int):
 
 
 def _begin(folder: Path, plan: dict, problem):
-    """Write the plan, or compare it with the one that is there."""
+    """Write the plan, or compare it with the existing one."""
     file = folder / "plan.json"
     if file.is_file():
         try:
@@ -181,10 +181,10 @@ def _check_drawable(problem):
         limits = [p for p in points if p.kind != "measurement"]
         if limits:
             rest = ", ".join(p.name for p in points if p.kind == "measurement")
-            mend = f"keep the measurements: points: [{rest}]" if rest else "take the likelihood out"
+            remedy = f"keep the measurements: points: [{rest}]" if rest else "take the likelihood out"
             raise InputError(
                 f"likelihood.{name}: {', '.join(p.name for p in limits)} are limits, and how a limit comes about is "
-                f"not known, so no mocks can be drawn; {mend}"
+                f"not known, so no mocks can be drawn; {remedy}"
             )
 
 

@@ -85,7 +85,7 @@ def _make_mock(config, signal):
 
 
 def _check_trained(config, signal, theta):
-    """Refuse an emulated truth outside the training range: the signal there is no model's."""
+    """Refuse an emulated truth outside the training range: the signal there is not that of any model."""
     if signal.emulator is None or config.extrapolate:
         return
     outside = signal.emulator.outside(theta)

@@ -1,4 +1,4 @@
-"""What is installed, and what to type where something is missing."""
+"""What is installed, and what to type if something is missing."""
 
 import importlib.util
 import os
@@ -11,7 +11,7 @@ EXTRAS = (
     ("echo21", "simulate"),
     ("tensorflow", "train"),
 )
-"""Modules that are used where they are there, and the extra of this package that brings each."""
+"""Optional modules, and the extra of this package that installs each."""
 
 
 def examine() -> list[tuple[str, str, str]]:
@@ -24,6 +24,7 @@ def examine() -> list[tuple[str, str, str]]:
     """
     from lstmfit.errors import InputError
     from lstmfit.sampling.polychord.libraries import load_library
+    from lstmfit.workers import cores
 
     rows = []
     try:
@@ -40,8 +41,7 @@ def examine() -> list[tuple[str, str, str]]:
         there = importlib.util.find_spec(module) is not None
         remedy = "" if there else f'pip install "lstmfit[{extra}]"'
         rows.append((module, _version(module) if there else "missing", remedy))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    rows.append(("cores", str(cores), ""))
+    rows.append(("cores", str(cores()), ""))
     rows.append(("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "not set"), ""))
     return rows
 

@@ -25,6 +25,7 @@ from lstmfit.sampling.chainfiles import write_weighted
 from lstmfit.sampling.result import Result
 from lstmfit.sampling.samplers import Sampler, make_sampler
 from lstmfit.sampling.state import ROOT, make_request, write_paramnames, write_state
+from lstmfit.workers import check_jobs
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +62,7 @@ def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=N
         Anything wrong with the run file, its data, or the folder; nothing is written then.
     """
     comm = mpi.world()
-    if jobs is not None and jobs < 1:
-        raise InputError(f"jobs is {jobs}, but a whole number of at least 1 is needed")
+    check_jobs(jobs)
     config = run_file.load(source)
     folder = output_folder(config, source, output)
     remedy = "and run the same with --resume: what was finished is kept"

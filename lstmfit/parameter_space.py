@@ -249,7 +249,7 @@ def _in_order(expressions, known, names):
         unknown = names_in(text) - known - set(ordered)
         if unknown:
             raise InputError(
-                f"params: {name} is computed from {unknown.pop()!r}, which is no parameter of this run; "
+                f"params: {name} is computed from {unknown.pop()!r}, which is not a parameter of this run; "
                 f"give it a prior, or use {', '.join(n for n in names if n != name)}"
             )
     return ordered

@@ -297,7 +297,7 @@ def _check_truth(space, truth):
 
 
 def _check_outputs(signal, likelihoods, formula):
-    # The tau of a formula is no optical depth of the CMB: only a model's parameters may stand in for outputs.
+    # The tau of a formula is not the optical depth of the CMB: only a model's parameters may stand in for outputs.
     parameters = [] if formula else [p.name for p in signal.parameters]
     for name, likelihood in likelihoods.items():
         for output in likelihood.outputs:
@@ -318,7 +318,7 @@ def _make_mocks(config, signal, likelihoods, options):
             options[name] = {key: value for key, value in options[name].items() if key != "mock"}
         return
     if config.data.mock is None:
-        raise InputError(f"likelihood.{next(iter(wanted))}: mock needs the true parameters, but data is no mock")
+        raise InputError(f"likelihood.{next(iter(wanted))}: mock needs the true parameters, but data is not a mock")
     theta = true_theta(config, signal)
     if config.data.mock.source == "emulator" or config.simulator is not None:
         outputs = np.array(signal.outputs(theta), dtype=float)

@@ -235,7 +235,7 @@ def test_missing_mpi_library(tmp_path, monkeypatch):
     (tmp_path / "libchord.so").write_text("")
     monkeypatch.setattr(libraries, "polychord_folder", lambda: tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"libchord_mpi.so is missing; to mend it: apt-get install libopenmpi-dev"):
+    with pytest.raises(InputError, match=r"libchord_mpi.so is missing; to fix this: apt-get install libopenmpi-dev"):
         libraries.load_library(mpi=True)
 
 

@@ -143,7 +143,7 @@ def test_double_power_law_brings_its_parameters_by_a_set(rng):
         ({"params": {"unused": 3.0}}, "unknown parameter 'unused'"),
         ({"params": {"fX": {"derived": "2*fLy"}}}, "fX is an input; write its expression as value"),
         ({"params": {"fX": {"value": "2*fLy"}, "fLy": {"value": "fX/2"}}}, "computed from each other"),
-        ({"params": {"fX": {"value": "2*what"}}}, "computed from 'what', which is no parameter"),
+        ({"params": {"fX": {"value": "2*what"}}}, "computed from 'what', which is not a parameter"),
         ({"params": {"y": {"derived": "2*what"}}}, "unknown name 'what'"),
         ({"params": {"sLy": {"prior": {"min": 0, "max": 9}}}}, "trained on 0.5..4"),
         ({"params": {"sLy": 9.0}}, "trained on 0.5..4"),
@@ -245,7 +245,7 @@ def test_a_mock_with_foreground_radiometer_noise_and_a_band():
     theta[-2] += 1.0
     assert problem.loglikelihood(theta)[0] < best
     top["data"]["band"] = [1, 2]
-    with pytest.raises(InputError, match=r"band \[1, 2\] MHz holds no channel"):
+    with pytest.raises(InputError, match=r"band \[1, 2\] MHz has no channels"):
         build(load(top))
 
 

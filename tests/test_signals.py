@@ -102,7 +102,7 @@ def test_bad_layouts_are_refused(tmp_path, rng):
     with pytest.raises(InputError, match="not a whole HDF5 file"):
         load_signals(path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"holds no Par_train_21cmGEM\.txt"):
+    with pytest.raises(InputError, match=r"has no Par_train_21cmGEM\.txt"):
         load_signals(tmp_path / "empty")
     with pytest.raises(InputError, match="no set of signals"):
         load_signals(tmp_path / "none.h5")

@@ -387,7 +387,7 @@ def bias_between(run: Run, true_run: Run, seed: int = 0) -> dict:
     Raises
     ------
     InputError
-        The runs are of other data or of other parameters, or the second one is no direct fit.
+        The runs are of other data or of other parameters, or the second one is not a direct fit.
     """
     from lstmfit.analysis.compare import compare
 

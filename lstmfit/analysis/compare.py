@@ -149,7 +149,7 @@ def compare(a, b, names: list[str], seed: int = 0) -> dict:
         |mean_a - mean_b| / sqrt(std_a^2 + std_b^2), ``ks`` (Kolmogorov-Smirnov distance of the weighted marginals)
         and ``ks_p`` with the effective sizes ``ess_a``, ``ess_b``, ``width_ratio`` = std_a / std_b, means and widths.
         ``D_KL_gaussian``, ``D_KL`` and their errors are D_KL(B || A), by two Gaussians and by nearest neighbours, of
-        ``D_KL_parameters``: those that neither chain marks as derived and that are no linear function of others; None
+        ``D_KL_parameters``: those that neither chain marks as derived and that are not linear functions of others; None
         where there are none. ``*_reverse`` are D_KL(A || B). ``mean_bias`` over the parameters. ``logZ_a``,
         ``logZ_b`` are None for chains without evidence, and so are ``dlogZ`` = logZ_b - logZ_a, what the emulator
         takes from the evidence, and its error. ``ess_a``, ``n_a``, ...: the smallest effective size and the rows.

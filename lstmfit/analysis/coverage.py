@@ -64,7 +64,7 @@ def read_mocks(folder, n: int | None = None) -> list[dict]:
         One of them is damaged, or they are of different parameters.
     """
     files = sorted(f for f in (Path(folder) / "mocks").glob("*.json") if re.fullmatch("[0-9]+", f.stem))
-    remedy = "remove it and run the same again: that mock is made anew"
+    remedy = "remove it and run the same again: that mock is then made again"
     files = [file for file in files if n is None or int(file.stem) < n]
     mocks = [read_figures(file, Mock, remedy, omit=True) for file in files]
     names = [sorted(mock["rank"]) for mock in mocks if "failed" not in mock]

@@ -67,7 +67,7 @@ def _neighbours(x, y, k):
 
 
 def independent_columns(covariance: np.ndarray) -> list[int]:
-    """Columns that are no linear function of those before them, of samples with this (d, d) covariance."""
+    """Columns that are not linear functions of those before them, of samples with this (d, d) covariance."""
     width = np.sqrt(np.diag(covariance))
     correlation = covariance / np.outer(width, width)
     kept = []

@@ -26,7 +26,7 @@ BOOKKEEPING = (
     *("logL", "logP", "logL_birth", "nlive", "insertion", "chain", "rank"),
     *("minuslogpost", "minuslogprior", "chi2"),
 )
-"""Columns that are no parameters: what anesthetic's readers make up (logP is Cobaya's minuslogpost) and what Cobaya
+"""Columns that are not parameters: what anesthetic's readers make up (logP is Cobaya's minuslogpost) and what Cobaya
 writes."""
 BEGINNINGS = ("loglike_", "minuslogprior_", "chi2_")
 LOOKED_FOR = (
@@ -92,7 +92,7 @@ def _root_in(folder: Path) -> Path:
         found = [p for p in folder.glob(f"*{ending}") if p.name != "data.csv"]
         roots = {p if ending == ".csv" else p.with_name(p.name[: -len(ending)]) for p in found}
     if not roots:
-        raise InputError(f"{folder} holds no chain that is known; give the common beginning of the chain files' names")
+        raise InputError(f"{folder} has no chain of a known format; give the common start of the chain files' names")
     if len(roots) > 1 and folder / "chain" not in roots:
         names = listed(sorted(r.name for r in roots), 3)
         raise InputError(f"{one_line(folder, 120)} holds several chains; add one of {names} to the folder's name")
@@ -160,7 +160,8 @@ def _check_size(root, samples):
     size = effective_size(samples.get_weights())
     if size < LEAST:
         raise InputError(
-            f"{root} has {len(samples)} rows worth {size:.1f} samples; at least {LEAST} are needed, so let it finish"
+            f"{root} has {len(samples)} rows, an effective sample size of {size:.1f}, but at least {LEAST} is needed; "
+            "let it finish"
         )
 
 

@@ -168,7 +168,7 @@ def read_figures(path, shape: type[Figures], remedy: str, omit: bool = False) ->
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
-            raise ValueError(f"{shown(content)} is no mapping")
+            raise ValueError(f"{shown(content)} is not a mapping")
         return shape.model_validate(content).model_dump(exclude_none=omit)
     except ValidationError as error:
         what = "; ".join(_mistake(e) for e in error.errors(include_url=False)[:2])

@@ -106,7 +106,7 @@ def write_report(run: Run, path=None) -> Path:
     template = (resources.files("lstmfit.analysis") / "report.html").read_text(encoding="utf-8")
     text = Environment(autoescape=True).from_string(template).render(content)
     path = run.folder / "report.html" if path is None else Path(path)
-    # The name of a file may hold bytes that are no text.
+    # A file name may contain bytes that are not text.
     write_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
     return path
 

@@ -10,7 +10,7 @@ from lstmfit.likelihoods.base import read_defaults
 
 
 def check_direct(run: Run, true_run: Run) -> None:
-    """Refuse what is no direct fit of the same problem: its difference would pass for the emulator's.
+    """Refuse a run that is not a direct fit of the same problem: its difference would pass for the emulator's.
 
     Parameters
     ----------

@@ -81,7 +81,7 @@ def _begin_log():
 
 @functools.cache
 def _say_once(text):
-    """A fit builds its problem more than once; what is doubted stays the same."""
+    """A fit builds its problem more than once; the doubt stays the same."""
     logging.getLogger(__name__).warning("lstmfit: %s", text)
 
 
@@ -103,13 +103,13 @@ def _global(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
 ):
-    """Take the options that stand before a command."""
+    """Options before a command."""
 
 
 def doctor(
     install_polychord: Annotated[bool, typer.Option("--install-polychord", help="Build PolyChord here.")] = False,
 ):
-    """Say what is installed, and what to type where something is missing."""
+    """Show what is installed, and what to type if something is missing."""
     from lstmfit.doctor import examine
 
     if install_polychord:

@@ -52,7 +52,7 @@ def _show_two(result):
         _show_parameters(result)
     for label in "ab":
         logz = with_error(result[f"logZ_{label}"], result[f"logZ_{label}_err"], 2)
-        size = f"{result[f'n_{label}']:,} rows worth {result[f'ess_{label}']:,.0f}"
+        size = f"{result[f'n_{label}']:,} rows, effective sample size {result[f'ess_{label}']:,.0f}"
         say(f"{label.upper()}: logZ {logz}, {size}")
     say(f"logZ of B minus logZ of A: {with_error(result['dlogZ'], result['dlogZ_err'], 2)}")
     for line in result["notes"]:

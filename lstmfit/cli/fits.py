@@ -14,7 +14,7 @@ from lstmfit.console import ProgressLine, duration, print_table, say, with_error
 from lstmfit.errors import InputError
 
 RESUME_STATUS = 75
-"""Exit status of a fit that stopped before its end and wants --resume: EX_TEMPFAIL of sysexits.h."""
+"""Exit status of a fit that stopped early and can be resumed: EX_TEMPFAIL of sysexits.h."""
 
 
 def _seconds(text: str | None) -> float | None:
@@ -200,7 +200,7 @@ def calibrate(
     jobs: Jobs = None,
     json_file: Json = None,
 ):
-    """Fit many mocks drawn from the prior: ranks, coverage, emulation bias; repeat the command to go on."""
+    """Fit many mocks drawn from the prior: ranks, coverage, emulation bias; repeat the command to continue."""
     from lstmfit.calibration import calibrate as run_campaign
 
     output = Path("chains") / f"calibration_{Path(run).stem}" if output is None else output
@@ -222,7 +222,7 @@ def calibrate(
     print_table(("coverage of", *(f"{level} %" for level in levels), "ranks p", "mean z", "std z"), rows)
     p = next(iter(result["parameters"].values()))
     bands = (f"{p[f'coverage_{level}_low']:.2f} to {p[f'coverage_{level}_high']:.2f}" for level in levels)
-    say(f"19 calibrated fits in 20 cover {', '.join(bands)}")
+    say(f"95 % range for a calibrated fit: {', '.join(bands)}")
     if "chi2" in result:
         say(f"chi-square of the truth over its expectation: {with_error(*result['chi2'].values(), 2)}")
     if "emulation" in result:
@@ -258,7 +258,7 @@ def check(
     run: Annotated[str, typer.Argument(help="Run file, or the name of a shipped one.")],
     json_file: Json = None,
 ):
-    """Build everything, evaluate and time each part, predict the run time and bound the emulator's harm."""
+    """Build everything, evaluate and time each part, predict the run time and bound the emulator-induced error."""
     from lstmfit.checks import check_run
 
     report = check_run(run)

@@ -9,6 +9,7 @@ import typer
 from lstmfit.console import leave_stdout_to_json
 from lstmfit.errors import InputError
 from lstmfit.files import check_writable, user_path
+from lstmfit.workers import check_jobs
 
 
 def writable(path, *endings: str):
@@ -68,8 +69,7 @@ def _try_to_write(folder, what):
 
 
 def _at_least_one(jobs):
-    if jobs is not None and jobs < 1:
-        raise InputError(f"jobs is {jobs}, but a whole number of at least 1 is needed")
+    check_jobs(jobs)
     return jobs
 
 

@@ -78,7 +78,7 @@ def check_columns(columns) -> dict:
     Raises
     ------
     InputError
-        An unknown or a missing key, both axes, one column for two things, or a value that is no column.
+        An unknown or a missing key, both axes, one column for two things, or a value that is not a column.
     """
     if not hasattr(columns, "items"):
         raise InputError(f"columns is {shown(columns)}; give a mapping, like {{frequency: 0, temperature: 1}}")

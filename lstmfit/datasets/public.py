@@ -107,7 +107,7 @@ def cache() -> Path:
 
 
 def fetch(name: str, folder=None, source=None) -> Path:
-    """Fetch a public data set, or check the copy that is there.
+    """Fetch a public data set, or check the existing copy.
 
     Parameters
     ----------

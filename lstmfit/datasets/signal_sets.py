@@ -90,7 +90,7 @@ def load_signals(path, splits=("train", "val", "test")) -> SignalSet:
     ------
     InputError
         No such file, another layout, shapes that do not fit together, or values that cannot be trained on: not
-        finite, a constant or impossible parameter column, a row that is there twice.
+        finite, a constant or impossible parameter column, a repeated row.
     """
     path = user_path(path, "set of signals")
     if path.is_dir():
@@ -198,7 +198,7 @@ def _read_text(folder) -> _Raw:
                 names = f"{files[0].name} or {files[1].name}"
                 raise InputError(f"{folder}: {names} is not a table of numbers ({one_line(error, 120)})") from None
     if not splits:
-        raise InputError(f"{folder} holds no Par_train_21cmGEM.txt with T21_train_21cmGEM.txt; give their folder")
+        raise InputError(f"{folder} has no Par_train_21cmGEM.txt with T21_train_21cmGEM.txt; give their folder")
     preset = presets()["21cmGEM"]
     return _Raw(grid_of(preset), preset["parameters"], {s: splits.get(s) for s in SPLITS}, {"set": "21cmGEM"})
 

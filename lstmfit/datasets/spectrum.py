@@ -58,7 +58,7 @@ class Spectrum:
         keep = (self.frequency >= low) & (self.frequency <= high)
         if not keep.any():
             raise InputError(
-                f"data: band [{low:g}, {high:g}] MHz holds no channel; the data span {self.frequency.min():.4g} to "
+                f"data: band [{low:g}, {high:g}] MHz has no channels; the data span {self.frequency.min():.4g} to "
                 f"{self.frequency.max():.4g} MHz"
             )
         truth = None if self.truth is None else self.truth[keep]
@@ -183,7 +183,7 @@ def _unit(name, written, given):
 
 
 def _check_once(name, nu, rows):
-    """Refuse a frequency that is there twice."""
+    """Refuse repeated frequencies."""
     order = np.argsort(nu, kind="stable")
     twice = np.flatnonzero(np.diff(nu[order]) == 0)
     if len(twice):

@@ -174,7 +174,7 @@ def run_blackjax(
     settings : BlackjaxSettings
         What to do.
     resume : bool
-        Go on from the checkpoint if there is one; otherwise start over. A resumed run ends as if it had not been
+        Resume from the checkpoint if there is one; otherwise start over. A resumed run ends as if it had not been
         interrupted after that checkpoint.
     progress : callable, optional
         Called about once a second.
@@ -228,7 +228,7 @@ class _Run:
         key = self.jax.random.key(self.settings.seed)
         goal = math.log(self.settings.precision_criterion)
         while not self._live_fraction(live) < goal:
-            # The key depends on the step alone, so that a resumed run goes on with the same numbers.
+            # The key depends on the step alone, so that a resumed run continues with the same numbers.
             live, info = step(self.jax.random.fold_in(key, self.steps), live)
             self.dead.append(_rows(info.particles))
             slices = info.update_info

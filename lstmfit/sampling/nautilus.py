@@ -125,7 +125,7 @@ def run_nautilus(
         Processes that train its networks, and evaluate the likelihood where that is slow. With the same seed and the
         same number of them a run repeats itself.
     resume : bool
-        Go on from the checkpoint if there is one; otherwise start over. A resumed run ends as if it had not been
+        Resume from the checkpoint if there is one; otherwise start over. A resumed run ends as if it had not been
         interrupted after that checkpoint.
     progress : callable, optional
         Called about once a second.
@@ -208,7 +208,7 @@ class _Run:
             if not checkpoint.is_file():
                 raise
             raise InputError(f"{checkpoint} cannot be read ({one_line(error)}); start over with --force") from error
-        # nautilus would write into the file that is there, which a kill at the wrong moment leaves damaged.
+        # nautilus would write into the existing file, and a kill at the wrong moment would leave it damaged.
         self.sampler.filepath = None
         self.n_good = int(np.isfinite(self.sampler.log_z or -np.inf))
         wanted = {"f_live": self.settings.f_live, "n_eff": self.settings.n_eff}

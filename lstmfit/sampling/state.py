@@ -119,7 +119,7 @@ def prepare_folder(problem, folder, root, settings, *, resume: bool, made: str, 
     settings : Block
         The sampler's settings, resolved.
     resume : bool
-        Go on with the run that is there, if there is one.
+        Continue the run in the folder, if there is one.
     made : str
         File that a finished run has; without it the run is not finished, whatever its state says.
     fresh : dict
@@ -239,15 +239,15 @@ def check_same_request(old: dict, new: dict, where) -> None:
     InputError
         Names or settings differ.
     """
-    mend = "resume with what the run began with, or start over with --force"
+    remedy = "resume with what the run began with, or start over with --force"
     for key, what in (("names", "parameters"), ("derived_names", "derived parameters")):
         if old[key] != new[key]:
             raise InputError(
                 f"{where} was begun with {len(old[key])} {what} ({', '.join(old[key])}), "
-                f"now there are {len(new[key])} ({', '.join(new[key])}); {mend}"
+                f"now there are {len(new[key])} ({', '.join(new[key])}); {remedy}"
             )
     before, now = old["settings"], new["settings"]
     differing = [key for key in now if before.get(key) != now[key]]
     if differing:
         what = ", ".join(f"{key} {before.get(key)} (now {now[key]})" for key in differing)
-        raise InputError(f"{where} was begun with {what}; {mend}")
+        raise InputError(f"{where} was begun with {what}; {remedy}")

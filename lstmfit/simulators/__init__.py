@@ -33,7 +33,7 @@ def load(name: str) -> Simulator:
     Raises
     ------
     InputError
-        The name is unknown, the module or the attribute does not exist, or what is there is no simulator.
+        The name is unknown, the module or the attribute does not exist, or what was found is not a simulator.
     """
     target = SIMULATORS.get(name, name)
     module_name, colon, attribute = target.partition(":")

@@ -55,12 +55,12 @@ logger = logging.getLogger(__name__)
 
 
 def polychord_folder() -> Path:
-    """Folder of the running environment where the built library lies, whether or not it is there yet."""
+    """Folder of the running environment where the built library lies, whether or not it exists yet."""
     return Path(sys.prefix) / "share" / "lstmfit" / "polychord"
 
 
 def install_polychord(force=False, log=None) -> Path:
-    """Build PolyChord into the running environment unless it is there already.
+    """Build PolyChord into the running environment unless it is already installed.
 
     With `mpif90` on the PATH the MPI library is built beside the serial one; a serial installation is
     completed when `mpif90` has appeared since. The folder is made beside its place and renamed, so it is
@@ -110,7 +110,7 @@ def install_polychord(force=False, log=None) -> Path:
         _replace_folder(built, folder, work)
     if not mpi:
         log(
-            "no mpif90 was found, so mpirun will not work; to mend it: apt-get install libopenmpi-dev openmpi-bin, "
+            "no mpif90 was found, so mpirun will not work; to fix this: apt-get install libopenmpi-dev openmpi-bin, "
             "then the same command again"
         )
     log(f"PolyChord {POLYCHORD_VERSION} ({CHANGES}) was built into {folder}")
@@ -131,7 +131,7 @@ def _require_tools():
     if missing:
         raise InputError(
             f"PolyChord cannot be built: {' and '.join(missing)} not found on the PATH, but it takes gfortran "
-            "and make; to mend it: apt-get install gfortran make libopenmpi-dev openmpi-bin"
+            "and make; to fix this: apt-get install gfortran make libopenmpi-dev openmpi-bin"
         )
 
 
@@ -231,12 +231,12 @@ def _first_line(command) -> str | None:
     return lines[0] if lines else None
 
 
-def _run(command, what, mend):
+def _run(command, what, remedy):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
         errors = [line for line in lines if line.startswith("ERROR")] or lines or [f"exit status {done.returncode}"]
-        raise InputError(f"{what} ({errors[0]}); {mend}")
+        raise InputError(f"{what} ({errors[0]}); {remedy}")
 
 
 def main() -> int:

@@ -94,7 +94,7 @@ def run_jobs(
     jobs : int, optional
         Processes; all cores by default. Fewer are used where a part would have too few live points.
     resume : bool
-        Go on with what is in the folder: with its parts, `jobs` of them at a time. Otherwise start over.
+        Continue the parts that are in the folder, `jobs` at a time. Otherwise start over.
     progress : callable, optional
         Called in this process about once a second with the parts' sums.
     stop : callable, optional

@@ -146,11 +146,11 @@ class _CtypesLibrary:
         if not path.is_file():
             if mpi and path.with_name(SERIAL_LIBRARY).is_file():
                 raise InputError(
-                    f"this runs under mpirun, but {path} is missing; to mend it: apt-get install libopenmpi-dev "
+                    f"this runs under mpirun, but {path} is missing; to fix this: apt-get install libopenmpi-dev "
                     f"openmpi-bin, then {INSTALL_LINE}"
                 )
             raise InputError(
-                f"PolyChord is not installed (neither pypolychord nor {path} is there); to mend it: {INSTALL_LINE}, "
+                f"PolyChord is not installed (neither pypolychord nor {path} is there); to fix this: {INSTALL_LINE}, "
                 f"{FALLBACK}"
             )
         # Lines reach the log as they are written, not when the process ends.
@@ -173,7 +173,7 @@ class _CtypesLibrary:
         likelihood, prior = run.callbacks()
         views, derived_views = _Views(n), _Views(n_derived)
 
-        # ctypes prints what a callback raises and has Fortran go on with rubbish, so nothing may leave one.
+        # ctypes prints what a callback raises and lets Fortran continue with garbage, so no exception may leave one.
 
         if n_derived:
 

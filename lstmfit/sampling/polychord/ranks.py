@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_one_mpi() -> None:
-    """Refuse to go on where PolyChord and mpi4py hold different MPI libraries.
+    """Refuse to continue where PolyChord and mpi4py use different MPI libraries.
 
     Each rank would then take itself for the only one and run everything.
 
@@ -58,7 +58,7 @@ def run_mpi(
     are ready: with more than one worker a run cannot be repeated exactly.
 
     An error on any rank ends all of them, reported once on stderr, with the command line's exit status; this function
-    does not return then. A run that was ended, by a signal too, goes on from its last resume file.
+    does not return then. A run that was ended, by a signal too, resumes from its last resume file.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def run_mpi(
     root : str
         First part of the files' names.
     resume : bool
-        Go on from the resume file if there is one.
+        Resume from the resume file if there is one.
     progress : callable, optional
         Called on rank 0 about once a second. Its `n_like` counts up to the last update of the files.
 
@@ -120,7 +120,7 @@ def run_mpi(
 
 
 class _Listener:
-    """Rank 0's ear for errors of others, called as `run_polychord`'s `stop`; it ends the run, or says to go on."""
+    """Rank 0's ear for errors of others, called as `run_polychord`'s `stop`; it ends the run, or lets it continue."""
 
     def __init__(self, errors, comm):
         self.errors, self.comm = errors, comm

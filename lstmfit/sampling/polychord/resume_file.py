@@ -49,7 +49,7 @@ def read_resume_header(path) -> dict:
 
 
 def is_whole(path, last_section: str | None) -> bool:
-    """Tell whether a resume file was written to its end: on a full disk PolyChord goes on without a word.
+    """Tell whether a resume file was written to its end: on a full disk PolyChord continues silently.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def keep_resume_file(folder, root) -> None:
     """Give the resume file, which is whole, a second name: the next one replaces it before anyone can look at it."""
     resume, kept = Path(folder) / f"{root}.resume", Path(folder) / f"{root}{KEPT}"
     temporary = kept.with_name(f"{kept.name}.new")
-    # Some file systems know no hard links: then there is no second chance.
+    # Some file systems have no hard links; then there is no backup.
     with contextlib.suppress(OSError):
         temporary.unlink(missing_ok=True)
         os.link(resume, temporary)

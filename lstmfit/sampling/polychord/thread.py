@@ -80,7 +80,7 @@ class PolyChordThread:
         self._park()
 
     def _zero(self, value, theta):
-        """Account for a log-likelihood that is no number above logzero; return what PolyChord is told."""
+        """Count a log-likelihood that is not a number above logzero; return what PolyChord is told."""
         counts = self.counts
         if value == math.inf:
             refuse_infinite(self.problem.names, theta)
