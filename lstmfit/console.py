@@ -35,19 +35,45 @@ def write_json(content: dict, target: str | None) -> None:
         write_text(target, text)
 
 
+LONGEST_CELL = 40
+"""Characters up to which a cell is never broken; longer ones are sentences, and wrap between words."""
+
+
 def print_table(columns, rows, title=None):
-    """Print a table for a reader, to stdout unless that is for JSON."""
+    """Print a table for a reader, to stdout unless that is for JSON.
+
+    A number is never broken: a table that is wider than the terminal is printed in blocks of columns, one below the
+    other, each with the first column again.
+    """
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
-    for i, column in enumerate(columns):
-        table.add_column(escape(column), justify="right" if i else "left")
-    for row in rows:
-        # What stands in brackets would be taken for markup: pip install "lstmfit[nautilus]".
-        table.add_row(*(escape(str(cell)) for cell in row))
-    Console(stderr=_stdout_is_for_json).print(table)
+    console = Console(stderr=_stdout_is_for_json)
+    rows = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, (column, *(row[i] for row in rows)))) for i, column in enumerate(columns)]
+    for n, block in enumerate(_blocks_of_columns(widths, console.width)):
+        table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left", title=None if n else title)
+        for i in block:
+            short = widths[i] <= LONGEST_CELL
+            # What stands in brackets would be taken for markup: pip install "lstmfit[nautilus]".
+            table.add_column(escape(columns[i]), justify="right" if i and short else "left", no_wrap=short)
+        for row in rows:
+            table.add_row(*(escape(row[i]) for i in block))
+        if n:
+            console.print()
+        console.print(table)
+
+
+def _blocks_of_columns(widths, width) -> list[list[int]]:
+    """Columns that fit side by side, the first one in each block; `widths` of all columns in characters."""
+    shown = [min(w, LONGEST_CELL) for w in widths]
+    blocks = [[0]]
+    for i in range(1, len(widths)):
+        if len(blocks[-1]) > 1 and sum(shown[j] + 1 for j in (*blocks[-1], i)) > width:
+            blocks.append([0])
+        blocks[-1].append(i)
+    return blocks
 
 
 class ProgressLine:

@@ -24,11 +24,12 @@ from lstmfit.run_folder import load_problem
 from lstmfit.sampling.chainfiles import write_weighted
 from lstmfit.sampling.result import Result
 from lstmfit.sampling.samplers import Sampler, make_sampler
-from lstmfit.sampling.state import ROOT, make_request, write_paramnames, write_state
+from lstmfit.sampling.state import ROOT, make_request, read_state, write_paramnames, write_state
 from lstmfit.workers import check_jobs
 
 log = logging.getLogger(__name__)
 
+PICTURES = ("corner", "signal")
 PACKAGES = ("numpy", "scipy", "numba", "anesthetic", "h5py", "echo21", "mpi4py", "nautilus-sampler", "blackjax", "jax")
 
 
@@ -72,6 +73,7 @@ def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=N
         begun = mpi.on_root(comm, prepare)
         if begun == "finished":
             log.info("%s is finished already", folder)
+            mpi.on_root(comm, functools.partial(_draw_missing, folder))
             return folder
         # The run file is the user's own: what it names is to be imported.
         make_problem = functools.partial(load_problem, str(folder), trust=True)
@@ -238,7 +240,7 @@ def _finish(folder: Path, sampler: Sampler, result: Result):
     run_folder.seal(folder)
     # A folder with a summary counts as finished: pictures can be drawn again at any time.
     write_text(folder / run_folder.SUMMARY, json.dumps(summary, indent=2) + "\n")
-    draw_pictures(run, folder)
+    _draw_pictures(run, folder)
 
 
 def _finish_without_sampling(folder: Path, make_problem):
@@ -258,11 +260,20 @@ def _finish_without_sampling(folder: Path, make_problem):
     write_text(folder / run_folder.SUMMARY, json.dumps(summary, indent=2) + "\n")
 
 
-def draw_pictures(run, folder: Path) -> None:
-    """Draw corner.png and signal.png; one that fails is a warning, since the result is there without it."""
+def _draw_missing(folder: Path) -> None:
+    """Draw the pictures that could not be drawn when the run finished, on a full disk for example."""
+    from lstmfit.analysis.chains import read_run
+
+    missing = [name for name in PICTURES if not (folder / f"{name}.png").is_file()]
+    if missing and read_state(folder, ROOT).get("names"):
+        _draw_pictures(read_run(folder, trust=True), folder, missing)
+
+
+def _draw_pictures(run, folder: Path, names=PICTURES) -> None:
+    """Draw corner.png and signal.png; one that fails is a warning, since the result is complete without it."""
     from lstmfit.analysis import plots
 
-    for name in ("corner", "signal"):
+    for name in names:
         try:
             getattr(plots, name)(run, folder / f"{name}.png")
         except Exception as error:

@@ -211,6 +211,7 @@ def test_the_folder_is_that_of_polychord(finished):
     assert names == {
         "run.yaml", "data.csv", "summary.json", "corner.png", "signal.png", "chain.paramnames", "chain.state.json",
         "chain.txt", "chain_equal_weights.txt", "chain_dead-birth.txt", "chain_phys_live-birth.txt",
+        "chain_getdist.txt", "chain_getdist.paramnames", "chain_getdist.ranges",
     }  # fmt: skip
     samples = anesthetic.read_chains(str(finished / "chain"))
     assert isinstance(samples, anesthetic.NestedSamples)

@@ -368,7 +368,8 @@ def spoil(data, path):
             if name not in file:
                 continue
             old = file[name]
-            values = old[()] if isinstance(old, h5py.Dataset) else None
+            small = isinstance(old, h5py.Dataset) and old.size < 10**7
+            values = old[()] if small else None
             del file[name]
             if how == "remove":
                 continue

@@ -97,7 +97,7 @@ def disk(tmp_path):
     """A disk of one megabyte."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
     try:
         done = subprocess.run(mount, capture_output=True, check=False)
     except FileNotFoundError:
@@ -111,7 +111,7 @@ def disk(tmp_path):
 def leave(disk, kilobytes):
     """Fill the disk up to so much."""
     filler = disk / "filler"
-    filler.write_bytes(bytes(1024 * (1024 - kilobytes)))
+    filler.write_bytes(bytes(1024 * (2048 - kilobytes)))
     return filler
 
 
@@ -182,7 +182,7 @@ def test_a_read_only_folder(disk):
     for folder in (disk / "out", disk / "new"):
         with pytest.raises(InputError, match=r"cannot write into .*; choose another folder with -o"):
             fit(run, folder, jobs=1)
-    with pytest.raises(InputError, match=r"cannot write .*: Read-only file system; mend that or choose another place"):
+    with pytest.raises(InputError, match=r"cannot write .*: Read-only file system; fix this or choose another place"):
         simulate_set(disk / "set.h5", 4, jobs=1, progress=False)
     with pytest.raises(InputError, match=r"cannot write .*: Read-only file system"):
         calibrate(run, disk / "c", 1, jobs=1)

@@ -156,6 +156,7 @@ def test_the_folder_and_the_summary_are_those_of_any_fit(finished):
     assert names == {
         "run.yaml", "data.csv", "summary.json", "corner.png", "signal.png",
         "chain.paramnames", "chain.state.json", "chain.txt", "chain_equal_weights.txt",
+        "chain_getdist.txt", "chain_getdist.paramnames", "chain_getdist.ranges",
     }  # fmt: skip
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["sampler"].startswith("nautilus 1.")
@@ -165,7 +166,7 @@ def test_the_folder_and_the_summary_are_those_of_any_fit(finished):
         p = summary["parameters"][name]
         assert abs(p["mean"] - p["truth"]) < 4 * p["std"]
     assert isinstance(anesthetic.read_chains(str(finished / "chain")), anesthetic.MCMCSamples)
-    assert run_file.load(finished / "run.yaml").sampler.nautilus.n_eff == 600
+    assert run_file.load(finished / "run.yaml").sampler.settings.n_eff == 600
 
 
 @pytest.mark.slow

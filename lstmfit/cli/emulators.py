@@ -21,8 +21,8 @@ def simulate(
     design: Annotated[str, typer.Option(help="sobol or uniform.")] = "sobol",
     seed: Annotated[int, typer.Option(help="Seed of all splits.")] = 0,
     simulator: Annotated[str, typer.Option(help="Name, or package.module:attribute of your own.")] = "echo21",
-    n_val: Annotated[Optional[int], typer.Option(help="Validation signals.")] = None,  # noqa: UP045
-    n_test: Annotated[Optional[int], typer.Option(help="Test signals.")] = None,  # noqa: UP045
+    n_val: Annotated[Optional[int], typer.Option(help="Validation signals.", show_default="n / 8, 16 to 2048")] = None,  # noqa: UP045
+    n_test: Annotated[Optional[int], typer.Option(help="Test signals.", show_default="n / 8, 16 to 2048")] = None,  # noqa: UP045
     jobs: Jobs = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
 ):
@@ -45,11 +45,14 @@ def simulate(
 def train(
     signals: Annotated[Path, typer.Argument(help="Set of signals.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Emulator file to make.")],
-    updates: Annotated[Optional[int], typer.Option(help="Gradient steps.")] = None,  # noqa: UP045
-    batch: Annotated[Optional[int], typer.Option(help="Signals a step.")] = None,  # noqa: UP045
-    learning_rate: Annotated[Optional[float], typer.Option(help="Peak learning rate.")] = None,  # noqa: UP045
-    units: Annotated[Optional[int], typer.Option(help="LSTM units a layer.")] = None,  # noqa: UP045
-    steps: Annotated[Optional[int], typer.Option(help="Steps of the recurrence.")] = None,  # noqa: UP045
+    updates: Annotated[Optional[int], typer.Option(help="Gradient steps.", show_default="100000")] = None,  # noqa: UP045
+    batch: Annotated[Optional[int], typer.Option(help="Signals per step.", show_default="128")] = None,  # noqa: UP045
+    learning_rate: Annotated[Optional[float], typer.Option(help="Peak learning rate.", show_default="0.0125")] = None,  # noqa: UP045
+    units: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="LSTM units per layer.", show_default="128; published: 451"),
+    ] = None,
+    steps: Annotated[Optional[int], typer.Option(help="Steps of the recurrence.", show_default="11")] = None,  # noqa: UP045
     architecture: Annotated[str, typer.Option(help="patched, or published: the 21cmLSTM of 2024.")] = "patched",
     epochs: Annotated[float, typer.Option(help="Published: fraction of its authors' 175 epochs.")] = 1.0,
     seed: Annotated[int, typer.Option(help="Seed of weights and order.")] = 0,

@@ -254,6 +254,35 @@ def report(
     say(write_report(done, output))
 
 
+CHECK_LABELS = {
+    "parameters": "sampled parameters",
+    "channels": "channels of the spectrum",
+    "sampler": "sampler",
+    "n_live": "live points",
+    "num_repeats": "slice-sampling steps per point",
+    "finite_fraction": "prior draws with a likelihood above zero",
+    "best_loglike_of_draws": "best ln L of the prior draws",
+    "prior_us": "prior transform [µs per call]",
+    "signal_us": "signal [µs per call]",
+    "likelihood_us": "likelihood [µs per call]",
+    "total_us": "all of it [µs per call]",
+    "calls_expected": "likelihood calls expected",
+    "signals_expected": "of these with a new signal",
+    "seconds_expected_on_one_core": "time expected on one core [s]",
+    "emulator_mean_rms_mK": "emulator error, mean rms [mK]",
+    "emulator_p95_rms_mK": "emulator error, 95 % of signals below [mK]",
+    "D_KL_bound_mean": "bound on D_KL, mean error [nat]",
+    "D_KL_bound_p95": "bound on D_KL, 95 % error [nat]",
+    "D_KL_linear_mean": "D_KL in linear approximation, mean [nat]",
+    "D_KL_linear_p95": "D_KL in linear approximation, 95 % [nat]",
+    "shift_mean": "largest shift of a parameter, mean [sigma]",
+    "shift_p95": "largest shift of a parameter, 95 % [sigma]",
+    "good_down_to_mK": "emulator good for white noise down to [mK]",
+    "logZ": "evidence, as no parameter is free",
+}
+"""What the keys of `lstmfit.checks.check_run` mean."""
+
+
 def check(
     run: Annotated[str, typer.Argument(help="Run file, or the name of a shipped one.")],
     json_file: Json = None,
@@ -262,11 +291,10 @@ def check(
     from lstmfit.checks import check_run
 
     report = check_run(run)
-    verdict, shifts = report.get("verdict"), report.get("shifts", {})
-    shown = {k: v for k, v in report.items() if k not in ("verdict", "shifts") and v is not None}
-    shown |= {f"mean shift of {name} (sigma)": v for name, v in shifts.items()}
-    rows = [(k.replace("_", " "), f"{v:.4g}" if isinstance(v, float) else v) for k, v in shown.items()]
-    print_table(("check", ""), rows)
-    if verdict is not None:
-        say(f"emulator: {verdict}")
+    found = [(CHECK_LABELS.get(key, key), value) for key, value in report.items() if key not in ("verdict", "shifts")]
+    found += [(f"mean shift of {name} [sigma]", value) for name, value in report.get("shifts", {}).items()]
+    shown = [(label, f"{v:.4g}" if isinstance(v, float) else f"{v}") for label, v in found if v is not None]
+    print_table(("check", "value"), shown)
+    if report.get("verdict") is not None:
+        say(f"emulator: {report['verdict']}")
     write_json(report, json_file)
