@@ -1,15 +1,14 @@
-"""The study in docs/bias.md, whole: fits, bias against ECHO21, comparison with direct fits, table, figures.
+"""The study of docs/results/bias.md: fits, bias against ECHO21, comparison with direct fits, table, figures.
 
     python benchmarks/bias_study.py [WORK]
 
-Repeat it after the shipped emulator has changed: fits of another emulator are made anew, simulated points are
-reused where they fit. The table in docs/bias.md between the marks `<!-- study -->` is replaced.
+Repeat it after the shipped emulator has changed: fits of another emulator are repeated, simulated points are reused
+where they fit. The table in docs/results/bias.md between the marks `<!-- study -->` is replaced.
 """
 
 import gzip
 import json
 import logging
-import re
 import shutil
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from anesthetic import read_chains
+from pages import IMAGES, RESULTS, TOP, replace_in_page
 
 from lstmfit.analysis.bias import bias_between, measure_bias, write_bias
 from lstmfit.analysis.chains import Run, read_run
@@ -26,7 +26,6 @@ from lstmfit.driver import fit, load_problem
 from lstmfit.emulator.emulator import shipped_test_set
 from lstmfit.errors import InputError
 
-TOP = Path(__file__).resolve().parent.parent
 NOISE = (5, 10, 25, 50)
 BEVINS = {"D_KL": {5: 0.25, 25: 0.05, 50: 0.09, 250: 0.08}, "bound": {5: 9.60, 25: 0.38, 50: 0.10, 250: 0.004}}
 """globalemu against ARES, Bevins et al. 2025: measured by normalising flows, and the bound at their mean error."""
@@ -90,8 +89,8 @@ def table(results: dict) -> str:
         f"{e['n']} test signals (95 %: {e['p95_mK']:.3f} mK). Noise seed 2, PolyChord seed 1, every posterior point "
         "simulated.",
         "",
-        "| noise [mK] | mean bias [σ] | largest bias [σ] | D_KL [nat] | bound, mean / 95 % | linear, mean / 95 % "
-        "| ln Z true − emulated | k-hat | signal rms 68 % [mK] |",
+        "| noise [mK] | mean bias [σ] | largest bias [σ] | D_KL [nat] | bound, mean / 95 % error "
+        "| linear estimate, mean / 95th percentile | ln Z true − emulated | k-hat | signal rms 68 % [mK] |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for noise, entry in results["noise"].items():
@@ -169,14 +168,9 @@ def main():
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     work = Path(sys.argv[1] if len(sys.argv) > 1 else "chains/bias_study")
     results = study(work)
-    (TOP / "docs" / "bias_study.json").write_text(json.dumps(results, indent=1) + "\n")
-    text = table(results)
-    picture(results, TOP / "docs" / "img" / "bias_noise.png")
-    page = TOP / "docs" / "bias.md"
-    if page.is_file():
-        mark = "<!-- study -->"
-        page.write_text(re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n{text}\n{mark}", page.read_text(), flags=re.S))
-    print(text)
+    (RESULTS / "bias_study.json").write_text(json.dumps(results, indent=1) + "\n")
+    picture(results, IMAGES / "bias_noise.png")
+    replace_in_page("bias.md", "study", table(results))
 
 
 if __name__ == "__main__":

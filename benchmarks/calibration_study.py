@@ -1,19 +1,20 @@
-"""The calibration campaigns of docs/calibration.md: mocks of the simulator, fitted with the shipped emulator.
+"""The calibration campaigns of docs/results/calibration.md: mocks of the simulator, fitted with the shipped emulator.
 
     python benchmarks/calibration_study.py WORK -n 100 [--jobs N] [--only 5mK,5mK_error] [--tables]
     python benchmarks/calibration_study.py WORK --verify 8
 
-Campaigns go on where they were stopped, mock by mock. The first form ends by replacing the tables in
-docs/calibration.md between the marks `<!-- campaigns -->`, docs/calibration.json and the figure; `--tables` does that
-alone, with the mocks that are there. The second compares the sampler's small settings with the usual ones.
+Campaigns resume where they were stopped, mock by mock. The first form ends by replacing the tables in
+docs/results/calibration.md between the marks `<!-- campaigns -->`, calibration.json beside it and the figure;
+`--tables` does only that, with the mocks that are there. The second compares the sampler's
+small settings with the usual ones.
 """
 
 import argparse
 import json
-import re
 from pathlib import Path
 
 import numpy as np
+from pages import IMAGES, RESULTS, replace_in_page
 from scipy.stats import binom, chi2, kstwo, norm
 
 from lstmfit import Emulator
@@ -21,7 +22,6 @@ from lstmfit.analysis.coverage import LEVELS, binomial_band, read_mocks, summari
 from lstmfit.analysis.plots import BLUE, GREY, RED, new_figure, save
 from lstmfit.calibration import calibrate
 
-TOP = Path(__file__).resolve().parent.parent
 CAMPAIGNS = {"25mK": (25, False), "5mK": (5, False), "5mK_error": (5, True), "1mK": (1, False), "1mK_error": (1, True)}
 """Noise in mK, and whether the emulator's error covariance is in the likelihood. All share their mocks' parameters and
 noise draws, so that two of one noise are fits of the same data."""
@@ -53,8 +53,8 @@ def progress_of(name):
 def verify(work: Path, n: int, jobs: int):
     """The same mocks with small and with usual settings: ranks, widths and distances must not move."""
     text = [
-        "| noise [mK] | rank, rms difference (expected of independent samplings) | width, mean ratio | its scatter "
-        "| z, mean difference | rms difference | calls, ratio |",
+        "| noise [mK] | rms difference of ranks (expected for independent chains) | mean width ratio | its scatter "
+        "| mean difference of z | rms difference of z | ratio of calls |",
         "|---|---|---|---|---|---|---|",
     ]
     for name in ("25mK", "5mK", "1mK"):
@@ -83,7 +83,7 @@ def verify(work: Path, n: int, jobs: int):
             f"| {ratio.mean():.3f} ± {ratio.mean(axis=1).std() / np.sqrt(n):.3f} | {ratio.std():.3f} "
             f"| {z.mean():+.3f} ± {z.mean(axis=1).std() / np.sqrt(n):.3f} | {z.std():.3f} | {calls:.2f} |"
         )
-    replace_in_page("verify", f"{n} mocks of each noise, all 7 parameters.\n\n" + "\n".join(text))
+    replace_in_page("calibration.md", "verify", f"{n} mocks of each noise, all 7 parameters.\n\n" + "\n".join(text))
 
 
 def detectable(n: int, power: float = 0.8, level: float = 0.05, repeats: int = 4000) -> dict:
@@ -201,25 +201,27 @@ def tables(work: Path) -> tuple[str, dict]:
     emulator = Emulator.load("echo21")
     text = [
         f"Emulator `{emulator.checksum[:12]}`, mean error {emulator.record['test']['mean_mK']:.3f} mK on its test set. "
-        f"Truth: ECHO21. Sampler: nlive {SMALL[0]} ({USUAL[0]} at 1 mK), {SMALL[1]} repeats. One "
-        f"parameter of a calibrated fit of {most} mocks covers, 19 times in 20, {bands} at 50, 68, 90, 95 %; "
-        f"two standard errors of its mean z are {2 / np.sqrt(most):.2f}.",
+        f"Truth: ECHO21. Sampler: PolyChord with nlive {SMALL[0]} ({USUAL[0]} at 1 mK) and {SMALL[1]} repeats. "
+        f"95 % range of the coverage of one parameter over {most} mocks, for a calibrated fit: {bands} at 50, 68, 90, "
+        f"95 %; two standard errors of its mean z: {2 / np.sqrt(most):.2f}.",
         "",
-        "| noise [mK] | mocks | 50 % | 68 % | 90 % | 95 % | outside their band | ranks, smallest p × 7 "
-        "| largest mean z | chi-square / d | emulation bias, mean / 95 % [σ] | D_KL, median / mean [nat] | trusted |",
+        "| noise [mK] | mocks | 50 % | 68 % | 90 % | 95 % | outside the 95 % range "
+        "| ranks, smallest p × 7 | largest mean z | chi-square / d | emulation bias, mean / 95th percentile [σ] "
+        "| D_KL, median / mean [nat] | trusted |",
         "|" + "---|" * 13,
         *short,
         "",
-        "Coverage is the mean over the 7 parameters, its error from the scatter over mocks. Emulation bias is the "
-        "largest of the 7 shifts of each fit.",
+        "Coverage is averaged over the 7 parameters; its error comes from the scatter between mocks. Emulation bias is "
+        "the largest of the 7 shifts in each fit.",
     ]
     pairs = [(n, f"{n}mK", f"{n}mK_error") for n in (5, 1) if f"{n}mK" in mocks and f"{n}mK_error" in mocks]
     if pairs:
         text += [
             "",
-            "With `emulator_error: true` against without, on the same mocks (with minus without):",
+            "Change caused by `emulator_error: true`, on the same mocks (with minus without):",
             "",
-            "| noise [mK] | mocks | 50 % | 68 % | 90 % | 95 % | chi-square / d | width ratio, mean | 95 % |",
+            "| noise [mK] | mocks | 50 % | 68 % | 90 % | 95 % | chi-square / d | width ratio, mean "
+            "| 95th percentile |",
             "|" + "---|" * 9,
             *(pair_line(n, mocks[a], mocks[b]) for n, a, b in pairs),
         ]
@@ -232,10 +234,11 @@ def tables(work: Path) -> tuple[str, dict]:
     power = {n: detectable(n) for n in SHOWN}
     text += [
         "",
-        "What N mocks find 4 times in 5, at a chance of 1 in 20, in one parameter (computed: `detectable`):",
+        "Smallest effect in one parameter that N mocks detect with a power of 80 % at the 5 % level (computed by "
+        "`detectable`):",
         "",
-        "| N | shift of all posteriors, by mean z [σ] | by ranks [σ] | widths too small by, by chi-square | by ranks "
-        "| 68 % coverage too small by | 95 % |",
+        "| N | common shift, from mean z [σ] | from ranks [σ] | widths too small, from chi-square | from ranks "
+        "| 68 % coverage too low | 95 % coverage too low |",
         "|" + "---|" * 7,
     ]
     for n, d in power.items():
@@ -244,7 +247,7 @@ def tables(work: Path) -> tuple[str, dict]:
             f"| {n} | {d['shift_mean']:.2f} | {d['shift_ks']:.2f} | {100 * (1 - d['narrow_chi2']):.0f} % "
             f"| {100 * (1 - d['narrow_ks']):.0f} % | {' | '.join(coverage)} |"
         )
-    picture(mocks, TOP / "docs" / "img" / "calibration.png")
+    picture(mocks, IMAGES / "calibration.png")
     record = {"emulator": emulator.checksum, "campaigns": results, "detectable": power}
     return "\n".join(text), record
 
@@ -286,13 +289,6 @@ def picture(mocks, path: Path):
     save(figure, path)
 
 
-def replace_in_page(mark: str, text: str):
-    """Put text between two marks of the page, and print it."""
-    page, mark = TOP / "docs" / "calibration.md", f"<!-- {mark} -->"
-    page.write_text(re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n{text}\n{mark}", page.read_text(), flags=re.S))
-    print(text)
-
-
 def main():
     """Run the campaigns, or make the tables of what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -311,8 +307,8 @@ def main():
             folder = wanted.work / name
             calibrate(run_file(*CAMPAIGNS[name]), folder, wanted.n, jobs=wanted.jobs, progress=progress_of(name))
     text, record = tables(wanted.work)
-    (TOP / "docs" / "calibration.json").write_text(json.dumps(record, indent=1) + "\n")
-    replace_in_page("campaigns", text)
+    (RESULTS / "calibration.json").write_text(json.dumps(record, indent=1) + "\n")
+    replace_in_page("calibration.md", "campaigns", text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Does the emulator's error covariance restore coverage? The linear answer over the test set: a table of docs/bias.md.
+"""Does the emulator's error covariance restore coverage? The linear estimate, a table of docs/results/bias.md.
 
     python benchmarks/debiasing.py
 
@@ -8,17 +8,14 @@ the coverage of each parameter's central intervals is exact: with the noise alon
 covariance added to it, which the data do not have.
 """
 
-import re
-from pathlib import Path
-
 import numpy as np
+from pages import replace_in_page
 from scipy.stats import norm
 
 from lstmfit import Emulator
 from lstmfit.analysis.forecast import jacobians
 from lstmfit.emulator.emulator import shipped_test_set
 
-TOP = Path(__file__).resolve().parent.parent
 NOISE = (5.0, 2.0, 1.0, 0.5, 0.25, 0.1)
 LEVELS = (0.68, 0.95)
 
@@ -63,8 +60,9 @@ def main():
     lines = [
         f"{len(error)} test signals, all {len(width)} parameters.",
         "",
-        "| noise [mK] | emulator_error | largest shift, mean / 95 % [σ] | 68 % covers: mean, worst of 20 "
-        "| 95 % covers: mean, worst of 20 | chi-square / d |",
+        "| noise [mK] | emulator_error | largest shift, mean / 95th percentile [σ] "
+        "| coverage of 68 % intervals: mean, 5th percentile | coverage of 95 % intervals: mean, 5th percentile "
+        "| chi-square / d |",
         "|" + "---|" * 6,
     ]
     for sigma in NOISE:
@@ -77,10 +75,7 @@ def main():
                 f"| {sigma:g} | {name} | {shift.mean():.2f} / {np.percentile(shift, 95):.2f} | {' | '.join(cells)} "
                 f"| {chi2.mean():.2f} |"
             )
-    text = "\n".join(lines)
-    page, mark = TOP / "docs" / "bias.md", "<!-- debiasing -->"
-    page.write_text(re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n{text}\n{mark}", page.read_text(), flags=re.S))
-    print(text)
+    replace_in_page("bias.md", "debiasing", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Where the time of a fit goes: the table of docs/scaling.md.
+"""Where the time of a fit goes: the table of docs/results/scaling.md.
 
     python benchmarks/profile_fit.py WORK [--run runs/mock_25mK.yaml]
     mpirun -n 3 python benchmarks/profile_fit.py WORK
@@ -10,9 +10,10 @@ off. What is neither in a call nor in the prior is PolyChord itself, ctypes and,
 import argparse
 import json
 import os
-import re
 import time
 from pathlib import Path
+
+from pages import TOP, replace_in_page
 
 from lstmfit import config
 from lstmfit.driver import resolve
@@ -23,11 +24,10 @@ from lstmfit.sampling.polychord.thread import PolyChordThread
 from lstmfit.sampling.samplers import make_sampler
 from lstmfit.sampling.state import ROOT
 
-TOP = Path(__file__).resolve().parent.parent
 PARTS = {
     "signal": "emulator",
     "likelihood": "likelihood",
-    "call": "the rest of a likelihood call",
+    "call": "rest of the likelihood call",
     "prior": "prior transform",
     "adapter": "adapter between PolyChord and Python",
     "outside": "PolyChord, ctypes, files",
@@ -134,15 +134,12 @@ def main():
     calls, workers = found.pop("calls"), 1 if comm is None else comm.Get_size() - 1
     whole = sum(found.values())
     names = PARTS | ({"outside": "PolyChord, ctypes, waiting for work"} if comm is not None else {})
-    lines = ["| part | µs a call | share |", "|---|---|---|"]
+    lines = ["| part | µs per call | share |", "|---|---|---|"]
     lines += [f"| {names[k]} | {1e6 * s / calls:.2f} | {100 * s / whole:.1f} % |" for k, s in found.items()]
-    lines.append(f"| all | {1e6 * whole / calls:.1f} | {calls:,} calls, {whole / workers:.1f} s |")
-    text = f"{wanted.run.stem}, {workers} worker{'s' * (workers > 1)}, load {load:.1f} before the start.\n\n"
+    lines.append(f"| total | {1e6 * whole / calls:.1f} | {calls:,} calls, {whole / workers:.1f} s |")
+    text = f"{wanted.run.stem}, {workers} worker{'s' * (workers > 1)}, load average {load:.1f} before the start.\n\n"
     text += "\n".join(lines)
-    page, mark = TOP / "docs" / "scaling.md", f"<!-- profile {'one process' if comm is None else 'ranks'} -->"
-    if page.is_file():
-        page.write_text(re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n{text}\n{mark}", page.read_text(), flags=re.S))
-    print(text)
+    replace_in_page("scaling.md", f"profile {'one process' if comm is None else 'ranks'}", text)
     (wanted.work / "profile.json").write_text(json.dumps(found) + "\n")
 
 

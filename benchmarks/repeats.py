@@ -1,17 +1,16 @@
-"""How many repeats does PolyChord need? The same fit with many seeds: the table of docs/sampling.md.
+"""How many repeats does PolyChord need? The same fit with many seeds: the table of docs/results/samplers.md.
 
     python benchmarks/repeats.py WORK [--runs mock_5mK,mock_25mK] [--repeats 5,10,20] [--seeds 8] [--jobs 2]
 
-A run with n_live points, so many repeats and another seed, in one process each, `--jobs` at a time; runs that are there
-already are not repeated; `--tables` makes the table of those that are. What is asked: do means and evidences scatter
-over seeds as their quoted errors say?
+A run with n_live points, so many repeats and another seed, in one process each, `--jobs` at a time; finished
+runs are not repeated; `--tables` makes the table of those. The question: do means and evidences scatter from seed to
+seed as their quoted errors say?
 """
 
 import argparse
 import itertools
 import json
 import os
-import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -19,10 +18,9 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from pages import TOP, replace_in_page
 
 from lstmfit.analysis.foreign_chains import read_chain
-
-TOP = Path(__file__).resolve().parent.parent
 
 
 def fit(work: Path, run: str, repeats: int, seed: int) -> Path:
@@ -81,8 +79,8 @@ def main():
         with ThreadPoolExecutor(wanted.jobs) as pool:
             list(pool.map(lambda job: fit(*job), jobs))
     lines = [
-        "| run | repeats | seeds | calls | ln Z, mean | quoted error | scatter | effective size "
-        "| scatter of means over 1/√size: rms of all parameters | largest |",
+        "| run | repeats | seeds | calls | mean ln Z | quoted error | scatter | effective sample size "
+        "| scatter of means in units of σ/√ESS: rms over parameters | largest |",
         "|" + "---|" * 10,
     ]
     for run, repeats in cells:
@@ -99,10 +97,7 @@ def main():
             f"| {found['logZ_err']:.2f} | {found['logZ_scatter']:.2f} | {found['ess']:.0f} | {rms:.2f} "
             f"| {excess[largest]:.2f} ({largest}) |"
         )
-    text = "\n".join(lines)
-    page, mark = TOP / "docs" / "sampling.md", "<!-- repeats -->"
-    page.write_text(re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n{text}\n{mark}", page.read_text(), flags=re.S))
-    print(text)
+    replace_in_page("samplers.md", "repeats", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -1,24 +1,23 @@
-"""The three samplers on the same fits: the table of docs/sampling.md.
+"""The three samplers on the same fits: the table of docs/results/samplers.md.
 
     python benchmarks/samplers.py WORK [--runs mock_25mK,mock_5mK]
 
-Each with its defaults, on all cores, one after the other; fits that are there already are not repeated.
+Each with its defaults, on all cores, one after the other; finished fits are not repeated.
 """
 
 import argparse
 import json
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import yaml
+from pages import TOP, replace_in_page
 
 from lstmfit.analysis.compare import align, compare
 from lstmfit.analysis.foreign_chains import read_chain
 
-TOP = Path(__file__).resolve().parent.parent
 SAMPLERS = ("polychord", "nautilus", "blackjax")
 
 
@@ -42,8 +41,8 @@ def main():
     wanted = parser.parse_args()
     wanted.work.mkdir(parents=True, exist_ok=True)
     lines = [
-        "| run | sampler | calls | wall | logZ | from PolyChord, joint σ | largest KS distance from PolyChord | means "
-        "within | widths within |",
+        "| run | sampler | calls | wall | logZ | difference in logZ from PolyChord, joint σ "
+        "| largest KS distance from PolyChord | largest difference of means | largest difference of widths |",
         "|" + "---|" * 9,
     ]
     for run in wanted.runs.split(","):
@@ -70,10 +69,7 @@ def main():
                 f"| {run} | {summary['sampler']} | {summary['n_like']:,} | {summary['wall_s']:.0f} s "
                 f"| {summary['logZ']:.2f} ± {summary['logZ_err']:.2f} | {' | '.join(cells)} |"
             )
-    text = "\n".join(lines)
-    page, mark = TOP / "docs" / "sampling.md", "<!-- samplers -->"
-    page.write_text(re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n{text}\n{mark}", page.read_text(), flags=re.S))
-    print(text)
+    replace_in_page("samplers.md", "samplers", "\n".join(lines))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How a fit scales with processes and MPI ranks: the tables of docs/scaling.md.
+"""How a fit scales with processes and MPI ranks: the tables of docs/results/scaling.md.
 
     python benchmarks/scaling.py WORK [--run runs/mock_25mK.yaml] [--seeds 3]
 
@@ -11,7 +11,6 @@ import argparse
 import json
 import math
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -20,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from pages import IMAGES, TOP, replace_in_page
 
 from lstmfit.analysis.plots import BLUE, GREY, RED, new_figure, save
 
-TOP = Path(__file__).resolve().parent.parent
 LSTMFIT = [str(Path(sys.executable).with_name("lstmfit")), "fit"]
 MPIRUN = ["mpirun", "--allow-run-as-root", "--oversubscribe", "-n"]
 WAYS = {
@@ -75,7 +74,7 @@ def ratios(found: dict) -> dict:
 def table(found: dict) -> str:
     """Markdown of the measured rates against one process."""
     lines = [
-        "| | workers | points a second, against one process | per worker | calls a point | sampling [s] "
+        "| | workers | points per second, relative to one process | per worker | calls per point | sampling [s] "
         "| whole command [s] | logZ |",
         "|---|---|---|---|---|---|---|---|",
     ]
@@ -119,13 +118,10 @@ def main():
     wanted.work.mkdir(parents=True, exist_ok=True)
     load = os.getloadavg()[0]
     found = measure(wanted.work, wanted.run, wanted.seeds)
-    text = f"{wanted.run.stem}, {wanted.seeds} seeds, load {load:.1f} before the start, {os.cpu_count()} cores.\n\n"
-    text += table(found)
-    page = TOP / "docs" / "scaling.md"
-    mark = "<!-- measured -->"
-    page.write_text(re.sub(f"{mark}.*?{mark}", lambda _: f"{mark}\n{text}\n{mark}", page.read_text(), flags=re.S))
-    picture(found, TOP / "docs" / "img" / "scaling.png")
-    print(text)
+    text = f"{wanted.run.stem}, {wanted.seeds} seeds, load average {load:.1f} before the start, {os.cpu_count()} cores."
+    text += f"\n\n{table(found)}"
+    picture(found, IMAGES / "scaling.png")
+    replace_in_page("scaling.md", "measured", text)
 
 
 if __name__ == "__main__":

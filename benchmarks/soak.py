@@ -1,4 +1,4 @@
-"""Ten million likelihood calls in one fit: does any process grow? The figures of docs/scaling.md.
+"""Ten million likelihood calls in one fit: does any process grow? The figures of docs/results/scaling.md.
 
     python benchmarks/soak.py WORK [--calls 1e7]
 

@@ -1,13 +1,10 @@
 """Every run file that ships: it is read, built and evaluated; two are run to the end."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from lstmfit import config
 from lstmfit.config import shipped_runs
@@ -119,37 +116,6 @@ def test_marginalised_and_sampled_foregrounds_agree(tmp_path):
     assert abs(one["logZ"] - other["logZ"]) < 2 * sigma
     for name, p in one["parameters"].items():
         assert abs(p["mean"] - other["parameters"][name]["mean"]) < 0.1 * p["std"]
-
-
-def test_the_examples_of_the_documentation_build(rng):
-    """docs/likelihoods.md shows two blocks of a run file: the likelihoods and the parameters."""
-    pytest.importorskip("echo21")
-    text = (Path(__file__).parents[1] / "docs" / "likelihoods.md").read_text(encoding="utf-8")
-    first, second = (yaml.safe_load(part.split("```")[0]) for part in text.split("```yaml")[1:])
-    likelihoods = {name: block for name, block in first["likelihood"].items() if not name.startswith("my_package")}
-    assert len(likelihoods) == len(first["likelihood"]) - 1
-    likelihoods["global_signal"]["noise"]["sigma"] = "free"
-    # YAML 1.1 takes 1e-3 for a text, which lstmfit's own loader does not.
-    second["params"]["fX"]["prior"]["min"] = 1e-3
-    theta = dict(zip(NAMES, (0.1, 1.0, 0.05, 1e4, 0.5, 2.64, 1.5)))
-    mock = {"theta": theta, "from": "emulator", "noise": 25, "seed": 2}
-    problem = build(config.load({"emulator": "echo21", "data": {"mock": mock}, "likelihood": likelihoods} | second))
-    assert "log10_fLy" in problem.names
-    assert problem.derived_names[-2:] == ("fLy", "ratio")
-    assert np.isfinite(problem.loglikelihood(problem.prior.sample(1, rng)[0])[0])
-
-
-def test_the_python_of_the_documentation_runs_as_a_script(tmp_path):
-    """Every block of docs/python.md, one after the other."""
-    pytest.importorskip("echo21")
-    text = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
-    script = "\n".join(part.split("```")[0] for part in text.split("```python")[1:])
-    script += "\nassert run.truth() == {'fX': -1.0, 'Tmin_vir': 4.0}\nassert compare(a.samples, b.samples, names)"
-    script += "['parameters']['fX']['ks'] == 0.0\nassert result['verdict']['trusted']\nassert theta.shape == (5, 2)\n"
-    (tmp_path / "script.py").write_text(script)
-    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "the emulator is good for these data" in done.stdout
 
 
 NAMES = ("fX", "fLy", "fesc", "Tmin_vir", "tstar", "sLy", "wX")
