@@ -35,7 +35,7 @@ def write_json(content: dict, target: str | None) -> None:
         write_text(target, text)
 
 
-LONGEST_CELL = 40
+LONGEST_CELL = 48
 """Characters up to which a cell is never broken; longer ones are sentences, and wrap between words."""
 
 

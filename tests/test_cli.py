@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -167,3 +169,39 @@ def test_a_wrong_time_limit_is_refused(tmp_path):
     done = lstmfit("fit", "mock_25mK", "--time-limit", "soon", cwd=tmp_path)
     assert done.returncode == 2
     assert "time limit is 'soon'" in done.stderr
+
+
+@pytest.mark.parametrize("width", [40, 80, 100, 200])
+def test_tables_break_no_cell(width):
+    """`compare` printed "2.78e+39 ±" on one line and "1.5e+39" on the next."""
+    code = (
+        "from lstmfit.console import print_table\n"
+        "cell = '2.78e+39 ± 1.5e+39'\n"
+        "print_table(['', *'ABCDEFG'], [[f'name_{i}', *[cell] * 7] for i in range(3)])"
+    )
+    environment = os.environ | {"COLUMNS": str(width)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout.count("2.78e+39 ± 1.5e+39") == 21
+    lines = done.stdout.splitlines()
+    assert max(map(len, lines)) <= width
+    # Each block of columns says which row is which.
+    blocks = 1 + lines.count("")
+    assert sum(line.startswith("name_0") for line in lines) == blocks
+    assert all(done.stdout.count(f" {letter}\n") + done.stdout.count(f" {letter} ") >= 1 for letter in "ABCDEFG")
+
+
+def test_help_shows_every_default():
+    done = lstmfit("train", "--help", env=os.environ | {"COLUMNS": "200"})
+    defaults = {"--updates": "100000", "--batch": "128", "--learning-rate": "0.0125", "--steps": "11"}
+    for option, default in defaults.items():
+        line = next(line for line in done.stdout.splitlines() if option in line)
+        assert f"default: ({default})" in line or f"default: {default}" in line, line
+
+
+def test_check_speaks_of_what_it_found(tmp_path):
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(small_run()))
+    done = lstmfit("check", "run.yaml", cwd=tmp_path)
+    for label in ("likelihood calls expected", "bound on D_KL, mean error [nat]", "signal [µs per call]"):
+        assert label in done.stdout
+    assert "_us" not in done.stdout
+    assert "D KL" not in done.stdout
