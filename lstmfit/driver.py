@@ -250,7 +250,7 @@ def _finish_without_sampling(folder: Path, make_problem):
     if not np.isfinite(logL):
         raise InputError(f"no parameter is free, and the log-likelihood is {logL}; check the fixed values and the data")
     write_paramnames(folder, ROOT, problem)
-    write_weighted(folder, ROOT, np.array([[1.0, -2.0 * logL, *derived]] * 2), 0)
+    write_weighted(folder, ROOT, np.array([[1.0, -logL, *derived]] * 2), 0)
     facts = {"n_like": 1, "wall_s": 0.0, "ranks": 1, "n_nan": 0, "prior_fraction": None}
     evidence = {"logZ": logL, "logZ_err": 0.0}
     write_state(folder, ROOT, make_request(problem) | facts | evidence | {"finished": True})

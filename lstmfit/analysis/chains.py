@@ -4,6 +4,7 @@ import contextlib
 import html
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Run:
     """
 
     folder: Path
-    samples: object
+    samples: Any
     problem: Problem
 
     def __repr__(self):

@@ -4,6 +4,7 @@ import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,7 @@ class Chain:
     """
 
     label: str
-    samples: object
+    samples: Any
     log10: frozenset = frozenset()
 
 

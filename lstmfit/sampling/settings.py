@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
-from lstmfit.schema import Block, Count, Positive, shown
+from lstmfit.schema import Block, Count, Positive, Seed, shown
 
 MOST_POINTS = 1_000_000
 """Bound of live points, repeats and the like: arrays of them still fit in memory, and their sums in Fortran's int."""
@@ -28,6 +28,9 @@ Fraction = Annotated[Positive, Field(lt=1)]
 
 class SamplerSettings(Block):
     """Settings of a sampler: its block of the run file."""
+
+    n_live: TimesD
+    seed: Seed
 
     def resolved(self, d: int) -> "SamplerSettings":
         """The same with multiples of the number of sampled parameters, `d`, worked out."""
