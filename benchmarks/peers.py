@@ -4,8 +4,8 @@
 
 Every peer gets the same training, validation and test signals and the same wall time on one core; the weights are
 those that were best on the validation split. globalemu is its own package (`pip install globalemu`), trained by its
-own code; the layouts of 21cmLSTM, 21cmVAE and 21cmKAN follow their repositories (see docs/emulator.md). A latency is
-that of one signal, called one at a time: as the authors call it, and compiled by XLA.
+own code; the layouts of 21cmLSTM, 21cmVAE and 21cmKAN follow their repositories. Results: docs/results/peers.md. A
+latency is that of one signal, called one at a time: as the authors call it, and compiled by XLA.
 """
 
 import argparse

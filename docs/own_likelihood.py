@@ -1,6 +1,6 @@
-"""A likelihood of your own: copy this file, rename the class, and name it in a run file by its dotted path.
+"""Your own likelihood: copy this file, rename the class, and name it in a run file by its dotted path.
 
-Here: somebody else measured the depth of the absorption, with a calibration error that is to be marginalised.
+The example is a measurement of the depth of the absorption trough, with a calibration error to marginalise over.
 """
 
 import math
@@ -14,20 +14,20 @@ class TroughDepth:
     Parameters
     ----------
     redshifts : numpy.ndarray
-        (n_channels,) the signal's grid; every likelihood is handed it first.
+        (n_channels,) grid of the signal; the first argument of every likelihood.
     depth, err : float
-        The measurement and its error in mK: the options of the run file's block.
+        The measurement and its error in mK: the options in the run file.
     """
 
-    # What it needs of the model: signal (n_channels,) in mK, x_HI (n_channels,), tau.
+    # What it needs from the model: signal (n_channels,) in mK, x_HI (n_channels,), tau.
     outputs = ("signal",)
-    # Parameters that it takes. A name that the emulator or another likelihood has as well is shared with them.
+    # Parameters that it takes. A name that the emulator or another likelihood also has is a shared parameter.
     names = ("gain",)
-    # Those that it brings itself: default prior and label. The run file's `params:` has the last word.
+    # Default prior and label of the parameters that it defines. `params:` in the run file overrides them.
     params = {"gain": {"prior": {"dist": "norm", "loc": 1.0, "scale": 0.05}, "latex": "g"}}  # noqa: RUF012
 
     def __init__(self, redshifts, /, depth, err):
-        # Everything that can be worked out once belongs here: a call is made half a million times.
+        # Compute here whatever can be computed once: the likelihood is called half a million times.
         if not err > 0:
             raise ValueError(f"err is {err}; a positive number in mK is needed")
         self.depth, self.err = depth, err
@@ -39,6 +39,6 @@ class TroughDepth:
         return self._norm - 0.5 * z * z
 
     def mocked(self, arguments, rng):
-        """Not needed: what `mock: true` makes of the options, the arguments being those of a call at the truth."""
+        """Optional: the options of a mock (`mock: true`), given the arguments of a call at the true parameters."""
         depth = float(arguments[0].min()) * float(arguments[1][0])
         return {"depth": depth + (0.0 if rng is None else self.err * rng.standard_normal())}

@@ -116,6 +116,3 @@ def test_marginalised_and_sampled_foregrounds_agree(tmp_path):
     assert abs(one["logZ"] - other["logZ"]) < 2 * sigma
     for name, p in one["parameters"].items():
         assert abs(p["mean"] - other["parameters"][name]["mean"]) < 0.1 * p["std"]
-
-
-NAMES = ("fX", "fLy", "fesc", "Tmin_vir", "tstar", "sLy", "wX")
