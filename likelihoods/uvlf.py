@@ -33,9 +33,9 @@ class HaloMassFunction:
     """
 
     def __init__(self):
-        from lstmfit.simulators.echo21 import MODEL, _import_echo21
+        from lstmfit.echo21_package import MODEL, import_echo21
 
-        echo21 = _import_echo21()
+        echo21 = import_echo21()
         from colossus.cosmology import cosmology
         from colossus.lss import mass_function
 

@@ -80,10 +80,10 @@ def test_luminosity_function_equals_echo21s_own(name):
     likelihood = make_likelihood(name, Z, {"brightest": None})
     from colossus.cosmology import cosmology
 
-    from lstmfit.simulators.echo21 import MODEL, _import_echo21
+    from lstmfit.echo21_package import MODEL, import_echo21
 
     before = cosmology.current_cosmo
-    echo21 = _import_echo21()
+    echo21 = import_echo21()
     container = echo21.function_container
     try:
         for tstar in (0.1, 0.237, 1.7, 10.0):
@@ -219,7 +219,7 @@ def test_mocks_lie_at_the_truth_and_scatter_by_the_errors(rng):
         ("nowhere.Tau", {}, "there is no module 'nowhere'"),
         ("lstmfit.likelihoods.uvlf.Tau", {}, "has no 'Tau'"),
         ("lstmfit.likelihoods.uvlf.UNIT", {}, "a class is needed"),
-        ("lstmfit.likelihoods.noise.white", {"dof": 3}, "its options are"),
+        ("lstmfit.likelihoods.asymmetric.two_piece", {"dof": 3}, "its options are"),
         ("lstmfit.likelihoods.foregrounds.middle", {}, "lacks outputs, names"),
     ],
 )

@@ -1,31 +1,15 @@
 """ECHO21 as a simulator: its physics, solved on the emulator's redshift grid, a few milliseconds a signal."""
 
-import contextlib
-import io
 import types
 import warnings
 from importlib import metadata
 
 import numpy as np
 
+from lstmfit.echo21_package import MODEL, import_echo21
 from lstmfit.errors import InputError
-from lstmfit.mpi import under_mpirun
 from lstmfit.parameter import Parameter, to_array
 from lstmfit.simulators.protocol import History, SimulationError
-
-MODEL = {
-    "Ho": 67.4,
-    "Om_m": 0.315,
-    "Om_b": 0.049,
-    "sig8": 0.811,
-    "ns": 0.965,
-    "Tcmbo": 2.725,
-    "Yp": 0.245,
-    "type": "semi-emp",
-    "hmf": "sheth99",
-    "mdef": "fof",
-}
-"""The fixed part of the model, in ECHO21's own names."""
 
 PARAMETERS = (
     Parameter("fX", 1e-3, 1e2, log=True, latex=r"f_\mathrm{X}"),
@@ -43,29 +27,6 @@ INITIAL_STATE = (0.00024266981865414086, 67.80493609381669)
 They do not depend on theta. Fixed here rather than solved for at each start, because ECHO21's dark-ages
 solution moves by 1e-4 K from one machine to another: within its tolerance, but more than our tests allow.
 """
-
-
-def _import_echo21():
-    """Import ECHO21 without what its import does besides: MPI_Init, a filter for all warnings, a blank line.
-
-    MPI is left to start on import where this process was started by an MPI launcher, since the rest of the
-    program may then count on it.
-    """
-    try:
-        import mpi4py
-
-        before = mpi4py.rc.initialize
-        mpi4py.rc.initialize = before and under_mpirun()
-        try:
-            with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-                import echo21
-        finally:
-            mpi4py.rc.initialize = before
-    except ImportError as error:
-        raise InputError(
-            f'the simulator echo21 needs packages that are missing ({error}): pip install "lstmfit[simulate]"'
-        ) from error
-    return echo21
 
 
 class Echo21:
@@ -92,7 +53,7 @@ class Echo21:
     parameters = PARAMETERS
 
     def __init__(self):
-        echo21 = _import_echo21()
+        echo21 = import_echo21()
         from colossus.cosmology import cosmology
         from colossus.lss import peaks
         from echo21 import function_container as container
