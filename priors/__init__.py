@@ -1,8 +1,21 @@
 """Priors: distributions of one parameter, and the joint prior that defines the order of theta."""
 
-from lstmfit.priors.distributions import DISTRIBUTIONS, Distribution, make_distribution
-from lstmfit.priors.expressions import compile_expression
-from lstmfit.priors.joint import Prior
-from lstmfit.priors.sets import load_set
+import importlib
+
+_HOMES = {
+    "DISTRIBUTIONS": "distributions",
+    "Distribution": "distributions",
+    "make_distribution": "distributions",
+    "compile_expression": "expressions",
+    "Prior": "joint",
+    "load_set": "sets",
+}
 
 __all__ = ["DISTRIBUTIONS", "Distribution", "Prior", "compile_expression", "load_set", "make_distribution"]
+
+
+def __getattr__(name):
+    """Load the others at first use: expressions are read without SciPy."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -133,14 +133,14 @@ class TruncatedNormal(Distribution):
         _need_range(self.min, self.max)
         if not self.scale > 0:
             raise InputError(f"scale is {self.scale:g}: a Gaussian prior needs scale > 0")
-        if not self._mirrored_ends()[1] > 0:
+        if not self.mirrored_ends()[1] > 0:
             raise InputError(f"the prior lies wholly outside {self.min:g}..{self.max:g}; move loc or the limits")
 
     @property
     def support(self):
         return self.min, self.max
 
-    def _mirrored_ends(self):
+    def mirrored_ends(self):
         """Whether to work in the mirror, mass inside, and cumulative probability below the lower end.
 
         The upper tail is worked out in the mirror, where ndtr does not round to one.
@@ -151,14 +151,14 @@ class TruncatedNormal(Distribution):
         return mirror, ndtr(high) - ndtr(low), ndtr(low)
 
     def ppf(self, u):
-        mirror, mass, below = self._mirrored_ends()
+        mirror, mass, below = self.mirrored_ends()
         z = -ndtri(below + (1.0 - u) * mass) if mirror else ndtri(below + u * mass)
         return np.clip(self.loc + self.scale * z, self.min, self.max)
 
     def logpdf(self, x):
         x = np.asarray(x, dtype=float)
         z = (x - self.loc) / self.scale
-        inside = -0.5 * z * z - math.log(self.scale * math.sqrt(2 * math.pi)) - math.log(self._mirrored_ends()[1])
+        inside = -0.5 * z * z - math.log(self.scale * math.sqrt(2 * math.pi)) - math.log(self.mirrored_ends()[1])
         return np.where((x >= self.min) & (x <= self.max), inside, -np.inf)
 
 

@@ -2,7 +2,7 @@
 
 from lstmfit.errors import InputError
 from lstmfit.priors.distributions import LogNormal, LogUniform, Normal, TruncatedNormal, Uniform
-from lstmfit.priors.joint import Prior, _sort
+from lstmfit.priors.joint import Prior, sort_group
 
 
 def make_transform(prior: Prior):
@@ -25,12 +25,12 @@ def make_transform(prior: Prior):
     """
     import jax.numpy as jnp
 
-    inverses = [_inverse(name, d) for name, d in prior._base.items()]
+    inverses = [_inverse(name, d) for name, d in prior.independent.items()]
 
     def transform(cube):
         u = list(cube)
-        for group in prior._groups:
-            _sort(u, group)
+        for group in prior.groups:
+            sort_group(u, group)
         return jnp.stack([inverse(x) for inverse, x in zip(inverses, u)])
 
     return transform
@@ -48,7 +48,7 @@ def _inverse(name, distribution):
     if isinstance(d, LogNormal):
         return lambda u: d.scale * jnp.exp(d.s * ndtri(u))
     if isinstance(d, TruncatedNormal):
-        mirror, mass, below = d._mirrored_ends()
+        mirror, mass, below = d.mirrored_ends()
 
         def inverse(u):
             z = -ndtri(below + (1.0 - u) * mass) if mirror else ndtri(below + u * mass)

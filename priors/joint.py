@@ -21,6 +21,17 @@ class Prior:
         Parameters whose values ascend in the order given, by the label that they share. Without it two terms that
         can be exchanged have every posterior peak twice.
 
+    Attributes
+    ----------
+    names : tuple of str
+        In the order of theta.
+    distributions, latex : dict
+        As given; of a sorted parameter that of its rank.
+    independent : dict of str to Distribution
+        What each is drawn from before it is sorted.
+    groups : list of list of int
+        Places in theta of the parameters of each sorted group.
+
     Raises
     ------
     InputError
@@ -40,18 +51,18 @@ class Prior:
         self.distributions = dict(distributions)
         self.names = tuple(self.distributions)
         self.latex = {name: (latex or {}).get(name) or name for name in self.names}
-        self._base = dict(self.distributions)
-        self._groups = []
+        self.independent = dict(self.distributions)
+        self.groups = []
         for label, members in (sorted_groups or {}).items():
             kinds = {self.distributions[name] for name in members}
             if len(members) < 2 or len(kinds) > 1:
                 raise InputError(
                     f"params: sorted {label!r} has {', '.join(members)}; it needs two or more with the same prior"
                 )
-            self._groups.append([self.names.index(name) for name in members])
+            self.groups.append([self.names.index(name) for name in members])
             for rank, name in enumerate(members, 1):
-                self.distributions[name] = OrderStatistic(self._base[name], label, rank, len(members))
-        self._ppf = tuple(d.ppf for d in self._base.values())
+                self.distributions[name] = OrderStatistic(self.independent[name], label, rank, len(members))
+        self._ppf = tuple(d.ppf for d in self.independent.values())
 
     def __len__(self):
         return len(self.names)
@@ -70,29 +81,30 @@ class Prior:
             (n_params,) physical, a new array.
         """
         u = cube.tolist()
-        for group in self._groups:
-            _sort(u, group)
+        for group in self.groups:
+            sort_group(u, group)
         return np.array([ppf(x) for ppf, x in zip(self._ppf, u)])
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
         """Draw (n, n_params) physical parameter sets."""
         columns = list(rng.uniform(size=(n, len(self))).T)
-        for group in self._groups:
-            _sort(columns, group)
+        for group in self.groups:
+            sort_group(columns, group)
         return np.array([ppf(u) for ppf, u in zip(self._ppf, columns)], dtype=float).reshape(len(self), n).T.copy()
 
     def logpdf(self, theta) -> np.ndarray:
         """Log density of (..., n_params) physical parameter sets, per physical unit of each."""
         theta = np.asarray(theta, dtype=float)
-        total = sum((d.logpdf(theta[..., i]) for i, d in enumerate(self._base.values())), np.zeros(theta.shape[:-1]))
-        for group in self._groups:
+        each = (d.logpdf(theta[..., i]) for i, d in enumerate(self.independent.values()))
+        total = sum(each, np.zeros(theta.shape[:-1]))
+        for group in self.groups:
             ascending = (np.diff(theta[..., group], axis=-1) >= 0).all(axis=-1)
             permutations = np.log(np.arange(1, len(group) + 1)).sum()
             total = np.where(ascending, total + permutations, -np.inf)
         return total
 
 
-def _sort(u, group):
+def sort_group(u, group):
     """Turn uniform numbers into sorted ones, the last of the group the largest; in place, by index.
 
     The largest of n is distributed as u^(1/n), and the others below it as sorted uniform ones again. Unlike sorting
