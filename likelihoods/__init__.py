@@ -1,16 +1,22 @@
 """Likelihoods. They know nothing of samplers or of TensorFlow: the signal reaches them as an argument."""
 
-from lstmfit.likelihoods.base import LIKELIHOODS, Likelihood, make_likelihood
-from lstmfit.likelihoods.gaussian import GaussianNoise, StudentNoise
-from lstmfit.likelihoods.global_signal import GlobalSignal
-from lstmfit.likelihoods.noise import Noise
+import importlib
 
-__all__ = [
-    "LIKELIHOODS",
-    "GaussianNoise",
-    "GlobalSignal",
-    "Likelihood",
-    "Noise",
-    "StudentNoise",
-    "make_likelihood",
-]
+_HOMES = {
+    "LIKELIHOODS": "base",
+    "Likelihood": "base",
+    "make_likelihood": "base",
+    "GaussianNoise": "gaussian",
+    "StudentNoise": "gaussian",
+    "GlobalSignal": "global_signal",
+    "Noise": "noise",
+}
+
+__all__ = ["LIKELIHOODS", "GaussianNoise", "GlobalSignal", "Likelihood", "Noise", "StudentNoise", "make_likelihood"]
+
+
+def __getattr__(name):
+    """Load the others at first use: a run file is validated without SciPy."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,12 +13,13 @@ from lstmfit.schema import Block, first_mistake, shown
 from lstmfit.yaml_files import parse_yaml
 
 LIKELIHOODS = {
+    "global_signal": "lstmfit.likelihoods.global_signal:GlobalSignal",
     "planck_tau": "lstmfit.likelihoods.planck_tau:PlanckTau",
     "x_HI": "lstmfit.likelihoods.x_HI:NeutralFraction",
     "uvlf_bouwens2015": "lstmfit.likelihoods.uvlf_bouwens2015:UVLFBouwens2015",
     "uvlf_bouwens2021": "lstmfit.likelihoods.uvlf_bouwens2021:UVLFBouwens2021",
 }
-"""Likelihoods that ship besides ``global_signal``, by the name that run files use."""
+"""Likelihoods that ship, by the name that run files use."""
 
 
 class Likelihood(Protocol):
@@ -41,6 +42,8 @@ class Likelihood(Protocol):
     It is built by ``cls(redshifts, **options)`` with the model's redshifts (n_channels,) and the run file's options,
     and called as ``likelihood(*outputs, values)``, values being (len(names),) float64; what it is handed it must not
     change. ``mocked(arguments, rng)`` may give the options of a mock: see `lstmfit.likelihoods.planck_tau`.
+    The likelihood of a spectrum is built by ``cls.from_options(options, spectrum, redshifts, signal_covariance)``: see
+    `lstmfit.likelihoods.global_signal.GlobalSignal`.
     """
 
     outputs: tuple[str, ...]
@@ -111,7 +114,7 @@ def find_likelihood(name: str):
     """
     target = LIKELIHOODS.get(name, name)
     if not is_dotted(target):
-        hint = did_you_mean(name, ("global_signal", *LIKELIHOODS))
+        hint = did_you_mean(name, LIKELIHOODS)
         raise InputError(f'likelihood: unknown {shown(name)}; {hint}; your own is written "package.module.Class"')
     found = import_dotted(target, "likelihood")
     if not callable(found):
@@ -119,8 +122,19 @@ def find_likelihood(name: str):
     return found
 
 
-def make_likelihood(name: str, redshifts: np.ndarray, options: dict):
+def make_likelihood(name: str, redshifts: np.ndarray, options, spectrum=None, signal_covariance=None):
     """Build a likelihood by name with the options of a run file.
+
+    Parameters
+    ----------
+    name : str
+        As for `find_likelihood`.
+    redshifts : numpy.ndarray
+        (n_channels,) the model's grid.
+    options : dict or Block
+        Its options.
+    spectrum, signal_covariance : optional
+        Data, and covariance of the emulator's error, for a likelihood of a spectrum: one with ``from_options``.
 
     Raises
     ------
@@ -128,6 +142,8 @@ def make_likelihood(name: str, redshifts: np.ndarray, options: dict):
         As `find_likelihood`, options that it does not take, or what is built is not a likelihood.
     """
     found = find_likelihood(name)
+    if hasattr(found, "from_options"):
+        return found.from_options(options, spectrum, redshifts, signal_covariance)
     try:
         inspect.signature(found).bind(redshifts, **options)
     except TypeError as error:

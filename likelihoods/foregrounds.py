@@ -1,18 +1,25 @@
-"""Foregrounds, systematics and phenomenological signals, in mK.
+"""Foregrounds and systematics, in mK: each model is the run file's block of its name, and builds a `Component`.
 
 A linear model is a basis: foreground = basis @ coefficients. It can be sampled, or marginalised analytically.
 Every other model is a callable component with parameters by name.
+
+A leaf without pandas and SciPy: the run file is validated with it. A new model is one class and its entry in
+`FOREGROUNDS` or `SYSTEMATICS`.
 """
 
 import functools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+from pydantic import BeforeValidator, Field, SerializeAsAny, StrictBool, model_validator
 
-from lstmfit.errors import InputError, did_you_mean
+from lstmfit.errors import InputError
 from lstmfit.likelihoods.base import read_defaults
-from lstmfit.schema import LARGEST, shown
+from lstmfit.mistakes import validate_model
+from lstmfit.schema import Block, Count, Number, Positive
 
 
 def log_polynomial(frequency, terms: int, reference: float) -> np.ndarray:
@@ -60,20 +67,10 @@ def physical_linear(frequency, terms: int, reference: float) -> np.ndarray:
     numpy.ndarray
         (n, 5) mK for one K of each coefficient.
 
-    Raises
-    ------
-    InputError
-        Another number of terms.
     """
-    if terms != 5:
-        raise InputError(f"foreground: physical_linear has 5 terms, not {terms}; leave `terms` out")
     y = np.asarray(frequency, dtype=float) / reference
     log = np.log(y)
     return 1000.0 * np.stack([y**-2.5, y**-2.5 * log, y**-2.5 * log**2, y**-4.5, y**-2.0], axis=1)
-
-
-LINEAR = {"log_polynomial": log_polynomial, "physical_linear": physical_linear}
-"""Linear foreground models by the name that run files use."""
 
 
 def loglog_polynomial(frequency, values, reference: float) -> np.ndarray:
@@ -147,30 +144,6 @@ def sinusoid(frequency, values, reference: float) -> np.ndarray:
     return (nu / reference) ** power * (a_sin * np.sin(phase) + a_cos * np.cos(phase))
 
 
-def flattened_gaussian(frequency, values) -> np.ndarray:
-    """Flattened Gaussian absorption (Bowman et al. 2018, Nature 555, 67, methods).
-
-    T(nu) = -A (1 - exp(-tau e^B)) / (1 - e^-tau), B = 4 (nu - nu_0)^2 / w^2 ln[-ln((1 + e^-tau) / 2) / tau],
-    so that w is the full width at half maximum for every flattening tau.
-
-    Parameters
-    ----------
-    frequency : numpy.ndarray
-        (n,) MHz.
-    values : sequence of float
-        A [mK], nu_0 [MHz], w [MHz] and tau.
-
-    Returns
-    -------
-    numpy.ndarray
-        (n,) mK.
-    """
-    a, nu_0, w, tau = values
-    half = np.log(-np.log1p(0.5 * np.expm1(-tau)) / tau)
-    b = 4.0 * (np.asarray(frequency, dtype=float) - nu_0) ** 2 / w**2 * half
-    return a * np.expm1(-tau * np.exp(b)) / -np.expm1(-tau)
-
-
 @dataclass(frozen=True)
 class Component:
     """A term of the model at the data's channels.
@@ -185,38 +158,274 @@ class Component:
         Default prior, where there is one, and LaTeX label of each parameter.
     basis : numpy.ndarray, optional
         (n, len(names)) where it is linear: evaluate(values) = basis @ values.
+    mean, scale : numpy.ndarray, optional
+        (len(names),) Gaussian prior of the coefficients of a linear one, in K.
+    marginalise : bool
+        Whether the coefficients of a linear one are integrated out analytically instead of sampled.
     """
 
     names: tuple[str, ...]
     evaluate: Callable
     params: dict[str, dict]
     basis: np.ndarray | None = None
+    mean: np.ndarray | None = None
+    scale: np.ndarray | None = None
+    marginalise: bool = False
 
 
-NONLINEAR = {
-    "loglog_polynomial": loglog_polynomial,
-    "hills": hills,
+class ComponentBlock(Block):
+    """Abstract: options of a foreground or of a systematic error."""
+
+    model: str
+
+    def resolved(self, frequency: np.ndarray) -> "ComponentBlock":
+        """The same with every default worked out for channels (n,) at MHz."""
+        return self
+
+    def build(self, frequency: np.ndarray) -> Component:
+        """The component at channels (n,) at MHz.
+
+        Raises
+        ------
+        InputError
+            The options do not suit the channels.
+        """
+        raise NotImplementedError
+
+
+class _WithReference(ComponentBlock):
+    """A model with a reference frequency in MHz; the middle of the band by default."""
+
+    reference: Positive | None = None
+
+    def resolved(self, frequency):
+        """As `ComponentBlock.resolved`.
+
+        Raises
+        ------
+        InputError
+            A reference in Hz or GHz, which would overflow or cancel in the powers of frequency.
+        """
+        reference = self.reference
+        if reference is None:
+            return self.model_copy(update={"reference": middle(frequency)})
+        if not 1e-3 * np.min(frequency) <= reference <= 1e3 * np.max(frequency):
+            raise InputError(
+                f"reference is {reference:g} MHz, but the data span {np.min(frequency):.4g} to "
+                f"{np.max(frequency):.4g}; give a frequency in MHz near them"
+            )
+        return self
+
+
+class _Foreground(_WithReference):
+    """A foreground of some terms: their number where the model leaves it open, 5 by default."""
+
+    NAMES: ClassVar[tuple[str, ...] | None] = None
+    """Parameters of a model that has a fixed number of them; the others have a0, a1, ..."""
+
+    terms: Annotated[Count, Field(le=100)] | None = None
+    marginalise: StrictBool | None = None
+
+    @model_validator(mode="after")
+    def _as_many_terms_as_it_has(self):
+        if self.NAMES is not None and self.terms not in (None, len(self.NAMES)):
+            raise ValueError(f"{self.model} has {len(self.NAMES)} parameters, not {self.terms}; leave terms out")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its parameters."""
+        if self.NAMES is not None:
+            return self.NAMES
+        return tuple(f"a{i}" for i in range(5 if self.terms is None else self.terms))
+
+    def resolved(self, frequency):
+        """As `ComponentBlock.resolved`.
+
+        Raises
+        ------
+        InputError
+            A reference that is not near the data, or not fewer terms than channels.
+        """
+        found = super().resolved(frequency)
+        n = len(self.names)
+        if n >= len(frequency):
+            raise InputError(
+                f"foreground: {n} terms for {len(frequency)} channels; use at least 1 and fewer than channels"
+            )
+        return found.model_copy(update={"terms": n, "marginalise": bool(self.marginalise)})
+
+
+class _Linear(_Foreground):
+    """A foreground that is linear in its coefficients; mean and scale are their Gaussian prior, in K."""
+
+    BASIS: ClassVar[Callable]
+
+    mean: Number | list[Number] = 0.0
+    scale: Positive | list[Positive] = 1e4
+
+    def resolved(self, frequency):
+        """As `ComponentBlock.resolved`.
+
+        Raises
+        ------
+        InputError
+            Besides: a mean or scale for another number of terms.
+        """
+        found = super().resolved(frequency)
+        changes = {what: _one_each(what, getattr(self, what), found.terms) for what in ("mean", "scale")}
+        return found.model_copy(update=changes | {"marginalise": self.marginalise is not False})
+
+    def build(self, frequency):
+        """As `ComponentBlock.build`."""
+        given = self.resolved(frequency)
+        basis = type(self).BASIS(frequency, given.terms, given.reference)
+        params = {
+            name: {"prior": {"dist": "norm", "loc": m, "scale": s}, "latex": f"a_{{{i}}}\\ [\\mathrm{{K}}]"}
+            for i, (name, m, s) in enumerate(zip(self.names, given.mean, given.scale))
+        }
+        prior = np.array(given.mean), np.array(given.scale)
+        return Component(
+            self.names, functools.partial(np.matmul, basis), params, basis, *prior, marginalise=given.marginalise
+        )
+
+
+class LogPolynomial(_Linear):
+    """The linear log polynomial, see `log_polynomial`."""
+
+    BASIS = staticmethod(log_polynomial)
+
+    model: Literal["log_polynomial"] = "log_polynomial"
+
+
+class PhysicalLinear(_Linear):
+    """Five physically motivated terms, see `physical_linear`."""
+
+    NAMES = ("a0", "a1", "a2", "a3", "a4")
+    BASIS = staticmethod(physical_linear)
+
+    model: Literal["physical_linear"] = "physical_linear"
+
+
+class _Nonlinear(_Foreground):
+    """A foreground that is not linear in its parameters, and so can only be sampled."""
+
+    FUNCTION: ClassVar[Callable]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_the_keys_of_linear_ones(cls, data):
+        """Version 0.1 took mean and scale for every model, wrote them into every run folder, and ignored them here."""
+        if not isinstance(data, dict):
+            return data
+        if data.get("mean", 0.0) != 0.0 or data.get("scale", 1e4) != 1e4:
+            warnings.warn(f"foreground: {data['model']} ignores mean and scale; give priors under params", stacklevel=2)
+        return {key: value for key, value in data.items() if key not in ("mean", "scale")}
+
+    @model_validator(mode="after")
+    def _sampled(self):
+        if self.marginalise:
+            linear = " or ".join(name for name, block in FOREGROUNDS.items() if issubclass(block, _Linear))
+            raise ValueError(
+                f"{self.model} is not linear in its parameters and cannot be marginalised; set marginalise: false, or "
+                f"use {linear}"
+            )
+        return self
+
+    def _params(self) -> dict[str, dict]:
+        known = read_defaults("foregrounds")[self.model]
+        return {name: known[name] for name in self.names}
+
+    def build(self, frequency):
+        """As `ComponentBlock.build`."""
+        reference = self.resolved(frequency).reference
+        evaluate = functools.partial(_evaluate, type(self).FUNCTION, frequency, reference)
+        return Component(self.names, evaluate, self._params())
+
+
+class LoglogPolynomial(_Nonlinear):
+    """Log-log polynomial, see `loglog_polynomial`."""
+
+    FUNCTION = staticmethod(loglog_polynomial)
+
+    model: Literal["loglog_polynomial"] = "loglog_polynomial"
+
+    def _params(self):
+        known = read_defaults("foregrounds")[self.model]["a"]
+        return {name: known | {"latex": f"a_{{{name[1:]}}}"} for name in self.names}
+
+
+class Hills(_Nonlinear):
+    """Sky with ionospheric absorption and emission, see `hills`."""
+
+    NAMES = ("d0", "d1", "d2", "tau_e", "T_e")
+    FUNCTION = staticmethod(hills)
+
+    model: Literal["hills"] = "hills"
+
+
+class Sinusoid(_WithReference):
+    """Sinusoid damped by a power law, see `sinusoid`."""
+
+    NAMES: ClassVar[tuple[str, ...]] = ("A_sin", "A_cos", "period", "damping")
+
+    model: Literal["sinusoid"] = "sinusoid"
+
+    def build(self, frequency):
+        """As `ComponentBlock.build`."""
+        evaluate = functools.partial(_evaluate, sinusoid, frequency, self.resolved(frequency).reference)
+        return Component(self.NAMES, evaluate, read_defaults("foregrounds")[self.model])
+
+
+FOREGROUNDS: dict[str, type[ComponentBlock]] = {
+    "log_polynomial": LogPolynomial,
+    "physical_linear": PhysicalLinear,
+    "loglog_polynomial": LoglogPolynomial,
+    "hills": Hills,
 }
-"""Foreground models that are not linear in their parameters, by the name that run files use."""
+"""Foreground models by the name that run files use; the first is the default."""
 
-SYSTEMATICS = {"sinusoid": sinusoid}
-"""Systematics by the name that run files use."""
+SYSTEMATICS: dict[str, type[ComponentBlock]] = {"sinusoid": Sinusoid}
+"""Systematics by the name that run files use; the first is the default."""
 
-NAMES = {
-    "hills": ("d0", "d1", "d2", "tau_e", "T_e"),
-    "sinusoid": ("A_sin", "A_cos", "period", "damping"),
-    "flattened_gaussian": ("A", "nu_0", "w", "tau"),
-}
-"""Parameters of the models that have a fixed number of them; the others have a0, a1, ..."""
+
+class MockForeground(Block):
+    """A foreground that is added to a mock: a model and the values of its parameters."""
+
+    model: str = next(iter(FOREGROUNDS))
+    reference: Positive
+    coefficients: Annotated[list[Number], Field(min_length=1, max_length=100)]
+
+    @model_validator(mode="after")
+    def _of_a_model(self):
+        _ = self.foreground
+        return self
+
+    @property
+    def foreground(self) -> _Foreground:
+        """The block of a fit with this foreground."""
+        given = {"model": self.model, "reference": self.reference, "terms": len(self.coefficients)}
+        return validate_model(FOREGROUNDS, "foreground", given)
+
+    def evaluate(self, frequency: np.ndarray) -> np.ndarray:
+        """Temperature (n,) mK of channels (n,) at MHz; infinite where it overflows."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self.foreground.build(frequency).evaluate(np.array(self.coefficients))
+
+
+def _options(models: dict[str, type[ComponentBlock]], what: str) -> Any:
+    validate = functools.partial(validate_model, models, what)
+    return Annotated[SerializeAsAny[ComponentBlock], BeforeValidator(validate)]
+
+
+ForegroundOptions = _options(FOREGROUNDS, "foreground")
+"""A ``foreground:`` block of whatever model it names."""
+SystematicsOptions = _options(SYSTEMATICS, "systematics")
+"""A ``systematics:`` block of whatever model it names."""
 
 
 def _evaluate(function, frequency, reference, values):
     return function(frequency, values, reference)
-
-
-def _known(model, models, what):
-    if model not in models:
-        raise InputError(f"{what} model {model!r} is unknown; {did_you_mean(model, models)}")
 
 
 def middle(frequency) -> float:
@@ -224,95 +433,8 @@ def middle(frequency) -> float:
     return 0.5 * float(np.min(frequency) + np.max(frequency))
 
 
-def _reference(frequency, reference) -> float:
-    """The reference frequency; one in Hz or GHz would overflow or cancel in the powers of frequency."""
-    if reference is None:
-        return middle(frequency)
-    if not 1e-3 * np.min(frequency) <= reference <= 1e3 * np.max(frequency):
-        raise InputError(
-            f"reference is {reference:g} MHz, but the data span {np.min(frequency):.4g} to {np.max(frequency):.4g}; "
-            "give a frequency in MHz near them"
-        )
-    return reference
-
-
-def foreground(
-    model: str, frequency, terms: int | None = None, reference: float | None = None, mean=0.0, scale=1e4
-) -> Component:
-    """A foreground by name.
-
-    Parameters
-    ----------
-    model : str
-        A name in `LINEAR` or `NONLINEAR`.
-    frequency : numpy.ndarray
-        (n,) MHz.
-    terms : int, optional
-        Number of coefficients where the model leaves it open; 5 by default.
-    reference : float, optional
-        Reference frequency in MHz; the middle of the band by default.
-    mean, scale : float or sequence of float
-        Default Gaussian prior of the coefficients of a linear model, in K: one for all or one for each.
-
-    Raises
-    ------
-    InputError
-        Unknown model, a number of terms that it does not have, or not fewer terms than channels.
-    """
-    _known(model, (*LINEAR, *NONLINEAR), "foreground")
-    reference = _reference(frequency, reference)
-    names = NAMES.get(model)
-    if names is not None and terms not in (None, len(names)):
-        raise InputError(f"foreground: {model} has {len(names)} parameters, not {terms}; leave `terms` out")
-    terms = (5 if names is None else len(names)) if terms is None else terms
-    if not 1 <= terms < len(frequency):
-        raise InputError(
-            f"foreground: {terms} terms for {len(frequency)} channels; use at least 1 and fewer than channels"
-        )
-    names = tuple(f"a{i}" for i in range(terms)) if names is None else names
-    if model in LINEAR:
-        basis = LINEAR[model](frequency, terms, reference)
-        mean, scale = (_one_each(what, value, terms) for what, value in (("mean", mean), ("scale", scale)))
-        params = {
-            name: {"prior": {"dist": "norm", "loc": m, "scale": s}, "latex": f"a_{{{i}}}\\ [\\mathrm{{K}}]"}
-            for i, (name, m, s) in enumerate(zip(names, mean, scale))
-        }
-        return Component(names, functools.partial(np.matmul, basis), params, basis)
-    function, known = NONLINEAR[model], read_defaults("foregrounds")[model]
-    if model == "loglog_polynomial":
-        params = {name: known["a"] | {"latex": f"a_{{{name[1:]}}}"} for name in names}
-    else:
-        params = {name: known[name] for name in names}
-    return Component(names, functools.partial(_evaluate, function, frequency, reference), params)
-
-
 def _one_each(what, value, terms):
     values = [float(v) for v in np.atleast_1d(value)]
-    if not all(abs(v) <= LARGEST for v in values):
-        raise InputError(f"foreground: {what} is {shown(value)}; give finite numbers in K")
     if len(values) not in (1, terms):
         raise InputError(f"foreground: {what} has {len(values)} numbers for {terms} terms; give one, or one for each")
     return values * terms if len(values) == 1 else values
-
-
-def systematics(model: str, frequency, reference: float | None = None) -> Component:
-    """A systematic error by name.
-
-    Parameters
-    ----------
-    model : str
-        A name in `SYSTEMATICS`.
-    frequency : numpy.ndarray
-        (n,) MHz.
-    reference : float, optional
-        Reference frequency in MHz; the middle of the band by default.
-
-    Raises
-    ------
-    InputError
-        Unknown model.
-    """
-    _known(model, SYSTEMATICS, "systematics")
-    function, reference = SYSTEMATICS[model], _reference(frequency, reference)
-    params = read_defaults("foregrounds")[model]
-    return Component(NAMES[model], functools.partial(_evaluate, function, frequency, reference), params)

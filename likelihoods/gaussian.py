@@ -35,6 +35,23 @@ class GaussianNoise:
         ``basis @ centre`` taken off already. It changes nothing but rounding: a foreground is 10^5 times the noise,
         and its square would drown the digits of ln L.
 
+    Attributes
+    ----------
+    n : int
+        Channels.
+    extra : float or numpy.ndarray
+        e, (n,) the diagonal of E in that basis.
+    log_jacobian : float
+        Log of the determinant of the change of basis.
+    directions : numpy.ndarray or None
+        (k, n) orthonormal rows: the principal axes of F in that basis; None without F, as are the next six.
+    mean, width : numpy.ndarray
+        (k,) mean and standard deviation of the coefficients of `directions` by the prior.
+    precision, pull, constant, log_prior_volume : numpy.ndarray or float
+        diag(1 / width^2), mean / width^2, the sum of (mean / width)^2 and that of ln width.
+    centre : numpy.ndarray
+        (k,) as given.
+
     Raises
     ------
     InputError
@@ -47,11 +64,11 @@ class GaussianNoise:
             raise InputError("weights must be positive; leave channels of weight zero out")
         self.n = len(weight)
         self._root = np.sqrt(weight)
-        self._log_jacobian = 0.5 * float(np.log(weight).sum())
-        self._rotation, self._extra = None, 0.0
+        self.log_jacobian = 0.5 * float(np.log(weight).sum())
+        self._rotation, self.extra = None, 0.0
         if covariance is not None:
             self._set_covariance(weight, np.asarray(covariance, dtype=float))
-        self._basis = None
+        self.directions = None
         if basis is not None:
             self._set_basis(np.asarray(basis, dtype=float), mean, scale, centre)
         self._kept = (math.nan,) * 5
@@ -59,7 +76,7 @@ class GaussianNoise:
     @property
     def positive_without_sigma(self) -> bool:
         """Whether E alone is a positive definite covariance, so that sigma may be zero."""
-        extra = np.asarray(self._extra)
+        extra = np.asarray(self.extra)
         return bool(extra.ndim and extra.min() > 1e-12 * extra.max())
 
     def _set_covariance(self, weight, covariance):
@@ -68,7 +85,7 @@ class GaussianNoise:
         if covariance.ndim == 1:
             if not (np.isfinite(covariance).all() and (covariance >= 0).all()):
                 raise InputError("variances must be finite and not negative")
-            self._extra = weight * covariance
+            self.extra = weight * covariance
             return
         values, vectors = eigh(self._whiten_matrix(covariance))
         # Emulator files hold single precision, which makes the vanishing eigenvalues of a covariance that negative.
@@ -77,7 +94,7 @@ class GaussianNoise:
                 f"covariance is not positive definite: its smallest eigenvalue is {values[0]:.3g} (scaled by the "
                 "weights); check that it is symmetric and made from more samples than channels"
             )
-        self._rotation, self._extra = np.ascontiguousarray(vectors.T), np.clip(values, 0.0, None)
+        self._rotation, self.extra = np.ascontiguousarray(vectors.T), np.clip(values, 0.0, None)
 
     def _whiten_matrix(self, covariance):
         scale = np.abs(covariance).max() if np.isfinite(covariance).all() else np.nan
@@ -105,15 +122,15 @@ class GaussianNoise:
         # In the principal axes of what the prior lets the foreground do, F diag(scale) = U diag(g) V^T, the columns are
         # orthonormal and the coefficients g V^T (a / scale) independent a priori, with standard deviations g: no
         # prior is so narrow or so wide, and no columns are so nearly dependent, that a matrix below is ill-conditioned.
-        directions, self._width, self._axes = principal_axes(whitened, scale)
-        self._basis = np.ascontiguousarray(directions.T)
+        directions, self.width, self._axes = principal_axes(whitened, scale)
+        self.directions = np.ascontiguousarray(directions.T)
         self.centre = np.zeros(k) if centre is None else np.asarray(centre, dtype=float)
         self._scale = scale
-        self._mean = self._width * (self._axes.T @ ((np.asarray(mean, dtype=float) - self.centre) / scale))
-        self._precision = np.diag(self._width**-2.0)
-        self._pull = self._mean / self._width**2
-        self._constant = float(np.sum((self._mean / self._width) ** 2))
-        self._log_prior_volume = float(np.log(self._width).sum())
+        self.mean = self.width * (self._axes.T @ ((np.asarray(mean, dtype=float) - self.centre) / scale))
+        self.precision = np.diag(self.width**-2.0)
+        self.pull = self.mean / self.width**2
+        self.constant = float(np.sum((self.mean / self.width) ** 2))
+        self.log_prior_volume = float(np.log(self.width).sum())
 
     def whiten(self, x: np.ndarray) -> np.ndarray:
         """Bring (n,) or the columns of (n, m) into the basis of `logpdf_whitened`; a new array."""
@@ -139,17 +156,17 @@ class GaussianNoise:
         if not (square > 0 or (square == 0 and self.positive_without_sigma)):
             # sigma is 0, without any other noise, or NaN: no density.
             return math.nan, 0.0, -math.inf, None, None
-        variance = square + self._extra
+        variance = square + self.extra
         inverse = 1.0 / variance
         total = float(np.log(variance).sum()) if np.ndim(variance) else self.n * math.log(variance)
-        norm = -0.5 * (self.n * LN_2PI + total) + self._log_jacobian
+        norm = -0.5 * (self.n * LN_2PI + total) + self.log_jacobian
         weighted = inverse_factor = None
-        if self._basis is not None:
-            weighted = self._basis * inverse
+        if self.directions is not None:
+            weighted = self.directions * inverse
             # LAPACK directly: the wrappers' checks would cost more than the work on these few rows.
-            factor, _ = lapack.dpotrf(self._precision + weighted @ self._basis.T, lower=1)
+            factor, _ = lapack.dpotrf(self.precision + weighted @ self.directions.T, lower=1)
             inverse_factor, _ = lapack.dtrtri(factor, lower=1)
-            norm -= float(np.log(factor.diagonal()).sum()) + self._log_prior_volume
+            norm -= float(np.log(factor.diagonal()).sum()) + self.log_prior_volume
         kept = sigma, inverse, norm, weighted, inverse_factor
         self._kept = kept
         return kept
@@ -163,16 +180,16 @@ class GaussianNoise:
         if norm == -math.inf:
             return -math.inf
         chi2 = float(np.dot(r * inverse, r))
-        if self._basis is not None:
-            whole = chi2 + self._constant
-            v = inverse_factor @ (weighted @ r + self._pull)
+        if self.directions is not None:
+            whole = chi2 + self.constant
+            v = inverse_factor @ (weighted @ r + self.pull)
             if whole < LARGEST_DIFFERENCE:
                 chi2 = whole - float(np.dot(v, v))
             else:
                 # The difference of two large numbers: add up the squares that are left at the minimum instead.
                 best = v @ inverse_factor
-                left = r - best @ self._basis
-                chi2 = float(np.dot(left * inverse, left)) + float(np.sum(((best - self._mean) / self._width) ** 2))
+                left = r - best @ self.directions
+                chi2 = float(np.dot(left * inverse, left)) + float(np.sum(((best - self.mean) / self.width) ** 2))
         return norm - 0.5 * chi2
 
     def logpdf(self, residual: np.ndarray, sigma: float) -> float:
@@ -196,10 +213,10 @@ class GaussianNoise:
             (k,), `centre` included.
         """
         _, _, _, weighted, inverse_factor = self._at(sigma)
-        v = inverse_factor @ (weighted @ self.whiten(residual) + self._pull)
+        v = inverse_factor @ (weighted @ self.whiten(residual) + self.pull)
         if rng is not None:
             v = v + rng.standard_normal(len(v))
-        return self._scale * (self._axes @ ((inverse_factor.T @ v) / self._width)) + self.centre
+        return self._scale * (self._axes @ ((inverse_factor.T @ v) / self.width)) + self.centre
 
 
 def principal_axes(basis: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -291,6 +308,11 @@ class StudentNoise:
     variance : numpy.ndarray, optional
         e, (n,) mK^2, added to the square of the scale.
 
+    Attributes
+    ----------
+    n, extra, log_jacobian
+        As those of `GaussianNoise`.
+
     Raises
     ------
     InputError
@@ -302,8 +324,8 @@ class StudentNoise:
         if not (np.isfinite(weight).all() and (weight > 0).all()):
             raise InputError("weights must be positive; leave channels of weight zero out")
         self.n, self._root = len(weight), np.sqrt(weight)
-        self._extra = 0.0 if variance is None else weight * variance
-        self._log_jacobian = 0.5 * float(np.log(weight).sum())
+        self.extra = 0.0 if variance is None else weight * variance
+        self.log_jacobian = 0.5 * float(np.log(weight).sum())
 
     def whiten(self, x: np.ndarray) -> np.ndarray:
         """Scale (n,) or the columns of (n, m) by the square root of the weights; a new array."""
@@ -318,10 +340,10 @@ class StudentNoise:
         square = sigma * sigma
         if not (square > 0 and dof > 0):
             return -math.inf
-        variance = square + self._extra
+        variance = square + self.extra
         log_scale = 0.5 * float(np.log(variance).sum()) if np.ndim(variance) else 0.5 * self.n * math.log(variance)
         tail = float(np.log1p(r * r / (dof * variance)).sum())
-        return self.n * log_student_norm(dof) + self._log_jacobian - log_scale - 0.5 * (dof + 1.0) * tail
+        return self.n * log_student_norm(dof) + self.log_jacobian - log_scale - 0.5 * (dof + 1.0) * tail
 
 
 def log_student_norm(dof: float) -> float:

@@ -1,77 +1,24 @@
 """The likelihood of a global-signal spectrum."""
 
-import warnings
+import dataclasses
+from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import CubicSpline
+from scipy.linalg import solve_triangular
 
-from lstmfit.constants import frequency_to_redshift, redshift_to_frequency
 from lstmfit.errors import InputError
 from lstmfit.likelihoods.base import read_defaults
-from lstmfit.likelihoods.foregrounds import Component, log_polynomial, middle
+from lstmfit.likelihoods.foregrounds import Component
 from lstmfit.likelihoods.gaussian import GaussianNoise, StudentNoise, choose_centre
+from lstmfit.likelihoods.global_signal_options import GlobalSignalOptions
+from lstmfit.likelihoods.interpolation import interpolation_matrix
 from lstmfit.likelihoods.noise import LARGEST_SIGMA, SMALLEST_SIGMA, Noise
+from lstmfit.likelihoods.scale_check import check_scale
+from lstmfit.mistakes import validate_block
 from lstmfit.schema import LARGEST
 
 SMALLEST_DOF = 1e-3
 """Degrees of freedom of a Student-t with still heavier tails than this are not told apart from none."""
-
-EDGE = 0.05
-"""How far, in steps of the signal's grid, a channel may lie beyond its end; it is then taken to be the end."""
-
-
-def interpolation_matrix(redshifts: np.ndarray, frequency: np.ndarray) -> np.ndarray | None:
-    """Matrix that takes a signal on the emulator's grid to the data's channels.
-
-    A cubic spline in redshift, which is linear in the signal, so it is worked out once.
-
-    Parameters
-    ----------
-    redshifts : numpy.ndarray
-        (n_channels,) ascending.
-    frequency : numpy.ndarray
-        (n,) MHz.
-
-    Returns
-    -------
-    numpy.ndarray or None
-        (n, n_channels); None where the data are on the grid itself.
-
-    Raises
-    ------
-    InputError
-        A frequency outside the grid by more than a twentieth of its last step.
-    """
-    z = frequency_to_redshift(frequency)
-    # Frequencies of the grid itself, written with few digits, are not outside.
-    low, high = (EDGE * abs(redshifts[i + 1] - redshifts[i]) for i in (0, -2))
-    outside = (z < redshifts[0] - low) | (z > redshifts[-1] + high)
-    if outside.any():
-        raise InputError(_outside(redshifts, np.asarray(frequency), outside))
-    margin = 1e-9 * redshifts[-1]
-    if len(z) == len(redshifts) and np.allclose(z, redshifts, rtol=0, atol=margin):
-        return None
-    return CubicSpline(redshifts, np.eye(len(redshifts)))(np.clip(z, redshifts[0], redshifts[-1]))
-
-
-def _outside(redshifts, frequency, outside) -> str:
-    """What is wrong, and the band to cut where that leaves most of the channels."""
-    low, high = redshift_to_frequency(redshifts[-1]), redshift_to_frequency(redshifts[0])
-    n, bad = len(frequency), int(outside.sum())
-    where = (
-        f"{bad} of {n} channels lie outside the emulator's {low:.2f} to {high:.2f} MHz (the data span "
-        f"{frequency.min():.6g} to {frequency.max():.6g} MHz)"
-    )
-    if bad > n / 2:
-        return (
-            f"{where}: most of them, so do not cut them with band: but check the emulator, and that the first column "
-            "is in MHz; columns: takes redshift: 0, or frequency: 0 with frequency_unit: Hz, kHz or GHz"
-        )
-    good = frequency[~outside]
-    # Rounded inwards, but not so far that a good channel is lost.
-    edges = np.ceil(100.0 * low) / 100.0, np.floor(100.0 * high) / 100.0
-    edges = [float(min(edges[0], good.min())), float(max(edges[1], good.max()))]
-    return f"{where}; cut them with data: {{band: {edges}}}"
 
 
 def _sum_covariances(*terms):
@@ -82,6 +29,56 @@ def _sum_covariances(*terms):
     return sum(terms) if terms else None
 
 
+@dataclass(frozen=True)
+class SignalError:
+    """Error of the signal that the likelihood is handed, as an emulator's.
+
+    Parameters
+    ----------
+    covariance : numpy.ndarray, optional
+        (n_channels, n_channels) mK^2 on the signal's grid.
+    diagonal : bool
+        Take only the variances of `covariance` at the data's channels.
+    channel : float
+        An error in mK, the same and independent in every channel of the data.
+    """
+
+    covariance: np.ndarray | None = None
+    diagonal: bool = False
+    channel: float = 0.0
+
+    @classmethod
+    def from_option(cls, value, covariance: np.ndarray | None) -> "SignalError":
+        """What ``emulator_error:`` asks for: see `lstmfit.likelihoods.global_signal_options.GlobalSignalOptions`.
+
+        Raises
+        ------
+        InputError
+            It asks for a covariance, and there is none.
+        """
+        if type(value) is float:
+            return cls(channel=value)
+        if not value:
+            return cls()
+        if covariance is None:
+            raise InputError(
+                f"emulator_error is {str(value).lower()}, but the signal carries no test-set errors; retrain the "
+                "emulator with a test set, give a number in mK, or set it to false"
+            )
+        return cls(covariance, value == "diagonal")
+
+    def on_channels(self, matrix: np.ndarray | None, n: int) -> np.ndarray | None:
+        """Covariance at n channels in mK^2, (n,) where it is diagonal or (n, n), by `interpolation_matrix`."""
+        if not 0 <= self.channel <= LARGEST_SIGMA:
+            raise InputError(f"emulator_error is {self.channel:g} mK; give a number up to {LARGEST_SIGMA:g} mK")
+        error = self.covariance
+        if error is not None and matrix is not None:
+            error = matrix @ error @ matrix.T
+        if error is not None and self.diagonal:
+            error = np.diagonal(error)
+        return _sum_covariances(error, np.full(n, self.channel**2) if self.channel else None)
+
+
 class GlobalSignal:
     """Likelihood of a spectrum: signal plus foreground plus noise.
 
@@ -89,35 +86,40 @@ class GlobalSignal:
 
     Parameters
     ----------
-    frequency, temperature, weight : numpy.ndarray
-        (n,) MHz, mK and positive weights: the noise variance of a channel is sigma^2 / weight.
+    spectrum : Spectrum
+        ``frequency``, ``temperature`` and ``weight`` (n,): MHz, mK and positive weights. The noise variance of a
+        channel is sigma^2 / weight.
     redshifts : numpy.ndarray
         (n_channels,) the signal's grid.
     noise : Noise
         The noise model.
-    components : sequence of Component
-        What is added to the signal and sampled: foreground, systematics.
-    marginalised : Component, optional
-        A linear foreground whose coefficients are integrated out analytically.
-    mean, scale : float or numpy.ndarray
-        Gaussian prior of the marginalised coefficients.
-    signal_error : numpy.ndarray, optional
-        The emulator's error in mK^2: its covariance (n_channels, n_channels) on the signal's grid.
-    diagonal_error : bool
-        Take only the variances of `signal_error` at the data's channels.
-    channel_error : float
-        An error of the model in mK, the same and independent in every channel.
+    foreground, systematics : Component, optional
+        What is added to the signal: sampled, or marginalised analytically where the foreground says so.
+    error : SignalError, optional
+        The emulator's error, which is added to the noise.
 
     Attributes
     ----------
     outputs : tuple of str
         What it needs of the model: the signal.
     names : tuple of str
-        Its own parameters, in the order of `values`.
+        Its own parameters, in the order of `values`: those of the noise first.
     params : dict of str to dict
         Default prior and LaTeX label of each, from ``global_signal.yaml``.
-    noise : Noise
-        The noise model.
+    spectrum, noise
+        As given.
+    marginalised : Component or None
+        The foreground whose coefficients are integrated out analytically.
+    components : list of (Component, slice)
+        The sampled ones, each with the place of its parameters in `values`.
+    density : GaussianNoise or StudentNoise
+        Density of a residual in the basis that it brings it to (`whiten`).
+    data : numpy.ndarray
+        (n,) the data in that basis, less the marginalised foreground at ``density.centre``.
+    root, operator : numpy.ndarray
+        What brings a signal into that basis: a matrix (n, n_channels), or where it is None the factor `root` (n,).
+    linear, nonlinear : list
+        (basis in that basis, slice) of each sampled component that is linear; (evaluate, slice) of the others.
 
     Raises
     ------
@@ -129,72 +131,91 @@ class GlobalSignal:
 
     def __init__(
         self,
-        frequency,
-        temperature,
-        weight,
+        spectrum,
         redshifts,
         noise: Noise,
-        components=(),
-        marginalised: Component | None = None,
-        mean=0.0,
-        scale=1e4,
-        signal_error=None,
-        diagonal_error: bool = False,
-        channel_error: float = 0.0,
+        foreground: Component | None = None,
+        systematics: Component | None = None,
+        error: SignalError | None = None,
     ):
-        self.frequency = np.asarray(frequency, dtype=float)
-        self.temperature = np.asarray(temperature, dtype=float)
-        weight = np.asarray(weight, dtype=float)
-        sigma = noise.sigma
-        if sigma is not None and not (sigma == 0 or SMALLEST_SIGMA <= sigma <= LARGEST_SIGMA):
-            raise InputError(
-                f"noise: {noise.name} is {sigma:g} mK; give a number from {SMALLEST_SIGMA:g} to {LARGEST_SIGMA:g} mK"
-            )
-        if noise.dof is not None and not SMALLEST_DOF <= noise.dof <= LARGEST:
-            raise InputError(f"noise: dof is {noise.dof:g}; give a number from {SMALLEST_DOF:g} to {LARGEST:g}")
-        if not 0 <= channel_error <= LARGEST_SIGMA:
-            raise InputError(f"emulator_error is {channel_error:g} mK; give a number up to {LARGEST_SIGMA:g} mK")
-        matrix = interpolation_matrix(np.asarray(redshifts, dtype=float), self.frequency)
-        error = signal_error
-        if error is not None and matrix is not None:
-            error = matrix @ error @ matrix.T
-        if error is not None and diagonal_error:
-            error = np.diagonal(error)
-        channel = np.full(len(self.frequency), channel_error**2) if channel_error else None
-        covariance = _sum_covariances(noise.extra, error, channel)
-        centre = None
-        if marginalised is not None:
-            centre = choose_centre(marginalised.basis, self.temperature, weight, mean, scale)
-        self._student = noise.student
+        self.spectrum, self.noise = spectrum, noise
+        self._frequency = np.asarray(spectrum.frequency, dtype=float)
+        self._temperature = np.asarray(spectrum.temperature, dtype=float)
+        weight = np.asarray(spectrum.weight, dtype=float)
+        _check_noise(noise)
+        self._redshifts = np.asarray(redshifts, dtype=float)
+        self._matrix = interpolation_matrix(self._redshifts, self._frequency)
+        error = None if error is None else error.on_channels(self._matrix, len(self._frequency))
+        covariance = _sum_covariances(noise.extra, error)
+        self.marginalised = foreground if foreground is not None and foreground.marginalise else None
+        self.density = self._make_density(weight, covariance)
+        data = self._temperature
+        if self.marginalised is not None:
+            data = data - self.marginalised.basis @ self.density.centre
+        self.data = self.density.whiten(data)
+        self.root, self.operator = np.sqrt(weight), self.density.operator(self._matrix)
+        self._sigma, self._dof, self._student = noise.sigma, noise.dof, noise.student
+        sampled = None if self.marginalised is not None else foreground
+        self._set_components([component for component in (sampled, systematics) if component is not None])
+
+    @classmethod
+    def from_options(
+        cls, options, spectrum, redshifts: np.ndarray, signal_covariance: np.ndarray | None = None
+    ) -> "GlobalSignal":
+        """Build it from the options of a run file.
+
+        Parameters
+        ----------
+        options : GlobalSignalOptions or dict
+            The block.
+        spectrum : Spectrum
+            The data.
+        redshifts : numpy.ndarray
+            (n_channels,) the signal's grid.
+        signal_covariance : numpy.ndarray, optional
+            (n_channels, n_channels) mK^2, the covariance of the emulator's error where it is known.
+
+        Raises
+        ------
+        InputError
+            As the class itself; the options are wrong, or do not suit the data.
+        """
+        if not isinstance(options, GlobalSignalOptions):
+            options = validate_block(GlobalSignalOptions, options, "likelihood.global_signal")
+        noise = options.noise.build(spectrum.frequency, spectrum.temperature, spectrum.weight)
+        blocks = options.foreground, options.systematics
+        components = [None if block is None else block.build(spectrum.frequency) for block in blocks]
+        error = SignalError.from_option(options.emulator_error, signal_covariance)
+        return cls(spectrum, redshifts, noise, *components, error)
+
+    def _make_density(self, weight, covariance):
+        marginalised, noise = self.marginalised, self.noise
         if noise.student:
             if marginalised is not None:
                 raise InputError("Student-t noise has no analytic marginalisation; set marginalise: false")
             if covariance is not None and covariance.ndim == 2:
                 raise InputError("Student-t noise takes no full covariance; set emulator_error: diagonal")
-            self._noise = StudentNoise(weight, covariance)
-        else:
-            basis = None if marginalised is None else marginalised.basis
-            self._noise = GaussianNoise(weight, covariance, basis, mean, scale, centre)
-            if sigma == 0 and not self._noise.positive_without_sigma:
-                raise InputError("noise: the covariance is not positive definite; add a floor")
-        self._marginalised = marginalised
-        data = self.temperature if centre is None else self.temperature - marginalised.basis @ centre
-        self._data = self._noise.whiten(data)
-        self._root = np.sqrt(weight)
-        self._matrix, self._operator = matrix, self._noise.operator(matrix)
-        self.noise, self._sigma, self._dof = noise, sigma, noise.dof
-        self._set_components(noise, components)
+            return StudentNoise(weight, covariance)
+        prior = ()
+        if marginalised is not None:
+            basis, mean, scale = marginalised.basis, marginalised.mean, marginalised.scale
+            prior = basis, mean, scale, choose_centre(basis, self._temperature, weight, mean, scale)
+        density = GaussianNoise(weight, covariance, *prior)
+        if noise.sigma == 0 and not density.positive_without_sigma:
+            raise InputError("noise: the covariance is not positive definite; add a floor")
+        return density
 
-    def _set_components(self, noise, components):
-        names, self._linear, self._other, self._components = list(noise.names), [], [], []
+    def _set_components(self, components):
+        noise = self.noise
+        names, self.linear, self.nonlinear, self.components = list(noise.names), [], [], []
         for component in components:
             part = slice(len(names), len(names) + len(component.names))
             names += component.names
-            self._components.append((component, part))
+            self.components.append((component, part))
             if component.basis is not None:
-                self._linear.append((self._noise.whiten(component.basis), part))
+                self.linear.append((self.density.whiten(component.basis), part))
             else:
-                self._other.append((component.evaluate, part))
+                self.nonlinear.append((component.evaluate, part))
         clash = {name for name in names if names.count(name) > 1}
         if clash:
             raise InputError(f"global_signal: two of its parts have a parameter {clash.pop()!r}")
@@ -204,9 +225,6 @@ class GlobalSignal:
         self.params = {name: known[name] for name in noise.names}
         for component in components:
             self.params |= component.params
-
-    def _mean(self, signal):
-        return self._root * signal if self._operator is None else self._operator @ signal
 
     def __call__(self, signal: np.ndarray, values: np.ndarray) -> float:
         """Log likelihood.
@@ -218,21 +236,48 @@ class GlobalSignal:
         values : numpy.ndarray
             (len(names),) the likelihood's own parameters.
         """
-        r = self._data - self._mean(signal)
-        for basis, part in self._linear:
+        r = self.data - (self.root * signal if self.operator is None else self.operator @ signal)
+        for basis, part in self.linear:
             r -= basis @ values[part]
-        for evaluate, part in self._other:
-            r -= self._noise.whiten(evaluate(values[part]))
+        for evaluate, part in self.nonlinear:
+            r -= self.density.whiten(evaluate(values[part]))
         sigma = self._sigma if self._sigma is not None else float(values[0])
         if self._student:
-            return self._noise.logpdf_whitened(r, sigma, self._dof or float(values[self._dof_at]))
-        return self._noise.logpdf_whitened(r, sigma)
+            return self.density.logpdf_whitened(r, sigma, self._dof or float(values[self._dof_at]))
+        return self.density.logpdf_whitened(r, sigma)
+
+    def on_channels(self, signal, redshifts: np.ndarray | None = None) -> np.ndarray:
+        """A signal at the data's channels.
+
+        Parameters
+        ----------
+        signal : numpy.ndarray
+            (n_channels,) or (m, n_channels) mK.
+        redshifts : numpy.ndarray, optional
+            Its grid, where it is not that of the likelihood.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n,) or (m, n) mK.
+
+        Raises
+        ------
+        InputError
+            Channels outside that grid.
+        """
+        signal = np.asarray(signal, dtype=float)
+        matrix = self._matrix if redshifts is None else interpolation_matrix(redshifts, self._frequency)
+        if matrix is None:
+            return signal
+        return matrix @ signal if signal.ndim == 1 else signal @ matrix.T
 
     def model(self, signal, values) -> np.ndarray:
         """Signal and sampled components at the data's channels, (n,) mK."""
-        signal = np.asarray(signal, dtype=float)
-        model = signal if self._matrix is None else self._matrix @ signal
-        for component, part in self._components:
+        return self._with_components(self.on_channels(signal), values)
+
+    def _with_components(self, model, values):
+        for component, part in self.components:
             model = model + component.evaluate(np.asarray(values)[part])
         return model
 
@@ -246,77 +291,106 @@ class GlobalSignal:
         numpy.ndarray
             (n,) mK; zero where nothing is added.
         """
-        signal = np.asarray(signal, dtype=float)
-        total = self.model(signal, values) - (signal if self._matrix is None else self._matrix @ signal)
-        if self._marginalised is not None:
-            total = total + self._marginalised.basis @ self.coefficients(signal, values, rng)
+        total = self.model(signal, values) - self.on_channels(signal)
+        if self.marginalised is not None:
+            total = total + self.marginalised.basis @ self.coefficients(signal, values, rng)
         return total
+
+    def sky(self, signal, values, rng: np.random.Generator | None = None) -> np.ndarray:
+        """What the data should be but for noise: the signal and all that is added to it, as `foreground`; (n,) mK."""
+        return self.foreground(signal, values, rng) + self.on_channels(signal)
+
+    def residuals(self, signal, values) -> np.ndarray:
+        """Data minus `sky`, (n,) mK, a marginalised foreground at its conditional mean."""
+        return self._temperature - self.sky(signal, values)
+
+    def standard_residuals(self, signal, values) -> np.ndarray:
+        """`residuals` in units of the noise, without the emulator's error, and by ascending frequency.
+
+        Returns
+        -------
+        numpy.ndarray
+            (n,) independent and standard normal if the model and its noise are right. Student-t residuals are brought
+            to normal ones through their distribution functions; those of correlated noise are whitened from the lowest
+            frequency up.
+        """
+        order = np.argsort(self._frequency, kind="stable")
+        noise = self.noise.at(values).in_order(order)
+        residual, weight = self.residuals(signal, values)[order], self.spectrum.weight[order]
+        variance, extra = noise.sigma**2 / weight, noise.extra
+        if extra is None or extra.ndim == 1:
+            z = residual / np.sqrt(variance + (0.0 if extra is None else extra))
+        else:
+            z = solve_triangular(np.linalg.cholesky(extra + np.diag(variance)), residual, lower=True)
+        if noise.student:
+            from scipy.stats import norm, t
+
+            z = np.sign(z) * norm.isf(t.sf(np.abs(z), noise.dof))
+        return z
+
+    def chi_square(self, signal, values) -> float:
+        """Sum of the squares of `standard_residuals`."""
+        z = self.standard_residuals(signal, values)
+        return float(z @ z)
+
+    def mocked(self, arguments, rng: np.random.Generator | None, redshifts: np.ndarray | None = None):
+        """Data drawn from the model, at the channels and weights of the data.
+
+        Parameters
+        ----------
+        arguments : sequence
+            What a call would get at the truth: the signal and the likelihood's own parameters.
+        rng : numpy.random.Generator or None
+            Draws the coefficients of a marginalised foreground from their prior, then the noise; without it the mock
+            has their mean and no noise.
+        redshifts : numpy.ndarray, optional
+            The signal's grid, where it is not that of the likelihood.
+
+        Returns
+        -------
+        Spectrum
+            Like the data, with the true signal as its ``truth``.
+        """
+        signal, values = arguments
+        true = np.array(self.on_channels(signal, redshifts))
+        sky, fixed = true + self._with_components(np.zeros(len(true)), values), self.marginalised
+        if fixed is not None:
+            draw = 0.0 if rng is None else rng.standard_normal(len(fixed.names))
+            sky = sky + fixed.basis @ (fixed.mean + fixed.scale * draw)
+        if rng is not None:
+            sky = sky + self.noise.at(values).draw(self.spectrum.weight, rng)
+        return dataclasses.replace(self.spectrum, temperature=sky, truth=true)
 
     @property
     def n_marginalised(self) -> int:
         """Coefficients that are integrated out analytically."""
-        return 0 if self._marginalised is None else self._marginalised.basis.shape[1]
+        return 0 if self.marginalised is None else len(self.marginalised.names)
+
+    @property
+    def white_sigma(self) -> float | None:
+        """Noise of each channel in mK where it is white, the same in all channels and not fitted; else None."""
+        noise, weight = self.noise, self.spectrum.weight
+        if noise.sigma is None or noise.student or noise.extra is not None or np.ptp(weight) != 0:
+            return None
+        return noise.sigma / np.sqrt(weight[0])
 
     def coefficients(self, signal, values, rng: np.random.Generator | None = None) -> np.ndarray:
         """Marginalised coefficients (k,) given the rest: their conditional mean, or a draw where `rng` is given."""
-        centre = self._noise.centre
-        data = self.temperature - self._marginalised.basis @ centre
+        data = self._temperature - self.marginalised.basis @ self.density.centre
         sigma = self._sigma if self._sigma is not None else float(values[0])
-        return self._noise.coefficients(data - self.model(signal, values), sigma, rng)
+        return self.density.coefficients(data - self.model(signal, values), sigma, rng)
+
+    def check_scale(self, sigma) -> None:
+        """Warn where data and noise are in different units, see `lstmfit.likelihoods.scale_check.check_scale`."""
+        spectrum = self.spectrum
+        check_scale(spectrum.frequency, spectrum.temperature, spectrum.weight, sigma, self.noise.extra)
 
 
-FACTOR = 30.0
-"""Scatter and noise that differ by more than this are a matter of units: K for mK is 1000, s for h 60 in the noise."""
-
-
-def check_scale(frequency, temperature, weight, sigma, extra=None) -> None:
-    """Warn where the scatter from channel to channel is nothing like the noise: K taken for mK, most often.
-
-    What a smooth log polynomial leaves is compared with the noise through second differences of neighbouring channels,
-    which see nothing of a smooth signal.
-
-    Parameters
-    ----------
-    frequency, temperature, weight : numpy.ndarray
-        (n,) MHz, mK and weights of the data.
-    sigma : float or (float, float)
-        Noise of a channel of weight one in mK; where it is free, the ends of its prior.
-    extra : numpy.ndarray, optional
-        Further covariance of the channels in mK^2: (n,) where it is diagonal, else (n, n).
-    """
-    if len(frequency) < 10:
-        return
-    order = np.argsort(frequency)
-    data, weight = np.asarray(temperature, dtype=float)[order], np.asarray(weight, dtype=float)[order]
-    if extra is not None:
-        extra = np.asarray(extra)[order] if np.ndim(extra) == 1 else np.asarray(extra)[np.ix_(order, order)]
-    low, high = np.broadcast_to(sigma, (2,))
-    root = np.sqrt(weight)
-    smooth = log_polynomial(frequency[order], 7, middle(frequency))
-    rest = data - smooth @ np.linalg.lstsq(root[:, None] * smooth, root * data, rcond=None)[0]
-    steps = rest[2:] - 2.0 * rest[1:-1] + rest[:-2]
-    ratios = [np.abs(steps) / np.sqrt(_step_variance(s * s / weight, extra)) for s in (low, high)]
-    # In units of the noise, for the smallest and the largest that it can be; 1.4826 makes sigma of a median.
-    at_most, at_least = (1.4826 * float(np.median(ratio)) for ratio in ratios)
-    if at_most >= 1.0 / FACTOR and at_least <= FACTOR:
-        return
-    scatter = 1.4826 * float(np.median(np.abs(steps) / np.sqrt(_step_variance(1.0 / weight, None))))
-    advice = "check data: unit (K or mK), the weights and the noise (channel_width in MHz, integration_time in hours)"
-    if scatter <= 1e-7 * float(np.abs(data).max()):
-        text = f"the data have no noise from channel to channel; right for a test without noise, else {advice}"
-    else:
-        free = f"between {low:.3g} and {high:.3g} mK by its prior"
-        noise = f"{scatter / at_most:.3g} mK" if low == high else free
-        text = f"neighbouring channels scatter by {scatter:.3g} mK, but the noise is {noise}; {advice}"
-    warnings.warn(text, stacklevel=2)
-
-
-def _step_variance(variance, extra):
-    """Variance (n - 2,) of second differences of noise of this variance (n,) and further covariance."""
-    diagonal = variance if extra is None else variance + (extra if extra.ndim == 1 else np.diagonal(extra))
-    total = diagonal[2:] + 4.0 * diagonal[1:-1] + diagonal[:-2]
-    if extra is not None and extra.ndim == 2:
-        pairs, ends = np.diagonal(extra, 1), np.diagonal(extra, 2)
-        # A covariance that is smooth from channel to channel leaves next to nothing; rounding must not decide.
-        total = np.maximum(total - 4.0 * (pairs[1:] + pairs[:-1]) + 2.0 * ends, 1e-4 * total)
-    return np.maximum(total, np.finfo(float).tiny)
+def _check_noise(noise):
+    sigma = noise.sigma
+    if sigma is not None and not (sigma == 0 or SMALLEST_SIGMA <= sigma <= LARGEST_SIGMA):
+        raise InputError(
+            f"noise: {noise.name} is {sigma:g} mK; give a number from {SMALLEST_SIGMA:g} to {LARGEST_SIGMA:g} mK"
+        )
+    if noise.dof is not None and not SMALLEST_DOF <= noise.dof <= LARGEST:
+        raise InputError(f"noise: dof is {noise.dof:g}; give a number from {SMALLEST_DOF:g} to {LARGEST:g}")

@@ -170,8 +170,6 @@ def _begin(folder: Path, plan: dict, problem):
 def _check_drawable(problem):
     """Refuse likelihoods of data that cannot be drawn."""
     for name, likelihood in problem.likelihoods.items():
-        if name == "global_signal":
-            continue
         if not hasattr(likelihood, "mocked"):
             raise InputError(
                 f"likelihood.{name} cannot draw data (it has no method mocked), so there are no mocks of it; take it "
@@ -207,7 +205,7 @@ def _fit_mock(folder: str, seed: int, points: int, i: int) -> int:
     template = build(config, read_written_spectrum(folder / "channels.csv"))
     theta = _draw_theta(template, rng)
     try:
-        spectrum, options = draw_mock(config, template, load_once(plan["simulator"]), theta, rng)
+        spectrum, options = draw_mock(template, load_once(plan["simulator"]), theta, rng)
     except SimulationError as error:
         write_text(_mock_file(folder, i), json.dumps({"failed": str(error), "theta": theta.tolist()}))
         return i

@@ -102,10 +102,8 @@ def _warn_of_limits(problem, theta, good):
 
 def _emulator_report(config, problem) -> dict:
     """What the emulator can spoil; from its test set where it came with one, else from its recorded errors."""
-    emulator, noise = problem.signal.emulator, config.likelihood.global_signal.noise
+    emulator, sigma = problem.signal.emulator, problem.likelihood.white_sigma
     error = config.likelihood.global_signal.emulator_error
-    plain = noise.model == "white" and isinstance(noise.sigma, float) and np.ptp(problem.spectrum.weight) == 0
-    sigma = noise.sigma / np.sqrt(problem.spectrum.weight[0]) if plain else None
     recorded = emulator.record.get("test", {})
     report = {f"emulator_{what}_rms_mK": recorded[f"{what}_mK"] for what in ("mean", "p95") if recorded}
     test = shipped_test_set(config.emulator)

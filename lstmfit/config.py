@@ -5,95 +5,42 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, StrictBool, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    StrictBool,
+    model_serializer,
+    model_validator,
+)
 
 from lstmfit.datasets.columns import check_columns
 from lstmfit.errors import InputError, did_you_mean, listed
 from lstmfit.files import user_path, write_text
 from lstmfit.likelihoods.base import LIKELIHOODS, find_likelihood
-from lstmfit.mistakes import known_keys, validate_block, validate_nested
-from lstmfit.priors import compile_expression, make_distribution
-from lstmfit.priors.expressions import names_in
+from lstmfit.likelihoods.foregrounds import MockForeground
+from lstmfit.likelihoods.global_signal_options import GlobalSignalOptions
+from lstmfit.likelihoods.noise import NOISE, NoiseBlock
+from lstmfit.mistakes import known_keys, validate_block, validate_model, validate_nested
+from lstmfit.priors.expressions import compile_expression, names_in
 from lstmfit.sampling.samplers import SAMPLERS, sampler_class
 from lstmfit.sampling.settings import SamplerSettings
-from lstmfit.schema import Block, Count, DataSeed, Index, Number, Positive, shown, to_number
+from lstmfit.schema import Block, DataSeed, Index, Number, shown, to_number
 from lstmfit.yaml_files import dump_yaml, read_yaml
 
 
-def _free_or(value, what, good):
-    if value == "free":
-        return value
-    try:
-        number = to_number(value)
-    except ValueError:
-        number = None
-    if number is None or not good(number):
-        raise ValueError(f"{shown(value)} is neither {what} nor free (free: it is fitted)")
+def _mock_noise(value):
+    """White noise in mK, or a noise block."""
+    if isinstance(value, (dict, NoiseBlock)):
+        return validate_model(NOISE, "noise", value)
+    number = to_number(value)
+    if not number > 0:
+        raise ValueError(f"{shown(value)} is not a positive number in mK")
     return number
 
 
-PositiveOrFree = Annotated[
-    float | str, BeforeValidator(lambda v: _free_or(v, "a positive number", lambda number: number > 0))
-]
-FloorOrFree = Annotated[
-    float | str, BeforeValidator(lambda v: _free_or(v, "zero or a positive number", lambda number: number >= 0))
-]
-
-
-class Sky(Block):
-    """Temperature of the sky as a power law of frequency: K, MHz and the index."""
-
-    temperature: Positive
-    frequency: Positive
-    index: Number
-
-
-class Noise(Block):
-    """Noise in mK, by model; `free` fits the number as the parameter sigma, floor or dof.
-
-    white: sigma. student_t: sigma, dof. channels, covariance: file (and column), unit, floor. radiometer:
-    channel_width in MHz, integration_time in hours, sky, floor.
-    """
-
-    model: Literal["white", "channels", "covariance", "radiometer", "student_t"] = "white"
-    sigma: PositiveOrFree | None = None
-    dof: PositiveOrFree | None = None
-    file: str | None = None
-    column: Index | None = None
-    unit: Literal["K", "mK"] | None = None
-    channel_width: Positive | None = None
-    integration_time: Positive | None = None
-    sky: Literal["data"] | Sky | None = None
-    floor: FloorOrFree | None = None
-
-    @model_validator(mode="after")
-    def _keys_of_the_model(self):
-        needed, optional = NOISE_KEYS[self.model]
-        given = self.model_dump(exclude_none=True, exclude={"model"})
-        for key in needed:
-            if key not in given:
-                raise ValueError(f"{self.model} noise needs {key}")
-        for key in given:
-            if key not in (*needed, *optional):
-                raise ValueError(f"{self.model} noise has no {key}; it takes {', '.join((*needed, *optional))}")
-        return self
-
-
-NOISE_KEYS = {
-    "white": (("sigma",), ()),
-    "student_t": (("sigma", "dof"), ()),
-    "channels": (("file",), ("column", "unit", "floor")),
-    "covariance": (("file",), ("unit", "floor")),
-    "radiometer": (("channel_width", "integration_time"), ("sky", "floor")),
-}
-
-
-class MockForeground(Block):
-    """A foreground that is added to a mock: a model and the values of its parameters."""
-
-    model: str = "log_polynomial"
-    reference: Positive
-    coefficients: Annotated[list[Number], Field(min_length=1, max_length=100)]
+MockNoise = Annotated[float | SerializeAsAny[NoiseBlock], BeforeValidator(_mock_noise)]
 
 
 class Mock(Block):
@@ -103,7 +50,7 @@ class Mock(Block):
     source: Literal["emulator", "simulator"] = Field("simulator", alias="from")
     test_signal: Index | None = None
     foreground: MockForeground | None = None
-    noise: Positive | Noise
+    noise: MockNoise
     seed: DataSeed
 
     @model_validator(mode="after")
@@ -111,6 +58,15 @@ class Mock(Block):
         if (self.theta is None) == (self.test_signal is None):
             raise ValueError("give either theta or test_signal")
         return self
+
+    def beside(self, folder: Path) -> "Mock":
+        """The same with the path of its noise file, if it has one, taken from a folder."""
+        return self.model_copy(update={"noise": self.noise.beside(folder)}) if not self.has_white_noise else self
+
+    @property
+    def has_white_noise(self) -> bool:
+        """Whether its noise is one number in mK."""
+        return isinstance(self.noise, float)
 
 
 class Data(Block):
@@ -144,51 +100,12 @@ class Data(Block):
         return content
 
 
-class Foreground(Block):
-    """A foreground that is added to the signal; mean and scale are the prior of linear coefficients, in K."""
-
-    model: str = "log_polynomial"
-    terms: Annotated[Count, Field(le=100)] | None = None
-    reference: Positive | None = None
-    marginalise: StrictBool | None = None
-    mean: Number | list[Number] = 0.0
-    scale: Positive | list[Positive] = 1e4
-
-
-class Systematics(Block):
-    """A systematic error that is added to the signal."""
-
-    model: str = "sinusoid"
-    reference: Positive | None = None
-
-
-def _emulator_error(value):
-    if value is True or value is False or value == "diagonal":
-        return value
-    try:
-        number = to_number(value)
-    except ValueError:
-        number = 0.0
-    if number > 0:
-        return number
-    raise ValueError(f"{shown(value)} is not true, false, diagonal or a positive number in mK")
-
-
-class GlobalSignalBlock(Block):
-    """Options of the global-signal likelihood."""
-
-    noise: Noise
-    foreground: Foreground | None = None
-    systematics: Systematics | None = None
-    emulator_error: Annotated[bool | float | str, BeforeValidator(_emulator_error)] = False
-
-
 class Likelihoods(Block):
     """The likelihoods, by name; their logarithms add. Your own: a dotted path."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    global_signal: GlobalSignalBlock
+    global_signal: GlobalSignalOptions
 
     @model_validator(mode="before")
     @classmethod
@@ -287,6 +204,8 @@ class ParamBlock(Block):
             if isinstance(text, str):
                 compile_expression(text, sorted(names_in(text)))
         if self.prior is not None:
+            from lstmfit.priors.distributions import make_distribution
+
             make_distribution(self.prior)
         return self
 
@@ -370,13 +289,10 @@ def _absolute(config: RunConfig, folder: Path) -> RunConfig:
     data = config.data
     if data.file is not None:
         changes["data"] = data.model_copy(update={"file": _beside(folder, data.file, "data.file")})
-    if data.mock is not None and isinstance(data.mock.noise, Noise):
-        mock = data.mock.model_copy(update={"noise": _noise_beside(folder, data.mock.noise)})
-        changes["data"] = data.model_copy(update={"mock": mock})
-    block = config.likelihood.global_signal
-    if block.noise.file is not None:
-        block = block.model_copy(update={"noise": _noise_beside(folder, block.noise)})
-        changes["likelihood"] = config.likelihood.model_copy(update={"global_signal": block})
+    if data.mock is not None:
+        changes["data"] = data.model_copy(update={"mock": data.mock.beside(folder)})
+    block = config.likelihood.global_signal.beside(folder)
+    changes["likelihood"] = config.likelihood.model_copy(update={"global_signal": block})
     if config.emulator is not None:
         path = user_path(config.emulator, "emulator")
         # The name of a shipped emulator is not a path, unless there is such a file.
@@ -387,12 +303,6 @@ def _absolute(config: RunConfig, folder: Path) -> RunConfig:
         paths = [folder / user_path(name, "priors") for name in names]
         changes["priors"] = [str(path) if path.is_file() else name for path, name in zip(paths, names)]
     return config.model_copy(update=changes)
-
-
-def _noise_beside(folder, noise: Noise) -> Noise:
-    if noise.file is None:
-        return noise
-    return noise.model_copy(update={"file": _beside(folder, noise.file, "noise file")})
 
 
 def _beside(folder, path, what) -> str:

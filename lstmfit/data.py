@@ -1,7 +1,5 @@
 """The data of a run: read, or made as a mock from a seed of its own."""
 
-import dataclasses
-
 import numpy as np
 
 from lstmfit.config import RunConfig
@@ -9,25 +7,12 @@ from lstmfit.constants import redshift_to_frequency
 from lstmfit.datasets.spectrum import Spectrum, read_public_spectrum, read_spectrum
 from lstmfit.emulator.emulator import shipped_test_set
 from lstmfit.errors import InputError, one_line
-from lstmfit.likelihoods import foregrounds, noise
-from lstmfit.likelihoods.global_signal import interpolation_matrix
+from lstmfit.likelihoods.noise import White
 from lstmfit.parameter import to_array
 from lstmfit.schema import LARGEST
 
 BRIGHTEST = 1e12
 """mK: more than any sky, and a number whose square does not drown the signal's digits entirely."""
-
-
-def make_noise(block, frequency, temperature, weight) -> noise.Noise:
-    """Noise model of a run file's block for channels (n,) at MHz, mK and weights."""
-    given = block.model_dump(exclude_none=True, exclude={"model"})
-    if block.model == "white":
-        return noise.white(**given)
-    if block.model == "student_t":
-        return noise.student_t(**given)
-    if block.model == "radiometer":
-        return noise.radiometer(frequency, temperature, weight, **given)
-    return noise.from_file(n=len(frequency), kind=block.model, **given)
 
 
 def make_data(config: RunConfig, signal) -> Spectrum:
@@ -62,20 +47,16 @@ def _make_mock(config, signal):
     frequency, weight = redshift_to_frequency(signal.redshifts), np.ones(len(true))
     sky = true
     if mock.foreground is not None:
-        block = mock.foreground
-        component = foregrounds.foreground(block.model, frequency, len(block.coefficients), block.reference)
         with np.errstate(over="ignore", invalid="ignore"):
-            sky = true + component.evaluate(np.array(block.coefficients))
+            sky = true + mock.foreground.evaluate(frequency)
     if not np.isfinite(sky).all():
         raise InputError(
             "data.mock: the signal with its foreground is not finite at these parameters; change theta or the "
             "foreground's coefficients"
         )
     rng = np.random.default_rng(mock.seed)
-    if isinstance(mock.noise, float):
-        noise_drawn = mock.noise * rng.standard_normal(len(true))
-    else:
-        noise_drawn = make_noise(mock.noise, frequency, sky, weight).draw(weight, rng)
+    noise = White(sigma=mock.noise) if mock.has_white_noise else mock.noise
+    noise_drawn = noise.build(frequency, sky, weight).draw(weight, rng)
     if not (np.abs(sky + noise_drawn) <= BRIGHTEST).all():
         raise InputError(
             f"data.mock: temperatures reach {np.abs(sky + noise_drawn).max():.2g} mK; "
@@ -147,9 +128,8 @@ def true_parameters(config: RunConfig, signal) -> dict[str, float]:
     made, fitted = mock.foreground, block.foreground
     same = made is not None and fitted is not None and made.model == fitted.model
     if same and made.reference == fitted.reference:
-        names = foregrounds.NAMES.get(made.model) or [f"a{i}" for i in range(len(made.coefficients))]
-        truth |= dict(zip(names, made.coefficients))
-    if isinstance(mock.noise, float) and block.noise.model == "white":
+        truth |= dict(zip(made.foreground.names, made.coefficients))
+    if mock.has_white_noise and isinstance(block.noise, White):
         truth["sigma"] = mock.noise
     return truth
 
@@ -163,15 +143,13 @@ def _test_signal(config, signal, index):
     return test.theta[index], test.signal[index].astype(float)
 
 
-def draw_mock(config: RunConfig, problem, simulate, theta: np.ndarray, rng: np.random.Generator):
+def draw_mock(problem, simulate, theta: np.ndarray, rng: np.random.Generator):
     """Data drawn from the model of a run file at sampled parameters, the simulator in place of the emulator.
 
     Parameters
     ----------
-    config : RunConfig
-        The run.
     problem : Problem
-        Built from it; its spectrum gives the channels and their weights, its other likelihoods what else is measured.
+        Its spectrum gives the channels and their weights, its other likelihoods what else is measured.
     simulate : Simulator
         The truth.
     theta : numpy.ndarray
@@ -191,40 +169,16 @@ def draw_mock(config: RunConfig, problem, simulate, theta: np.ndarray, rng: np.r
     SimulationError
         The simulator fails there.
     """
-    history = simulate(problem.signal_parameters(theta).copy())
-    spectrum = _draw_spectrum(config, problem, history, theta, rng)
-    outputs = np.empty(max(np.max(np.r_[where]) + 1 for where in problem.signal.where.values()))
-    for name, where in problem.signal.where.items():
-        value = getattr(history, name)
-        scalar = np.ndim(value) == 0
-        outputs[where] = value if scalar else np.interp(problem.signal.redshifts, history.redshifts, value)
+    history = simulate(problem.signal_parameters(theta))
+    # From the simulator's own grid to the channels, without the emulator's in between.
+    spectrum = problem.likelihood.mocked([history.signal, problem.values(theta)], rng, history.redshifts)
+    grid, layout = problem.signal.redshifts, problem.signal.layout
+    given = {name: getattr(history, name) for name in layout}
+    outputs = layout.pack(
+        {name: x if np.ndim(x) == 0 else np.interp(grid, history.redshifts, x) for name, x in given.items()}
+    )
     options = {
         name: given | problem.likelihoods[name].mocked(problem.arguments(outputs, theta, name), rng)
         for name, given in problem.options.items()
     }
     return spectrum, options
-
-
-def _draw_spectrum(config, problem, history, theta, rng) -> Spectrum:
-    channels, signal = problem.spectrum, history.signal
-    matrix = interpolation_matrix(history.redshifts, channels.frequency)
-    true = np.array(signal if matrix is None else matrix @ signal, dtype=float)
-    own = np.array(problem.values(theta))
-    # What the likelihood adds to any signal, such as a sampled foreground: the same whichever signal it is.
-    sky = true + problem.likelihood.model(np.zeros(len(problem.signal.redshifts)), own)
-    block = config.likelihood.global_signal
-    wanted = block.foreground
-    if wanted is not None and wanted.marginalise is not False:
-        component = foregrounds.foreground(
-            wanted.model, channels.frequency, wanted.terms, wanted.reference, wanted.mean, wanted.scale
-        )
-        if component.basis is not None:
-            size = component.basis.shape[1]
-            sky = sky + component.basis @ (wanted.mean + np.multiply(wanted.scale, rng.standard_normal(size)))
-    model = make_noise(block.noise, channels.frequency, channels.temperature, channels.weight)
-    values = dict(zip(problem.likelihood.names, own))
-    if model.sigma is None:
-        model = dataclasses.replace(model, sigma=float(values[model.name]))
-    if model.student and model.dof is None:
-        model = dataclasses.replace(model, dof=float(values["dof"]))
-    return Spectrum(channels.frequency, sky + model.draw(channels.weight, rng), channels.weight, true)

@@ -1,5 +1,7 @@
 """The mistakes that pydantic finds in a block, in the words of the run file."""
 
+from collections.abc import Mapping
+
 from pydantic import ValidationError
 
 from lstmfit.errors import InputError, did_you_mean, one_line
@@ -47,6 +49,39 @@ def validate_nested(block: type[Block], content, *at: str):
         return block.model_validate(content)
     except ValidationError as error:
         raise NestedMistakes(error, content, block, at) from None
+
+
+def validate_model(models: Mapping[str, type[Block]], what: str, content):
+    """Validate a block whose ``model:`` says which one it is, inside a validator of another one.
+
+    Parameters
+    ----------
+    models : mapping of str to type of Block
+        The blocks by the name of their model; the first is the default.
+    what : str
+        What they are, for the message.
+    content : object
+        What was given: a mapping, or such a block.
+
+    Returns
+    -------
+    Block
+
+    Raises
+    ------
+    ValueError
+        It is not a mapping, or names another model.
+    NestedMistakes
+        As `validate_nested`.
+    """
+    if isinstance(content, Block):
+        return content
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{shown(content)} is not a mapping; give {{model: {next(iter(models))}, ...}}")
+    model = content.get("model", next(iter(models)))
+    if not isinstance(model, str) or model not in models:
+        raise ValueError(f"unknown {what} model {shown(model)}; {did_you_mean(str(model), models)}")
+    return validate_nested(models[model], content)
 
 
 def validate_block(block: type[Block], content, where: str):

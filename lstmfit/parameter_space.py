@@ -139,7 +139,7 @@ def make_space(config: RunConfig, signal, likelihoods: dict) -> ParameterSpace:
             defaults[name] = likelihood.params[name]
     used = [*own]
     for likelihood in likelihoods.values():
-        asked = [*likelihood.names, *(o for o in likelihood.outputs if o not in signal.where)]
+        asked = [*likelihood.names, *(o for o in likelihood.outputs if o not in signal.layout)]
         used += [name for name in asked if name not in used]
     blocks = _blocks(config, used)
     for name in (*used, *blocks):

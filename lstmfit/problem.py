@@ -6,18 +6,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from lstmfit.config import RunConfig
-from lstmfit.data import make_data, make_noise, simulate_truth, true_parameters, true_theta
+from lstmfit.data import make_data, simulate_truth, true_parameters, true_theta
 from lstmfit.datasets.spectrum import Spectrum
 from lstmfit.emulator.emulator import describe_outside
 from lstmfit.errors import InputError, one_line
-from lstmfit.likelihoods import GlobalSignal, foregrounds, make_likelihood
-from lstmfit.likelihoods.global_signal import check_scale
+from lstmfit.likelihoods.base import make_likelihood
 from lstmfit.parameter import is_inside, widened
-from lstmfit.parameter_space import ParameterSpace, make_space, natural_prior
+from lstmfit.parameter_space import ParameterSpace, make_space
 from lstmfit.schema import shown
-from lstmfit.signal_functions import EmulatedSignal, Signal, SimulatedSignal, make_signal
-
-__all__ = ["EmulatedSignal", "Problem", "SimulatedSignal", "build", "make_data", "make_signal", "natural_prior"]
+from lstmfit.signal_functions import Signal, make_signal
 
 
 class _Part:
@@ -26,7 +23,7 @@ class _Part:
     def __init__(self, name, likelihood, signal, names):
         self.name, self.likelihood, self._names = name, likelihood, names
         self._outputs = [
-            (True, signal.where[name]) if name in signal.where else (False, names.index(name))
+            (True, signal.layout[name]) if name in signal.layout else (False, names.index(name))
             for name in likelihood.outputs
         ]
         self._columns = np.array([names.index(name) for name in likelihood.names], dtype=int)
@@ -62,8 +59,6 @@ class Problem:
         All parameters: sampled, fixed, computed.
     likelihoods : dict of str to Likelihood
         By the name that the run file gives; ``global_signal`` comes first. Their logarithms add.
-    spectrum : Spectrum
-        What is fitted.
     truth : dict of str to float
         True values of a mock's parameters; empty for real data.
     options : dict of str to dict
@@ -80,6 +75,8 @@ class Problem:
         ``loglike_NAME`` of each likelihood, then computed parameters and the run file's derived ones.
     likelihood : GlobalSignal
         The likelihood of the spectrum.
+    spectrum : Spectrum
+        What it is of.
 
     Notes
     -----
@@ -90,7 +87,6 @@ class Problem:
     signal: Signal
     space: ParameterSpace
     likelihoods: dict
-    spectrum: Spectrum
     truth: dict
     options: dict = field(default_factory=dict)
     outside: str = "raise"
@@ -105,6 +101,7 @@ class Problem:
         self.prior = space.prior
         self.names, self.prior_transform = self.prior.names, self.prior.transform
         self.likelihood = self.likelihoods["global_signal"]
+        self.spectrum = self.likelihood.spectrum
         self._parts = {name: _Part(name, part, self.signal, space.names) for name, part in self.likelihoods.items()}
         self._calls, self._n_own = tuple(self._parts.values()), own
         self.derived_names = (*(f"loglike_{name.replace('.', '_')}" for name in self.likelihoods), *space.derived_names)
@@ -125,6 +122,10 @@ class Problem:
         full = self.space.fill(theta)
         return np.full(self._n_own, np.nan) if full is None else full[: self._n_own]
 
+    def signal_at(self, theta: np.ndarray) -> np.ndarray:
+        """The signal (n_channels,) mK for the sampled parameters (n,), a new float64 array."""
+        return np.array(self.signal(self.signal_parameters(theta)), dtype=float)
+
     def values(self, theta: np.ndarray, name: str = "global_signal") -> np.ndarray:
         """A likelihood's own parameters, in its order, from the sampled ones (n,)."""
         return self._parts[name].values(self.space.complete(theta))
@@ -135,7 +136,7 @@ class Problem:
         Parameters
         ----------
         outputs : numpy.ndarray
-            (n_out,) laid out as `Signal.where` says.
+            (n_out,) laid out as `Signal.layout` says.
         theta : numpy.ndarray
             (n,) sampled parameters.
         name : str
@@ -213,7 +214,7 @@ class Problem:
         Parameters
         ----------
         outputs : numpy.ndarray
-            (n_out,) laid out as `Signal.where` says.
+            (n_out,) laid out as `Signal.layout` says.
         theta : numpy.ndarray
             (n,) sampled parameters.
         """
@@ -259,29 +260,31 @@ def build(config: RunConfig, spectrum: Spectrum | None = None) -> Problem:
         spectrum = make_data(config, signal)
     if config.signal is not None:
         signal = make_signal(config, spectrum.frequency)
-    likelihoods = {"global_signal": _global_signal(config, signal, spectrum)}
     options = config.likelihood.others
-    for name, given in options.items():
-        likelihoods[name] = make_likelihood(name, signal.redshifts, {k: v for k, v in given.items() if k != "mock"})
+    blocks = {name: {k: v for k, v in given.items() if k != "mock"} for name, given in options.items()}
+    covariance = None if signal.emulator is None else signal.emulator.errors.get("covariance")
+    likelihoods = {
+        name: make_likelihood(name, signal.redshifts, block, spectrum, covariance)
+        for name, block in ({"global_signal": config.likelihood.global_signal} | blocks).items()
+    }
     _check_outputs(signal, likelihoods, config.signal is not None)
     _make_mocks(config, signal, likelihoods, options)
     space = make_space(config, signal, likelihoods)
     truth = true_parameters(config, signal)
     _check_truth(space, truth)
-    _check_noise(space, likelihoods["global_signal"].noise, spectrum)
+    _check_noise(space, likelihoods["global_signal"])
     outside = "allow" if config.extrapolate or config.signal is not None else "raise"
-    return Problem(signal, space, likelihoods, spectrum, truth, options, outside)
+    return Problem(signal, space, likelihoods, truth, options, outside)
 
 
-def _check_noise(space, noise, spectrum):
+def _check_noise(space, likelihood):
     """Warn where data and noise are in different units."""
-    sigma = noise.sigma
+    noise, sigma = likelihood.noise, likelihood.noise.sigma
     if sigma is None:
         distribution = space.prior.distributions.get(noise.name)
         sigma = space.fixed.get(noise.name) if distribution is None else distribution.support
     if sigma is not None:
-        sigma = np.maximum(sigma, 0.0)
-        check_scale(spectrum.frequency, spectrum.temperature, spectrum.weight, sigma, noise.extra)
+        likelihood.check_scale(np.maximum(sigma, 0.0))
 
 
 def _check_truth(space, truth):
@@ -301,12 +304,12 @@ def _check_outputs(signal, likelihoods, formula):
     parameters = [] if formula else [p.name for p in signal.parameters]
     for name, likelihood in likelihoods.items():
         for output in likelihood.outputs:
-            if output in signal.where and output in parameters:
+            if output in signal.layout and output in parameters:
                 raise InputError(f"{signal.name} has {output} both as a parameter and as an output; rename one of them")
-            if output not in signal.where and output not in parameters:
+            if output not in signal.layout and output not in parameters:
                 raise InputError(
                     f"likelihood.{name} needs {output}, which {signal.name} does not give "
-                    f"(outputs {', '.join(signal.where)}); take the likelihood out or use an emulator that has it"
+                    f"(outputs {', '.join(signal.layout)}); take the likelihood out or use an emulator that has it"
                 )
 
 
@@ -323,10 +326,7 @@ def _make_mocks(config, signal, likelihoods, options):
     if config.data.mock.source == "emulator" or config.simulator is not None:
         outputs = np.array(signal.outputs(theta), dtype=float)
     else:
-        history = simulate_truth(config, signal)
-        outputs = np.empty(2 * len(history.signal) + 1)
-        for name, where in signal.where.items():
-            outputs[where] = getattr(history, name)
+        outputs = signal.layout.pack(vars(simulate_truth(config, signal)))
     truth = true_parameters(config, signal) | {
         name: block.value for name, block in config.params.items() if isinstance(block.value, float)
     }
@@ -336,11 +336,11 @@ def _make_mocks(config, signal, likelihoods, options):
             likelihood = likelihoods[name]
             if not hasattr(likelihood, "mocked"):
                 raise InputError(f"likelihood.{name} cannot make a mock of itself; leave mock out")
-            needed = [*likelihood.names, *(o for o in likelihood.outputs if o not in signal.where)]
+            needed = [*likelihood.names, *(o for o in likelihood.outputs if o not in signal.layout)]
             unknown = [n for n in needed if n not in truth]
             if unknown:
                 raise InputError(f"likelihood.{name}: mock needs the true {unknown[0]}; fix it: {unknown[0]}: VALUE")
-            arguments = [outputs[signal.where[o]] if o in signal.where else truth[o] for o in likelihood.outputs]
+            arguments = [outputs[signal.layout[o]] if o in signal.layout else truth[o] for o in likelihood.outputs]
             arguments.append(np.array([truth[n] for n in likelihood.names]))
             given |= likelihood.mocked(arguments, _mock_generator(name, choice))
             likelihoods[name] = make_likelihood(name, signal.redshifts, given)
@@ -354,49 +354,3 @@ def _mock_generator(name, choice):
     if isinstance(choice, dict) and set(choice) == {"seed"} and type(choice["seed"]) is int:
         return np.random.default_rng(choice["seed"])
     raise InputError(f"likelihood.{name}: mock is {choice!r}; give true (no noise) or {{seed: 1}} (noise from a seed)")
-
-
-def _global_signal(config, signal, spectrum):
-    block, channels = config.likelihood.global_signal, (spectrum.frequency, spectrum.temperature, spectrum.weight)
-    noise = make_noise(block.noise, *channels)
-    components, marginalised = [], None
-    if block.foreground is not None:
-        wanted = block.foreground
-        component = foregrounds.foreground(
-            wanted.model, spectrum.frequency, wanted.terms, wanted.reference, wanted.mean, wanted.scale
-        )
-        linear = component.basis is not None
-        if wanted.marginalise and not linear:
-            raise InputError(
-                f"foreground: {wanted.model} is not linear in its parameters and cannot be marginalised; "
-                f"set marginalise: false, or use {' or '.join(foregrounds.LINEAR)}"
-            )
-        if linear and wanted.marginalise is not False:
-            marginalised = component
-        else:
-            components.append(component)
-    if block.systematics is not None:
-        components.append(
-            foregrounds.systematics(block.systematics.model, spectrum.frequency, block.systematics.reference)
-        )
-    error, number = block.emulator_error, type(block.emulator_error) is float
-    covariance = None
-    if error and not number:
-        if signal.emulator is None or "covariance" not in signal.emulator.errors:
-            raise InputError(
-                f"emulator_error is {str(error).lower()}, but {signal.name} carries no test-set errors; "
-                "retrain it with a test set, give a number in mK, or set it to false"
-            )
-        covariance = signal.emulator.errors["covariance"]
-    return GlobalSignal(
-        *channels,
-        signal.redshifts,
-        noise,
-        components,
-        marginalised,
-        0.0 if block.foreground is None else block.foreground.mean,
-        1.0 if block.foreground is None else block.foreground.scale,
-        covariance,
-        error == "diagonal",
-        error if number else 0.0,
-    )

@@ -6,10 +6,9 @@ from collections.abc import Callable
 import numpy as np
 
 from lstmfit.config import RunConfig
-from lstmfit.constants import frequency_to_redshift
+from lstmfit.constants import frequency_to_redshift, redshift_to_frequency
 from lstmfit.emulator.emulator import Emulator
-from lstmfit.likelihoods.base import read_defaults
-from lstmfit.likelihoods.foregrounds import NAMES, flattened_gaussian
+from lstmfit.outputs import OutputLayout
 from lstmfit.parameter import Parameter
 
 
@@ -26,7 +25,7 @@ class Signal:
         In the order of theta.
     redshifts : numpy.ndarray
         (n_channels,) ascending.
-    where : dict of str to slice or int
+    layout : OutputLayout
         Where each output lies in what `outputs` returns: ``signal``, and ``x_HI`` and ``tau`` where there are such.
     outputs : callable
         Every output (n_out,) for physical theta (n_params,); may be overwritten by the next call.
@@ -44,13 +43,13 @@ class Signal:
     emulator: Emulator | None = None
     parameters: tuple[Parameter, ...]
     redshifts: np.ndarray
-    where: dict
+    layout: OutputLayout
     outputs: Callable[[np.ndarray], np.ndarray]
     costly: bool = False
 
     def __call__(self, theta: np.ndarray) -> np.ndarray:
         """Signal (n_channels,) mK for physical theta (n_params,); may be overwritten by the next call."""
-        return self.outputs(theta)[self.where["signal"]]
+        return self.outputs(theta)[self.layout["signal"]]
 
     def batch(self, theta: np.ndarray) -> np.ndarray:
         """Every output (n, n_out) for physical theta (n, n_params)."""
@@ -64,10 +63,7 @@ class EmulatedSignal(Signal):
         self.emulator = emulator
         self.name, self.checksum = emulator.name, emulator.checksum
         self.parameters, self.redshifts = emulator.parameters, emulator.redshifts
-        a = emulator.architecture
-        n, first = a.n_channels, a.n_channels * len(a.histories)
-        self.where = {name: slice(i * n, (i + 1) * n) for i, name in enumerate(a.histories)}
-        self.where |= {name: first + i for i, name in enumerate(a.scalars)}
+        self.layout = emulator.architecture.layout
         # The engine's own call, without a layer in between: this is the hot loop.
         self.outputs, self.batch = emulator.raw, emulator.raw_batch
 
@@ -79,14 +75,14 @@ class SimulatedSignal(Signal):
 
     def __init__(self, name: str):
         from lstmfit.simulators import load
+        from lstmfit.simulators.protocol import history_layout
 
         self._simulate = load(name)
         # Nothing is known about a simulator's own state.
         self._lock = threading.Lock()
         self.name, self.checksum = name, str(self._simulate.version)
         self.parameters, self.redshifts = self._simulate.parameters, self._simulate.redshifts
-        n = len(self.redshifts)
-        self.where = {"signal": slice(0, n), "x_HI": slice(n, 2 * n), "tau": 2 * n}
+        self.layout = history_layout(self.redshifts)
 
     def __reduce__(self):
         # By name, as in a worker: a simulator may hold what cannot be pickled.
@@ -100,8 +96,32 @@ class SimulatedSignal(Signal):
             with self._lock:
                 history = self._simulate(theta)
         except SimulationError:
-            return np.full(2 * len(self.redshifts) + 1, np.nan)
-        return np.concatenate([history.signal, history.x_HI, [history.tau]])
+            return np.full(self.layout.size, np.nan)
+        return self.layout.pack(vars(history))
+
+
+def flattened_gaussian(frequency, values) -> np.ndarray:
+    """Flattened Gaussian absorption (Bowman et al. 2018, Nature 555, 67, methods).
+
+    T(nu) = -A (1 - exp(-tau e^B)) / (1 - e^-tau), B = 4 (nu - nu_0)^2 / w^2 ln[-ln((1 + e^-tau) / 2) / tau],
+    so that w is the full width at half maximum for every flattening tau.
+
+    Parameters
+    ----------
+    frequency : numpy.ndarray
+        (n,) MHz.
+    values : sequence of float
+        A [mK], nu_0 [MHz], w [MHz] and tau.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,) mK.
+    """
+    a, nu_0, w, tau = values
+    half = np.log(-np.log1p(0.5 * np.expm1(-tau)) / tau)
+    b = 4.0 * (np.asarray(frequency, dtype=float) - nu_0) ** 2 / w**2 * half
+    return a * np.expm1(-tau * np.exp(b)) / -np.expm1(-tau)
 
 
 class FlattenedGaussianSignal(Signal):
@@ -114,13 +134,18 @@ class FlattenedGaussianSignal(Signal):
     """
 
     name, checksum = "flattened_gaussian", "Bowman et al. 2018"
+    # The ranges are ours and wide: the whole of the EDGES low band.
+    parameters = (
+        Parameter("A", 0, 2000, unit="mK", latex="A"),
+        Parameter("nu_0", 60, 95, unit="MHz", latex=r"\nu_0"),
+        Parameter("w", 5, 40, unit="MHz", latex="w"),
+        Parameter("tau", 0.1, 20, latex=r"\tau"),
+    )
 
     def __init__(self, frequency: np.ndarray):
         self._frequency = np.sort(frequency)[::-1]
         self.redshifts = frequency_to_redshift(self._frequency)
-        known = read_defaults("foregrounds")["flattened_gaussian"]
-        self.parameters = tuple(Parameter(name, **known[name]) for name in NAMES["flattened_gaussian"])
-        self.where = {"signal": slice(0, len(frequency))}
+        self.layout = OutputLayout.of(len(frequency), ("signal",))
 
     def outputs(self, theta: np.ndarray) -> np.ndarray:
         """As `Signal.outputs`."""
@@ -142,8 +167,6 @@ def make_signal(config: RunConfig, frequency: np.ndarray | None = None) -> Signa
         (n,) MHz, the data's channels, for a signal that has no grid of its own.
     """
     if config.signal is not None:
-        from lstmfit.constants import redshift_to_frequency
-
         return FlattenedGaussianSignal(redshift_to_frequency(MOCK_REDSHIFTS) if frequency is None else frequency)
     if config.simulator is not None:
         return SimulatedSignal(config.simulator)

@@ -10,8 +10,10 @@ from hypothesis import strategies as st
 
 from lstmfit.checks import check_run
 from lstmfit.config import load
+from lstmfit.datasets.spectrum import Spectrum
 from lstmfit.errors import InputError
 from lstmfit.likelihoods import GlobalSignal, foregrounds, noise
+from lstmfit.likelihoods.global_signal import SignalError
 from lstmfit.priors import compile_expression, load_set, make_distribution
 from lstmfit.priors.expressions import names_in
 from lstmfit.problem import build
@@ -222,19 +224,23 @@ def test_foregrounds_beyond_any_sense(foreground, message):
 
 def test_the_same_from_python(rng):
     nu = np.linspace(60.0, 90.0, 40)
-    refused("mean is nan; give finite numbers in K", foregrounds.foreground, "log_polynomial", nu, 3, mean=float("nan"))
-    refused("reference is 8e.09 MHz", foregrounds.systematics, "sinusoid", nu, 8e9)
-    args = nu, np.zeros(40), np.ones(40), np.linspace(5, 50, 451)
+    refused("reference is 8e.09 MHz", foregrounds.Sinusoid(reference=8e9).build, nu)
+    args = Spectrum(nu, np.zeros(40), np.ones(40)), np.linspace(5, 50, 451)
+    block = {"noise": {"sigma": 25}, "foreground": {"terms": 3, "mean": float("nan")}}
+    refused("foreground.mean: nan is not a finite number", GlobalSignal.from_options, block, *args)
     refused("sigma is nan mK", GlobalSignal, *args, noise.Noise(float("nan")))
     refused("dof is inf", GlobalSignal, *args, noise.Noise(1.0, student=True, dof=float("inf")))
-    refused("emulator_error is nan mK", GlobalSignal, *args, noise.Noise(1.0), channel_error=float("nan"))
+    refused("emulator_error is nan mK", GlobalSignal, *args, noise.Noise(1.0), error=SignalError(channel=float("nan")))
 
 
 def test_files_of_noise_that_hold_something_else(tmp_path):
     def make(name, write, message, kind="channels"):
         path = tmp_path / name
         write(path)
-        refused(message, noise.from_file, path, 3, kind)
+        of_file(message, path, kind)
+
+    def of_file(message, path, kind="channels"):
+        refused(message, noise.NOISE[kind](file=str(path)).build, *3 * [np.ones(3)])
 
     def text(content):
         return lambda path: path.write_bytes(content)
@@ -258,14 +264,14 @@ def test_files_of_noise_that_hold_something_else(tmp_path):
     make("o.npy", npy(np.array([True] * 3)), "type bool")
     np.savez(tmp_path / "z.npz", a=np.ones(3))
     (tmp_path / "z.npz").rename(tmp_path / "p.npy")
-    refused("p.npy is not a table of numbers", noise.from_file, tmp_path / "p.npy", 3, "channels")
+    of_file("p.npy is not a table of numbers", tmp_path / "p.npy")
     header = b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999,), }"
     make("q.npy", text(header.ljust(127) + b"\n"), "q.npy is not a table of numbers")
     make("r.npy", npy(np.full((3, 3), np.nan)), "not finite", "covariance")
     make("s.npy", npy(np.ones((3, 2))), "s.npy is 3 x 2; 3 channels are fitted", "covariance")
-    refused("no file", noise.from_file, tmp_path / "none.txt", 3, "channels")
-    refused("no file", noise.from_file, tmp_path, 3, "channels")
-    refused("noise file", noise.from_file, "a\0b", 3, "channels")
+    of_file("no file", tmp_path / "none.txt")
+    of_file("no file", tmp_path)
+    of_file("noise file", "a\0b")
 
 
 OWN = """

@@ -95,7 +95,7 @@ def test_mocks_are_drawn_from_the_model_with_its_own_noise_and_foreground(rng):
     theta = template.prior.sample(1, rng)[0]
     theta[template.names.index("sigma")] = 7.0
     simulate = load("echo21")
-    made = [draw_mock(config, template, simulate, theta, rng)[0] for _ in range(30)]
+    made = [draw_mock(template, simulate, theta, rng)[0] for _ in range(30)]
     own = np.array(template.values(theta))
     sky = made[0].truth + template.likelihood.model(np.zeros(451), own)
     residual = np.array([m.temperature - sky for m in made])
@@ -110,7 +110,7 @@ def test_other_data_are_drawn_from_the_same_truth(rng):
     template, simulate = build(config), load("echo21")
     theta = template.prior.sample(1, rng)[0]
     history = simulate(template.signal_parameters(theta).copy())
-    drawn = [draw_mock(config, template, simulate, theta, rng)[1] for _ in range(60)]
+    drawn = [draw_mock(template, simulate, theta, rng)[1] for _ in range(60)]
     tau = np.array([options["planck_tau"]["mean"] for options in drawn])
     assert abs(tau.mean() - history.tau) < 4 * 0.0073 / np.sqrt(60)
     assert tau.std() == pytest.approx(0.0073, rel=0.35)

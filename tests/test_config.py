@@ -46,18 +46,18 @@ def test_written_out_and_read_back_it_is_the_same(tmp_path):
 @pytest.mark.parametrize(
     ("noise", "message"),
     [
-        ({"model": "white"}, "white noise needs sigma"),
+        ({"model": "white"}, "noise.sigma is missing"),
         ({"model": "white", "sigma": -5}, "-5 is neither a positive number nor free"),
         ({"model": "white", "sigma": "fre"}, "neither a positive number nor free"),
-        ({"model": "white", "sigma": 25, "dof": 3}, "white noise has no dof"),
-        ({"model": "student_t", "sigma": 25}, "needs dof"),
-        ({"model": "radiometer", "channel_width": 0.4}, "needs integration_time"),
+        ({"model": "white", "sigma": 25, "dof": 3}, r"unknown key \S+noise.dof; known are model, sigma"),
+        ({"model": "student_t", "sigma": 25}, "noise.dof is missing"),
+        ({"model": "radiometer", "channel_width": 0.4}, "noise.integration_time is missing"),
         (
             {"model": "radiometer", "channel_width": 0.4, "integration_time": 100, "floor": -1},
             "-1 is neither zero or a positive number nor free",
         ),
-        ({"model": "channels"}, "needs file"),
-        ({"model": "wite", "sigma": 25}, "'white', 'channels'"),
+        ({"model": "channels"}, "noise.file is missing"),
+        ({"model": "wite", "sigma": 25}, "noise: unknown noise model 'wite'; did you mean 'white'"),
         ({"sigma": 25, "sgima": 2}, "did you mean 'sigma'"),
     ],
 )
@@ -138,7 +138,7 @@ def mock_of(**changes):
 @pytest.mark.parametrize(
     ("noise", "message"),
     [
-        (-25, r"^run: data.mock.noise is -25; input should be greater than 0$"),
+        (-25, r"^run: data.mock.noise: -25 is not a positive number in mK$"),
         ("x", r"^run: data.mock.noise: 'x' is not a number.*$"),
         ({"sigma": -1}, r"^run: data.mock.noise.sigma: -1 is neither a positive number .*$"),
         ({"modle": "white", "sigma": 1}, r"^run: unknown key data.mock.noise.modle; did you mean 'model'\?$"),
@@ -167,6 +167,6 @@ def test_every_mistake_is_said():
     run = mock_of(noise=-25)
     del run["data"]["mock"]["seed"]
     run["sampler"] = {"polychord": {"nlive": "25x"}}
-    message = r"noise is -25; .*; also: data.mock.seed is missing; also: sampler.polychord.nlive: '25x' is neither"
+    message = r"noise: -25 is not .*; also: data.mock.seed is missing; also: sampler.polychord.nlive: '25x' is neither"
     with pytest.raises(InputError, match=message):
         config.load(run)

@@ -13,11 +13,10 @@ from test_cli import lstmfit
 
 from lstmfit import config as run_file
 from lstmfit.analysis.chains import Run, read_run, read_summary
-from lstmfit.analysis.goodness import doubts, goodness, prior_ends, whitened_residual
+from lstmfit.analysis.goodness import doubts, goodness, prior_ends
 from lstmfit.constants import redshift_to_frequency
-from lstmfit.data import make_noise
 from lstmfit.driver import fit
-from lstmfit.likelihoods.global_signal import check_scale
+from lstmfit.likelihoods.scale_check import check_scale
 from lstmfit.problem import build
 
 N = 451
@@ -40,7 +39,7 @@ def at_the_truth(folder, noise, rng, **changes):
         problem = build(config)
     block = config.likelihood.global_signal.noise
     spectrum = problem.spectrum
-    model = make_noise(block, spectrum.frequency, spectrum.temperature, spectrum.weight)
+    model = block.build(spectrum.frequency, spectrum.temperature, spectrum.weight)
     model = dataclasses.replace(model, sigma=25.0 if model.sigma is None else model.sigma, dof=model.dof or 3.0)
     weight = rng.uniform(0.3, 3.0, N)
     data = spectrum.truth + model.draw(weight, rng)
@@ -69,12 +68,13 @@ def noises(folder):
 def test_residuals_of_the_truth_are_standard_normal_for_every_noise(tmp_path, rng, name):
     prior = {"dof": {"prior": {"min": 1, "max": 20}}} if "free student" in name else {}
     run = at_the_truth(tmp_path, noises(tmp_path)[name], rng, params=small_run()["params"] | prior)
-    z, fitted, n_fitted = whitened_residual(run)
+    problem, theta = run.problem, run.samples[list(run.problem.names)].to_numpy()[0]
+    z = problem.likelihood.standard_residuals(problem.signal_at(theta), problem.values(theta))
     assert kstest(z, "norm").pvalue > 1e-3
-    assert n_fitted == len(run.problem.names)
-    assert fitted == (25.0 if "free" in name else None)
     figures = goodness(run)
-    assert figures["dof"] == N - n_fitted
+    assert figures["chi2"] == problem.likelihood.chi_square(problem.signal_at(theta), problem.values(theta)) == z @ z
+    assert figures["fitted_noise_mK"] == (25.0 if "free" in name else None)
+    assert figures["dof"] == N - len(problem.names)
     assert 1e-3 < figures["p_value"] < 1 - 1e-3
     assert abs(figures["residual_correlation"]) < 4 / np.sqrt(N)
     assert not doubts(figures | {"at_prior_end": {}})

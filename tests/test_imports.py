@@ -33,6 +33,15 @@ def test_a_fit_never_loads_tensorflow_nor_starts_mpi():
     assert not loaded & {"tensorflow", "keras", "mpi4py.MPI", "echo21", "matplotlib"}
 
 
+def test_the_run_file_is_read_without_a_sampler_pandas_or_scipy():
+    """An option lives beside what it configures, in a module that loads none of it."""
+    loaded = modules_after("import lstmfit.config")
+    assert not loaded & set(HEAVY) - {"numpy"}
+    ours = ("lstmfit.sampling.polychord", "lstmfit.sampling.nautilus", "lstmfit.sampling.blackjax", "lstmfit.emulator")
+    ours += ("lstmfit.likelihoods.gaussian", "lstmfit.likelihoods.global_signal", "lstmfit.datasets.spectrum")
+    assert not loaded & {*ours, "lstmfit.priors.distributions", "lstmfit.simulators"}
+
+
 def imports_of(path):
     """Modules imported anywhere in a file, and those imported at its top level."""
     tree = ast.parse(path.read_text())
@@ -63,11 +72,21 @@ def test_every_package_is_installed():
 
 
 def test_likelihoods_and_priors_know_no_sampler_and_no_tensorflow():
-    banned = ("tensorflow", "keras", "mpi4py", "lstmfit.sampling", "lstmfit.driver", "lstmfit.emulator", "lstmfit.cli")
+    banned = ("tensorflow", "keras", "mpi4py", "lstmfit.sampling", "lstmfit.driver", "lstmfit.emulator", "lstmfit.cli",
+              "lstmfit.simulators", "lstmfit.problem", "lstmfit.config")  # fmt: skip
     for path in sources(TOP / "likelihoods", TOP / "priors"):
         everywhere, _ = imports_of(path)
         for name in everywhere:
             assert not name.startswith(banned), f"{path.name} imports {name}"
+
+
+def test_likelihoods_and_priors_read_no_private_attributes_of_each_other():
+    """A form of a likelihood in another framework uses what it offers to all."""
+    for path in sources(TOP / "likelihoods", TOP / "priors"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
+                owner = node.value.id if isinstance(node.value, ast.Name) else ""
+                assert owner in ("self", "cls"), f"{path.name}:{node.lineno} reads {owner}.{node.attr}"
 
 
 def test_analysis_never_imports_the_driver():

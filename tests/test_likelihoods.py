@@ -1,5 +1,6 @@
 """The spectrum's likelihood against independent computations: dense and in 50 digits, numerical integrals, scipy."""
 
+import dataclasses
 import math
 from decimal import Decimal, localcontext
 
@@ -8,9 +9,13 @@ import pytest
 from scipy import stats
 from scipy.integrate import trapezoid
 
+from lstmfit.datasets.spectrum import Spectrum
 from lstmfit.errors import InputError
 from lstmfit.likelihoods import GaussianNoise, GlobalSignal, foregrounds, noise
-from lstmfit.likelihoods.global_signal import check_scale, interpolation_matrix
+from lstmfit.likelihoods.global_signal import SignalError
+from lstmfit.likelihoods.interpolation import interpolation_matrix
+from lstmfit.likelihoods.scale_check import check_scale
+from lstmfit.signal_functions import flattened_gaussian
 
 Z = np.linspace(12.0, 26.0, 29)
 FREQUENCY = np.linspace(54.0, 105.0, 18)
@@ -60,6 +65,16 @@ def spectrum(rng):
     return sky + 25.0 * rng.normal(size=len(FREQUENCY)), weight, signal
 
 
+def component_of(model, frequency=FREQUENCY, **options):
+    """A foreground; sampled unless `marginalise` is given."""
+    return foregrounds.FOREGROUNDS[model](**({"marginalise": False, "reference": 75.0} | options)).build(frequency)
+
+
+def file_noise(kind, path, n=18, **options):
+    channels = np.ones(n)
+    return noise.NOISE[kind](file=str(path), **options).build(channels, channels, channels)
+
+
 def matrix_of(weight):
     return np.diag(1.0 / weight)
 
@@ -80,41 +95,42 @@ def test_agrees_with_a_dense_computation(case, marginalise, spectrum, rng, tmp_p
     np.savetxt(tmp_path / "sigma.csv", np.sqrt(np.diag(covariance)) / 1000.0)
     sky = {"temperature": 1750.0, "frequency": 75.0, "index": -2.5}
     sigma, extra, options, values = 25.0, [], {}, []
-    model = noise.white(25.0)
+    model = noise.Noise(25.0)
     if case in ("free", "everything"):
         sigma, values = 31.7, [31.7]
-        model = noise.white("free")
+        model = noise.Noise(None)
     if case == "channels":
-        sigma, model = 0.0, noise.from_file(tmp_path / "sigma.csv", n, "channels", unit="K")
+        sigma, model = 0.0, file_noise("channels", tmp_path / "sigma.csv", unit="K")
         extra = [np.diag(np.diag(covariance))]
     if case == "covariance":
-        sigma, model = 7.0, noise.from_file(tmp_path / "covariance.npy", n, "covariance", floor=7.0)
+        sigma, model = 7.0, file_noise("covariance", tmp_path / "covariance.npy", floor=7.0)
         extra = [covariance]
     if case == "everything":
-        model = noise.from_file(tmp_path / "covariance.npy", n, "covariance", floor="free")
+        model = file_noise("covariance", tmp_path / "covariance.npy", floor="free")
         extra = [covariance]
     if case == "radiometer":
         sigma, values = 3.0, [3.0]
-        model = noise.radiometer(FREQUENCY, temperature, weight, 0.4, 0.01, sky, "free")
+        block = noise.Radiometer(channel_width=0.4, integration_time=0.01, sky=sky, floor="free")
+        model = block.build(FREQUENCY, temperature, weight)
         t_sky = 1.75e6 * (FREQUENCY / 75.0) ** -2.5
         extra = [np.diag(t_sky**2 / (0.4e6 * 36.0) / weight)]
     if case in ("emulator", "everything"):
-        options["signal_error"] = error
+        options["error"] = SignalError(error)
         extra = [*extra, matrix @ error @ matrix.T]
     if case == "diagonal":
-        options |= {"signal_error": error, "diagonal_error": True}
+        options["error"] = SignalError(error, diagonal=True)
         extra = [np.diag(np.diag(matrix @ error @ matrix.T))]
     if case == "number":
-        options["channel_error"] = 4.0
+        options["error"] = SignalError(channel=4.0)
         extra = [16.0 * np.eye(n)]
     terms, mean = [sigma**2 * matrix_of(weight), *extra], 0.0
     if marginalise:
-        component = foregrounds.foreground("log_polynomial", FREQUENCY, 4, 75.0)
-        mean, scale = np.array([1500.0, 10.0, 0.0, -5.0]), np.array([1e4, 1e3, 300.0, 1e4])
-        options |= {"marginalised": component, "mean": mean, "scale": scale}
+        mean, scale = [1500.0, 10.0, 0.0, -5.0], [1e4, 1e3, 300.0, 1e4]
+        component = component_of("log_polynomial", terms=4, mean=mean, scale=scale, marginalise=True)
+        options["foreground"] = component
         terms.append((component.basis, scale))
         mean = component.basis @ mean
-    likelihood = GlobalSignal(FREQUENCY, temperature, weight, Z, model, **options)
+    likelihood = GlobalSignal(Spectrum(FREQUENCY, temperature, weight), Z, model, **options)
     expected = dense_reference(temperature - mean - matrix @ signal, terms)
     before = signal.copy()
     assert likelihood(signal, np.array(values)) == pytest.approx(expected, rel=1e-9)
@@ -129,7 +145,7 @@ def test_on_the_signals_own_grid_no_interpolation(rng):
     frequency = 1420.405751768 / (1 + Z)
     assert interpolation_matrix(Z, frequency) is None
     data, signal = rng.normal(size=len(Z)), rng.normal(size=len(Z)).astype(np.float32)
-    likelihood = GlobalSignal(frequency, data, np.ones(len(Z)), Z, noise.white(2.0))
+    likelihood = GlobalSignal(Spectrum(frequency, data, np.ones(len(Z))), Z, noise.Noise(2.0))
     expected = stats.norm(0, 2).logpdf(data - signal.astype(float)).sum()
     assert likelihood(signal, np.empty(0)) == pytest.approx(expected, rel=1e-12)
 
@@ -147,8 +163,10 @@ def test_a_covariance_in_single_precision_is_taken(rng):
 def test_student_t_agrees_with_scipy(free, spectrum, rng):
     temperature, weight, signal = spectrum
     temperature = temperature - temperature.mean()
-    model = noise.student_t("free", "free") if free else noise.student_t(25.0, 3.0)
-    likelihood = GlobalSignal(FREQUENCY, temperature, weight, Z, model, channel_error=4.0)
+    block = noise.StudentT(sigma="free", dof="free") if free else noise.StudentT(sigma=25.0, dof=3.0)
+    model = block.build(FREQUENCY, temperature, weight)
+    spectrum = Spectrum(FREQUENCY, temperature, weight)
+    likelihood = GlobalSignal(spectrum, Z, model, error=SignalError(channel=4.0))
     assert likelihood.names == (("sigma", "dof") if free else ())
     residual = temperature - interpolation_matrix(Z, FREQUENCY) @ signal
     expected = stats.t(3.0, 0, np.sqrt(625.0 / weight + 16.0)).logpdf(residual).sum()
@@ -158,11 +176,14 @@ def test_student_t_agrees_with_scipy(free, spectrum, rng):
 
 def test_marginalisation_equals_the_integral_over_the_coefficients(spectrum):
     temperature, weight, signal = spectrum
-    component = foregrounds.foreground("log_polynomial", FREQUENCY, 2, 75.0)
-    mean, scale = np.array([1700.0, 0.0]), np.array([200.0, 150.0])
-    model = noise.white(2e5)
-    both = GlobalSignal(FREQUENCY, temperature, weight, Z, model, marginalised=component, mean=mean, scale=scale)
-    sampled = GlobalSignal(FREQUENCY, temperature, weight, Z, model, [component])
+    mean, scale = [1700.0, 0.0], [200.0, 150.0]
+    both, sampled = (
+        GlobalSignal(
+            Spectrum(FREQUENCY, temperature, weight), Z, noise.Noise(2e5),
+            component_of("log_polynomial", terms=2, mean=mean, scale=scale, marginalise=marginalise),
+        )
+        for marginalise in (True, False)
+    )  # fmt: skip
     axes = [m + s * np.linspace(-7, 7, 281) for m, s in zip(mean, scale)]
     values = np.array([[sampled(signal, np.array([a, b])) for b in axes[1]] for a in axes[0]])
     log_prior = sum(
@@ -176,11 +197,9 @@ def test_marginalisation_equals_the_integral_over_the_coefficients(spectrum):
 
 def test_marginalised_coefficients_follow_their_posterior(spectrum, rng):
     temperature, weight, signal = spectrum
-    component = foregrounds.foreground("log_polynomial", FREQUENCY, 3, 75.0)
     mean, scale = np.array([1700.0, 0.0, 0.0]), np.array([300.0, 200.0, 100.0])
-    likelihood = GlobalSignal(
-        FREQUENCY, temperature, weight, Z, noise.white("free"), marginalised=component, mean=mean, scale=scale
-    )
+    component = component_of("log_polynomial", terms=3, mean=list(mean), scale=list(scale), marginalise=True)
+    likelihood = GlobalSignal(Spectrum(FREQUENCY, temperature, weight), Z, noise.Noise(None), component)
     values = np.array([2e3])
     residual = temperature - interpolation_matrix(Z, FREQUENCY) @ signal
     precision = (component.basis.T * weight / values[0] ** 2) @ component.basis + np.diag(1 / scale**2)
@@ -197,8 +216,8 @@ def test_marginalised_coefficients_follow_their_posterior(spectrum, rng):
 
 def test_sampled_parts_add_up(spectrum):
     temperature, weight, signal = spectrum
-    parts = [foregrounds.foreground("hills", FREQUENCY, reference=75.0), foregrounds.systematics("sinusoid", FREQUENCY)]
-    likelihood = GlobalSignal(FREQUENCY, temperature, weight, Z, noise.white("free"), parts)
+    parts = [component_of("hills"), foregrounds.Sinusoid().build(FREQUENCY)]
+    likelihood = GlobalSignal(Spectrum(FREQUENCY, temperature, weight), Z, noise.Noise(None), *parts)
     assert likelihood.names == ("sigma", "d0", "d1", "d2", "tau_e", "T_e", "A_sin", "A_cos", "period", "damping")
     sky, ripple = np.array([1750.0, 0.1, 0.01, 0.02, 800.0]), np.array([40.0, -20.0, 12.5, -1.0])
     values = np.concatenate([[25.0], sky, ripple])
@@ -230,9 +249,9 @@ def test_foreground_formulas():
         ),
     }
     for model, (values, expected) in cases.items():
-        component = foregrounds.foreground(model, at, len(values), reference)
+        component = component_of(model, at, terms=len(values), reference=reference)
         assert component.evaluate(values)[1] == pytest.approx(1000.0 * expected, rel=1e-12)
-    ripple = foregrounds.systematics("sinusoid", at, reference).evaluate(np.array([3.0, 4.0, 12.0, -1.5]))
+    ripple = foregrounds.Sinusoid(reference=reference).build(at).evaluate(np.array([3.0, 4.0, 12.0, -1.5]))
     phase = 2 * math.pi * nu / 12.0
     assert ripple[1] == pytest.approx(y**-1.5 * (3 * math.sin(phase) + 4 * math.cos(phase)), rel=1e-12)
 
@@ -240,25 +259,22 @@ def test_foreground_formulas():
 @pytest.mark.parametrize("tau", [0.1, 1.0, 7.0, 20.0])
 def test_flattened_gaussian_has_its_depth_and_width(tau):
     nu = np.array([78.1, 78.1 - 18.7 / 2, 78.1 + 18.7 / 2, 20.0])
-    signal = foregrounds.flattened_gaussian(nu, (530.0, 78.1, 18.7, tau))
+    signal = flattened_gaussian(nu, (530.0, 78.1, 18.7, tau))
     np.testing.assert_allclose(signal[:3], [-530.0, -265.0, -265.0], rtol=1e-10)
     assert abs(signal[3]) < 1e-3
 
 
 def bad_spectrum(**changes):
-    given = {
-        "frequency": FREQUENCY,
-        "temperature": np.zeros(len(FREQUENCY)),
-        "weight": np.ones(len(FREQUENCY)),
-        "redshifts": Z,
-        "noise": noise.white(25.0),
-    } | changes
-    return GlobalSignal(**given)
+    channels = {"frequency": FREQUENCY, "temperature": np.zeros(len(FREQUENCY)), "weight": np.ones(len(FREQUENCY))}
+    spectrum = Spectrum(**{name: changes.pop(name, array) for name, array in channels.items()})
+    return GlobalSignal(spectrum, **({"redshifts": Z, "noise": noise.Noise(25.0)} | changes))
 
 
 def test_bad_spectra_are_refused():
     n = len(FREQUENCY)
-    basis = foregrounds.foreground("log_polynomial", FREQUENCY, 3)
+    marginalised, sampled = (component_of("log_polynomial", terms=3, marginalise=choice) for choice in (True, False))
+    narrow = dataclasses.replace(marginalised, scale=np.zeros(3))
+    student = noise.Noise(1.0, student=True, dof=3.0)
     negative = np.eye(n)
     negative[0, 0] = -1.0
     singular = np.ones((n, n))
@@ -274,10 +290,10 @@ def test_bad_spectra_are_refused():
         ({"noise": noise.Noise(1.0, np.eye(3))}, "the data have 18 channels"),
         ({"noise": noise.Noise(1.0, -np.ones(n))}, "not negative"),
         ({"noise": noise.Noise(0.0)}, "not positive definite"),
-        ({"noise": noise.student_t(1.0, 3.0), "marginalised": basis}, "marginalise: false"),
-        ({"noise": noise.student_t(1.0, 3.0), "signal_error": np.eye(len(Z))}, "emulator_error: diagonal"),
-        ({"marginalised": basis, "scale": 0.0}, "needs a width"),
-        ({"components": [basis, basis]}, "two of its parts"),
+        ({"noise": student, "foreground": marginalised}, "marginalise: false"),
+        ({"noise": student, "error": SignalError(np.eye(len(Z)))}, "emulator_error: diagonal"),
+        ({"foreground": narrow}, "needs a width"),
+        ({"foreground": sampled, "systematics": sampled}, "two of its parts"),
     ]
     for changes, message in cases:
         with pytest.raises(InputError, match=message):
@@ -285,17 +301,19 @@ def test_bad_spectra_are_refused():
 
 
 def test_bad_foregrounds_are_refused():
-    for arguments, message in [
-        (("log_polynom", FREQUENCY), "did you mean 'log_polynomial'"),
-        (("log_polynomial", FREQUENCY, 18), "18 terms for 18 channels"),
-        (("physical_linear", FREQUENCY, 4), "has 5 terms"),
-        (("hills", FREQUENCY, 6), "has 5 parameters"),
-        (("log_polynomial", FREQUENCY, 3, 75.0, [1.0, 2.0]), "mean has 2 numbers for 3 terms"),
+    spectrum = Spectrum(FREQUENCY, np.zeros(len(FREQUENCY)), np.ones(len(FREQUENCY)))
+    for key, block, message in [
+        ("foreground", {"model": "log_polynom"}, "foreground: unknown foreground model 'log_polynom'; did you mean"),
+        ("foreground", {"terms": 18}, "18 terms for 18 channels"),
+        ("foreground", {"model": "physical_linear", "terms": 4}, "has 5 parameters, not 4; leave terms out"),
+        ("foreground", {"model": "hills", "terms": 6}, "has 5 parameters"),
+        ("foreground", {"model": "hills", "marginalise": True}, "cannot be marginalised; .* or use log_polynomial or"),
+        ("foreground", {"terms": 3, "mean": [1.0, 2.0]}, "mean has 2 numbers for 3 terms"),
+        ("foreground", {"model": "hills", "scle": 3}, "likelihood.global_signal: unknown key foreground.scle"),
+        ("systematics", {"model": "wobble"}, "known are sinusoid"),
     ]:
         with pytest.raises(InputError, match=message):
-            foregrounds.foreground(*arguments)
-    with pytest.raises(InputError, match="known are sinusoid"):
-        foregrounds.systematics("wobble", FREQUENCY)
+            GlobalSignal.from_options({"noise": {"sigma": 25}, key: block}, spectrum, Z)
     twice = np.repeat(foregrounds.log_polynomial(FREQUENCY, 1, 75.0), 2, axis=1)
     with pytest.raises(InputError, match="not independent"):
         GaussianNoise(np.ones(len(FREQUENCY)), None, twice, 0.0, 1.0)
@@ -315,13 +333,14 @@ def test_bad_noise_files_are_refused(tmp_path):
         ("table.csv", "covariance", "4 x 4 numbers are needed"),
     ]:
         with pytest.raises(InputError, match=message):
-            noise.from_file(tmp_path / file, n, kind)
+            file_noise(kind, tmp_path / file, n)
     with pytest.raises(InputError, match="no column 2"):
-        noise.from_file(tmp_path / "table.csv", n, "channels", column=2)
-    read = noise.from_file(tmp_path / "table.csv", n, "channels", column=1)
+        file_noise("channels", tmp_path / "table.csv", n, column=2)
+    read = file_noise("channels", tmp_path / "table.csv", n, column=1)
     np.testing.assert_allclose(read.extra, [25.0, 36.0, 49.0, 64.0])
+    block, ones = noise.Radiometer(channel_width=0.4, integration_time=1.0), np.ones(len(FREQUENCY))
     with pytest.raises(InputError, match="needs the temperature of the sky"):
-        noise.radiometer(FREQUENCY, -np.ones(len(FREQUENCY)), np.ones(len(FREQUENCY)), 0.4, 1.0)
+        block.build(FREQUENCY, -ones, ones)
 
 
 def test_noise_draws_have_the_covariance(rng):
@@ -330,7 +349,7 @@ def test_noise_draws_have_the_covariance(rng):
     draws = np.array([noise.Noise(2.0, covariance).draw(weight, rng) for _ in range(20000)])
     np.testing.assert_allclose(np.cov(draws.T), covariance + np.diag([4.0, 1.0]), atol=0.3)
     with pytest.raises(InputError, match="sigma is free"):
-        noise.white("free").draw(weight, rng)
+        noise.Noise(None).draw(weight, rng)
 
 
 def test_kelvin_taken_for_millikelvin_is_noticed(rng, recwarn):

@@ -199,7 +199,7 @@ def test_a_problem_refuses_what_its_emulator_was_not_trained_on(noise, rng):
     for call in (lambda: made.loglikelihood(theta[1]), lambda: made.loglikelihoods(theta)):
         with pytest.raises(InputError, match=r"echo21: fX is 200, outside the training range 0.001..100; .*extrap"):
             call()
-    parts = made.signal, made.space, made.likelihoods, made.spectrum, made.truth
+    parts = made.signal, made.space, made.likelihoods, made.truth
     nan = Problem(*parts, outside="nan")
     assert np.isnan(nan.loglikelihood(theta[1])[0])
     values, derived = nan.loglikelihoods(theta)

@@ -1,5 +1,6 @@
 """ln L against 50 digits over the whole range that the options admit."""
 
+import dataclasses
 import warnings
 
 import mpmath as mp
@@ -8,10 +9,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lstmfit.datasets.spectrum import Spectrum
 from lstmfit.errors import InputError
 from lstmfit.likelihoods import GlobalSignal
-from lstmfit.likelihoods.foregrounds import foreground
+from lstmfit.likelihoods.foregrounds import FOREGROUNDS
 from lstmfit.likelihoods.gaussian import StudentNoise, log_student_norm, principal_axes
+from lstmfit.likelihoods.global_signal import SignalError
 from lstmfit.likelihoods.noise import Noise
 
 N = 24
@@ -54,14 +57,16 @@ def check(found, expected, sigma=1.0):
 
 
 def sky(model="log_polynomial", terms=None, **options):
-    component = foreground(model, FREQUENCY, terms, 75.0, **options)
+    component = FOREGROUNDS[model](terms=terms, reference=75.0, **options).build(FREQUENCY)
     coefficients = np.array([1750.0, 12.0, -6.0, 1.0, 0.3, 0.1, 0.05, 0.02])[: component.basis.shape[1]]
     return component, coefficients
 
 
 def likelihood(data, component, sigma, mean, scale, extra=None, free=False):
     noise = Noise(None if free else sigma, extra)
-    return GlobalSignal(FREQUENCY, data, WEIGHT, REDSHIFTS, noise, (), component, mean, scale)
+    return GlobalSignal(
+        Spectrum(FREQUENCY, data, WEIGHT), REDSHIFTS, noise, dataclasses.replace(component, mean=mean, scale=scale)
+    )
 
 
 POWERS = st.floats(-12.0, 9.0)
@@ -126,7 +131,7 @@ def test_nearly_dependent_columns():
     component, truth = sky(terms=5)
     basis = component.basis.copy()
     basis[:, 4] = basis[:, 3] * (1.0 + 1e-9 * RNG.standard_normal(N))
-    nearly = type(component)(component.names, component.evaluate, component.params, basis)
+    nearly = dataclasses.replace(component, basis=basis)
     data = SIGNAL + basis @ truth
     for scale in (1e-6, 1.0, 1e4):
         expected = exact(data, SIGNAL, WEIGHT, 25.0, None, basis, np.zeros(5), np.full(5, scale))
@@ -186,7 +191,7 @@ def test_student_t(log_dof, log_sigma, with_variance):
 
 
 def test_student_t_of_many_degrees_of_freedom_is_gaussian():
-    args = FREQUENCY, SIGNAL + 3.0, WEIGHT, REDSHIFTS
+    args = Spectrum(FREQUENCY, SIGNAL + 3.0, WEIGHT), REDSHIFTS
     gaussian = GlobalSignal(*args, Noise(25.0))(SIGNAL, np.empty(0))
     for dof in (1e10, 1e17, 1e100):
         student = GlobalSignal(*args, Noise(25.0, student=True, dof=dof))(SIGNAL, np.empty(0))
@@ -199,8 +204,8 @@ def test_noise_without_a_foreground(log_sigma, log_channel, extra):
     sigma, channel = 10.0**log_sigma, 10.0**log_channel
     matrix = {None: None, "diagonal": np.diag(np.diag(COVARIANCE)), "full": COVARIANCE}[extra]
     like = GlobalSignal(
-        FREQUENCY, SIGNAL + 1.0, WEIGHT, REDSHIFTS, Noise(sigma), signal_error=COVARIANCE if extra else None,
-        diagonal_error=extra == "diagonal", channel_error=channel,
+        Spectrum(FREQUENCY, SIGNAL + 1.0, WEIGHT), REDSHIFTS, Noise(sigma),
+        error=SignalError(COVARIANCE if extra else None, extra == "diagonal", channel),
     )  # fmt: skip
     total = np.diag(np.full(N, channel**2)) + (0.0 if matrix is None else matrix)
     with warnings.catch_warnings():

@@ -19,12 +19,12 @@ from lstmfit.analysis.reweight import (
     effective_size,
     k_hat_limit,
     pareto_smooth,
+    weighted_quantiles,
 )
 from lstmfit.analysis.same_problem import check_direct
 from lstmfit.analysis.truth import TruthCache, cache_path
 from lstmfit.errors import InputError, one_line
 from lstmfit.files import write_text
-from lstmfit.likelihoods.global_signal import interpolation_matrix
 from lstmfit.problem import Problem, build
 from lstmfit.simulators import recorded_simulator
 
@@ -130,7 +130,7 @@ def measure_bias(
             "live points"
         )
     theta = run.samples[list(problem.names)].to_numpy()[rows]
-    full = np.array([truth.signal_parameters(t).copy() for t in theta])
+    full = np.array([truth.signal_parameters(t) for t in theta])
     outputs, messages = TruthCache(cache_path(run.folder, simulator), simulator).simulate(full, jobs, progress)
     failed = np.array([bool(m) for m in messages])
     true = np.array([np.nan if m else truth.loglikelihood_of(o, t) for o, t, m in zip(outputs, theta, messages)])
@@ -274,13 +274,6 @@ def reweighted(
     }
 
 
-def weighted_percentile(x: np.ndarray, weights: np.ndarray, percent: float) -> float:
-    """Percentile of weighted numbers (n,)."""
-    order = np.argsort(x)
-    cumulative = np.cumsum(weights[order])
-    return float(np.interp(percent / 100.0, (cumulative - 0.5 * weights[order]) / cumulative[-1], x[order]))
-
-
 def _signal_rms(problem, truth, theta, outputs, base, weights):
     """68 % of the rms difference between posterior signals and a mock's true one, as in 21cmLSTM's own figures.
 
@@ -291,24 +284,20 @@ def _signal_rms(problem, truth, theta, outputs, base, weights):
     if spectrum.truth is None:
         return None
 
-    def on_channels(signals, redshifts):
-        matrix = interpolation_matrix(redshifts, spectrum.frequency)
-        return signals if matrix is None else signals @ matrix.T
-
     def rms(differences):
         return np.sqrt(np.mean(differences**2, axis=-1))
 
-    emulated = np.array([np.array(problem.signal(problem.signal_parameters(t)), dtype=float) for t in theta])
-    emulated = on_channels(emulated, problem.signal.redshifts)
-    raw = outputs[:, truth.signal.where["signal"]]
-    simulated = on_channels(raw, truth.signal.redshifts)
-    # What the best of the points leaves of the data once its foreground is taken off.
+    emulated = problem.likelihood.on_channels(np.array([problem.signal_at(t) for t in theta]))
+    raw = outputs[:, truth.signal.layout["signal"]]
+    simulated = truth.likelihood.on_channels(raw)
+    # What the best of the points leaves of the data.
     best = int(np.argmax([truth.loglikelihood_of(o, t) for o, t in zip(outputs, theta)]))
-    foreground = truth.likelihood.foreground(raw[best], truth.values(theta[best]))
+    (emulated_68,) = weighted_quantiles(rms(emulated - spectrum.truth), base, (0.68,))
+    (true_68,) = weighted_quantiles(rms(simulated - spectrum.truth), weights, (0.68,))
     return {
-        "emulated_68": weighted_percentile(rms(emulated - spectrum.truth), base, 68.0),
-        "true_68": weighted_percentile(rms(simulated - spectrum.truth), weights, 68.0),
-        "noise": float(rms(spectrum.temperature - foreground - simulated[best])),
+        "emulated_68": emulated_68,
+        "true_68": true_68,
+        "noise": float(rms(truth.likelihood.residuals(raw[best], truth.values(theta[best])))),
     }
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from lstmfit.analysis.insertion import insertion_p
 from lstmfit.analysis.records import Summary, read_figures
+from lstmfit.analysis.reweight import weighted_quantiles
 from lstmfit.errors import InputError, listed
 from lstmfit.problem import Problem
 from lstmfit.run_folder import check_seal, load_problem
@@ -81,7 +82,7 @@ class Run:
             (n, n_channels) mK at ``problem.signal.redshifts``.
         """
         theta = equal_weight(self, n, np.random.default_rng(seed))
-        return np.array([np.array(self.problem.signal(self.problem.signal_parameters(t)), dtype=float) for t in theta])
+        return np.array([self.problem.signal_at(t) for t in theta])
 
     def corner(self):
         """Corner plot, a `matplotlib.figure.Figure`; see `lstmfit.analysis.plots.corner`."""
@@ -280,7 +281,7 @@ def summarise(run: Run, facts: dict, n_draws: int = 1000) -> dict:
     truth, parameters = run.truth(), {}
     for name in run.problem.names:
         x = samples[name].to_numpy()
-        low, median, high = _weighted_quantiles(x, weights, (0.15865525393145707, 0.5, 0.8413447460685429))
+        low, median, high = weighted_quantiles(x, weights, (0.15865525393145707, 0.5, 0.8413447460685429))
         mean = float(np.average(x, weights=weights))
         parameters[name] = {
             "mean": mean,
@@ -324,13 +325,6 @@ def _from_weights(samples):
         "D_KL_err": float(np.sqrt(np.sum((w * (deviation - 1.0)) ** 2))),
         "d_G": float(2.0 * w @ deviation**2),
     }
-
-
-def _weighted_quantiles(x, weights, q):
-    order = np.argsort(x)
-    cumulative = np.cumsum(weights[order])
-    cumulative = (cumulative - 0.5 * weights[order]) / cumulative[-1]
-    return [float(v) for v in np.interp(q, cumulative, x[order])]
 
 
 def equal_weight(run: Run, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -8,8 +8,6 @@ from lstmfit.problem import Problem
 
 N_NEAREST = 100
 """Test signals nearest to the fiducial ones that the linear answer is worked out at."""
-STEP = 1e-4
-"""Step of the derivatives as a fraction of the emulator's range; the engine is float64."""
 SEEN = 0.1
 """Bias in sigma below which an emulator counts as good for the data."""
 
@@ -33,7 +31,7 @@ def noise_metric(problem: Problem, theta: np.ndarray):
         (a, b) -> float for errors (n_channels,) in mK on the signal's grid.
     """
     likelihood, own = problem.likelihood, np.array(problem.values(theta))
-    base = np.array(problem.signal(problem.signal_parameters(theta)), dtype=float)
+    base = problem.signal_at(theta)
     if not np.isfinite(base).all():
         # A computed parameter is out of its range there; a Gaussian is the same from anywhere.
         base = np.zeros_like(base)
@@ -49,12 +47,12 @@ def noise_metric(problem: Problem, theta: np.ndarray):
 
 
 def jacobians(emulator: Emulator, theta: np.ndarray, names) -> np.ndarray:
-    """Derivatives of the emulated signal by central differences of the float64 engine.
+    """Derivatives of the emulated signal by parameters in their natural space, exact for the network.
 
     Parameters
     ----------
     emulator : Emulator
-        Any engine; the numpy one is used.
+        The emulator.
     theta : numpy.ndarray
         (n, n_params) physical.
     names : sequence of str
@@ -65,20 +63,13 @@ def jacobians(emulator: Emulator, theta: np.ndarray, names) -> np.ndarray:
     numpy.ndarray
         (n, len(names), n_channels) mK per unit of the natural space.
     """
-    e = emulator
-    precise = Emulator(e.architecture, e.scaling, e.weights, e.redshifts, e.parameters, engine="numpy")
+    physical = emulator.jacobian(theta, outside="allow")
     out = []
     for name in names:
-        i = e.names.index(name)
-        p = e.parameters[i]
-        width = np.log10(p.max / p.min) if p.log else p.max - p.min
-        sides = []
-        for sign in (1.0, -1.0):
-            moved = np.array(theta, dtype=float)
-            step = sign * STEP * width
-            moved[:, i] = moved[:, i] * 10.0**step if p.log else moved[:, i] + step
-            sides.append(precise(moved, outside="allow"))
-        out.append((sides[0] - sides[1]) / (2.0 * STEP * width))
+        i = emulator.names.index(name)
+        # d p / d log10(p) = p ln(10).
+        factor = np.log(10.0) * theta[:, i, None] if emulator.parameters[i].log else 1.0
+        out.append(factor * physical[:, :, i])
     return np.stack(out, axis=1)
 
 

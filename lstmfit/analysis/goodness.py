@@ -1,14 +1,10 @@
 """Does the model fit the data, and do the priors leave the posterior its place? Asked after every fit."""
 
 import numpy as np
-from scipy.linalg import solve_triangular
 from scipy.stats import chi2 as chi_square
 from scipy.stats import norm
-from scipy.stats import t as student
 
 from lstmfit.analysis.chains import Run
-from lstmfit.data import make_noise
-from lstmfit.likelihoods.global_signal import interpolation_matrix
 
 UNLIKELY = 1e-4
 """Chance of so large a chi-square below which the model is said not to fit."""
@@ -36,12 +32,17 @@ def goodness(run: Run) -> dict:
 
     Notes
     -----
-    Student-t residuals are brought to normal ones through their distribution functions, so that their squares add up
-    to chi-square too. Where the noise is free, chi-square is near its expectation whatever the model is, and the
+    Student-t residuals are brought to normal ones (`GlobalSignal.standard_residuals`), so that their squares add up to
+    chi-square too. Where the noise is free, chi-square is near its expectation whatever the model is, and the
     correlation tells.
     """
-    z, noise_mk, n_fitted = whitened_residual(run)
-    chi2, dof = float(z @ z), len(z) - n_fitted
+    problem, likelihood = run.problem, run.problem.likelihood
+    best = run.samples.iloc[int(np.argmax(run.samples["logL"].to_numpy()))]
+    theta = best[list(problem.names)].to_numpy(dtype=float)
+    values = problem.values(theta)
+    z = likelihood.standard_residuals(problem.signal_at(theta), values)
+    chi2, dof = float(z @ z), len(z) - len(problem.names) - likelihood.n_marginalised
+    noise_mk = likelihood.noise.at(values).sigma if likelihood.noise.sigma is None else None
     correlation = _neighbours(z)
     return {
         "chi2": chi2 if np.isfinite(chi2) else None,
@@ -51,46 +52,6 @@ def goodness(run: Run) -> dict:
         "fitted_noise_mK": noise_mk,
         "at_prior_end": prior_ends(run),
     }
-
-
-def whitened_residual(run: Run) -> tuple[np.ndarray, float | None, int]:
-    """Data minus the best sample's model, in units of the noise.
-
-    Returns
-    -------
-    z : numpy.ndarray
-        (n,) independent and standard normal if the model and its noise are right; by ascending frequency.
-    fitted : float or None
-        The sample's sigma or floor in mK where it is free.
-    n_fitted : int
-        Sampled and marginalised parameters.
-    """
-    from lstmfit import config as run_file
-
-    problem, spectrum = run.problem, run.problem.spectrum
-    block = run_file.load(run.folder / "run.yaml").likelihood.global_signal.noise
-    noise = make_noise(block, spectrum.frequency, spectrum.temperature, spectrum.weight)
-    best = run.samples.iloc[int(np.argmax(run.samples["logL"].to_numpy()))]
-    theta = best[list(problem.names)].to_numpy(dtype=float)
-    signal, own = np.array(problem.signal(problem.signal_parameters(theta)), dtype=float), problem.values(theta).copy()
-    matrix = interpolation_matrix(problem.signal.redshifts, spectrum.frequency)
-    model = problem.likelihood.foreground(signal, own) + (signal if matrix is None else matrix @ signal)
-    own = list(own)
-    sigma = float(own.pop(0)) if noise.sigma is None else noise.sigma
-    order = np.argsort(spectrum.frequency, kind="stable")
-    residual, weight = (spectrum.temperature - model)[order], spectrum.weight[order]
-    z = _whitened(residual, sigma**2 / weight, noise.extra, order)
-    if noise.student:
-        dof = noise.dof if noise.dof is not None else float(own[0])
-        z = np.sign(z) * norm.isf(student.sf(np.abs(z), dof))
-    return z, sigma if noise.sigma is None else None, len(problem.names) + problem.likelihood.n_marginalised
-
-
-def _whitened(residual, variance, extra, order):
-    if extra is None or extra.ndim == 1:
-        return residual / np.sqrt(variance + (0.0 if extra is None else extra[order]))
-    covariance = extra[np.ix_(order, order)] + np.diag(variance)
-    return solve_triangular(np.linalg.cholesky(covariance), residual, lower=True)
 
 
 def _neighbours(z):

@@ -171,7 +171,7 @@ def signal_figure(run: Run, seed: int = 0):
     """
     problem, rng = run.problem, np.random.default_rng(seed)
     theta = equal_weight(run, N_CURVES, rng)
-    curves = np.array([np.array(problem.signal(problem.signal_parameters(t)), dtype=float) for t in theta])
+    curves = np.array([problem.signal_at(t) for t in theta])
     nu = redshift_to_frequency(problem.signal.redshifts)
     spectrum, likelihood = problem.spectrum, problem.likelihood
     foregrounds = np.array(

@@ -22,7 +22,6 @@ from lstmfit.analysis.records import Bias, read_figures
 from lstmfit.analysis.style import own_style
 from lstmfit.errors import one_line
 from lstmfit.files import write_text
-from lstmfit.likelihoods.global_signal import interpolation_matrix
 from lstmfit.yaml_files import dump_yaml
 
 log = logging.getLogger(__name__)
@@ -139,12 +138,7 @@ def _residuals(run):
     problem, rng = run.problem, np.random.default_rng(0)
     theta = equal_weight(run, 200, rng)
     spectrum, likelihood = problem.spectrum, problem.likelihood
-    matrix = interpolation_matrix(problem.signal.redshifts, spectrum.frequency)
-    models = []
-    for t in theta:
-        signal = np.array(problem.signal(problem.signal_parameters(t)), dtype=float)
-        total = likelihood.foreground(signal, np.array(problem.values(t)))
-        models.append(total + (signal if matrix is None else matrix @ signal))
+    models = [likelihood.sky(problem.signal_at(t), problem.values(t)) for t in theta]
     residual = spectrum.temperature - np.mean(models, axis=0)
     r = residual[np.argsort(spectrum.frequency)]
     neighbours = float(np.corrcoef(r[:-1], r[1:])[0, 1]) if len(r) > 2 and r.std() > 0 else 0.0
@@ -193,12 +187,11 @@ def _coefficients(run):
     problem = run.problem
     if problem.likelihood.n_marginalised == 0:
         return []
-    rng, draws = np.random.default_rng(0), []
-    for t in equal_weight(run, 200, rng):
-        signal = np.array(problem.signal(problem.signal_parameters(t)), dtype=float)
-        draws.append(problem.likelihood.coefficients(signal, np.array(problem.values(t)), rng))
+    rng, likelihood = np.random.default_rng(0), problem.likelihood
+    theta = equal_weight(run, 200, rng)
+    draws = [likelihood.coefficients(problem.signal_at(t), problem.values(t), rng) for t in theta]
     mean, std = np.mean(draws, axis=0), np.std(draws, axis=0)
-    return [(f"a{i}", f"{m:.6g}", f"{s:.2g}") for i, (m, s) in enumerate(zip(mean, std))]
+    return [(name, f"{m:.6g}", f"{s:.2g}") for name, m, s in zip(likelihood.marginalised.names, mean, std)]
 
 
 def _bias(measured, run):

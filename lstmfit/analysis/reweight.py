@@ -174,3 +174,11 @@ def choose_points(weights: np.ndarray, n: int, rng: np.random.Generator) -> tupl
     base = w[rows] / np.where(certain, 1.0, c * w)[rows]
     ascending = np.argsort(rows)
     return positive[rows[ascending]], base[ascending] / base.sum()
+
+
+def weighted_quantiles(x: np.ndarray, weights: np.ndarray, q) -> list[float]:
+    """Quantiles (as many as q) of weighted numbers (n,), each weight taken to lie half below its number."""
+    order = np.argsort(x)
+    cumulative = np.cumsum(weights[order])
+    cumulative = (cumulative - 0.5 * weights[order]) / cumulative[-1]
+    return [float(v) for v in np.interp(q, cumulative, x[order])]

@@ -5,8 +5,7 @@ import numpy as np
 from lstmfit import config as run_file
 from lstmfit.analysis.chains import Run
 from lstmfit.errors import InputError
-from lstmfit.likelihoods import LIKELIHOODS, foregrounds
-from lstmfit.likelihoods.base import read_defaults
+from lstmfit.likelihoods.base import LIKELIHOODS, read_defaults
 
 
 def check_direct(run: Run, true_run: Run) -> None:
@@ -64,8 +63,8 @@ def compared(run: Run) -> dict:
     extra = None if noise.extra is None else np.asarray(noise.extra).tolist()
     blocks = {
         "likelihood.global_signal.noise": (noise.sigma, noise.name, noise.student, noise.dof, extra),
-        "likelihood.global_signal.foreground": _foreground(block.foreground, frequency),
-        "likelihood.global_signal.systematics": _systematics(block.systematics, frequency),
+        "likelihood.global_signal.foreground": _component(block.foreground, frequency),
+        "likelihood.global_signal.systematics": _component(block.systematics, frequency),
     }
     for key, options in config.likelihood.others.items():
         given = {name: value for name, value in options.items() if name != "mock"}
@@ -76,19 +75,9 @@ def compared(run: Run) -> dict:
     return {key: _rounded(value) for key, value in blocks.items()}
 
 
-def _foreground(block, frequency):
-    if block is None:
-        return None
-    component = foregrounds.foreground(block.model, frequency, block.terms, block.reference, block.mean, block.scale)
-    marginalised = component.basis is not None and block.marginalise is not False
-    reference = foregrounds.middle(frequency) if block.reference is None else block.reference
-    return block.model, component.names, reference, marginalised, component.params
-
-
-def _systematics(block, frequency):
-    if block is None:
-        return None
-    return block.model, foregrounds.middle(frequency) if block.reference is None else block.reference
+def _component(block, frequency):
+    """What a block of a foreground or of a systematic error means at the channels."""
+    return None if block is None else block.resolved(frequency).model_dump()
 
 
 def _rounded(value):

@@ -12,6 +12,7 @@ import numpy as np
 from lstmfit.errors import one_line
 from lstmfit.files import replacing
 from lstmfit.simulators import SimulationError, load_once
+from lstmfit.simulators.protocol import history_layout
 from lstmfit.simulators.tasks import attempt
 from lstmfit.workers import cores, death_as, process_pool
 
@@ -36,6 +37,11 @@ class TruthCache:
     ------
     InputError
         As `lstmfit.simulators.load`.
+
+    Attributes
+    ----------
+    layout : OutputLayout
+        Where each output lies in a row.
     """
 
     def __init__(self, path, simulator: str):
@@ -47,6 +53,7 @@ class TruthCache:
             "parameters": [p.name for p in self._model.parameters],
             "channels": len(self._model.redshifts),
         }
+        self.layout = history_layout(self._model.redshifts)
         self._outcomes: dict[bytes, np.ndarray | str] = {}
         self._theta: dict[bytes, np.ndarray] = {}
         self._read()
@@ -62,7 +69,7 @@ class TruthCache:
                 meta, theta = json.loads(str(file["meta"])), file["theta"]
                 outputs, messages = file["outputs"], file["message"]
             if meta == self._meta:
-                _check_shapes(meta, theta, outputs, messages)
+                _check_shapes(meta, self.layout.size, theta, outputs, messages)
         except Exception as error:
             # NumPy evaluates headers and unpacks an archive: what a damaged one makes it raise is beyond counting.
             log.warning("%s is damaged, so its points are simulated again (%s)", self.path, one_line(error))
@@ -78,7 +85,7 @@ class TruthCache:
         self._theta[key], self._outcomes[key] = np.array(theta, dtype=float), outcome
 
     def _write(self):
-        blank = np.zeros(2 * self._meta["channels"] + 1, dtype=np.float32)
+        blank = np.zeros(self.layout.size, dtype=np.float32)
         failed = [isinstance(o, str) for o in self._outcomes.values()]
         with replacing(self.path) as temporary, temporary.open("wb") as file:
             np.savez(
@@ -106,7 +113,7 @@ class TruthCache:
         Returns
         -------
         outputs : numpy.ndarray
-            (n, 2 n_channels + 1): signal in mK, neutral fraction, tau; NaN where the simulator failed.
+            (n, n_out) laid out as `layout` says: signal in mK, neutral fraction, tau; NaN where the simulator failed.
         messages : list of str
             Why, for those that failed; empty for the others.
         """
@@ -128,7 +135,7 @@ class TruthCache:
         finally:
             if dirty:
                 self._write()
-        outputs = np.full((len(theta), 2 * self._meta["channels"] + 1), np.nan)
+        outputs = np.full((len(theta), self.layout.size), np.nan)
         messages = []
         for i, key in enumerate(keys):
             outcome = self._outcomes[key]
@@ -138,8 +145,8 @@ class TruthCache:
         return outputs, messages
 
 
-def _check_shapes(meta, theta, outputs, messages):
-    n, width = len(messages), 2 * meta["channels"] + 1
+def _check_shapes(meta, width, theta, outputs, messages):
+    n = len(messages)
     expected = {"theta": (n, len(meta["parameters"])), "outputs": (n, width), "message": (n,)}
     for name, array in (("theta", theta), ("outputs", outputs), ("message", messages)):
         if array.shape != expected[name]:
@@ -157,8 +164,10 @@ def cache_path(folder, simulator: str) -> Path:
 
 
 def _run(simulator, points):
-    """Outputs of each point (2 n_channels + 1,), or why there are none."""
-    return [o if isinstance(o, str) else np.hstack(o).astype(np.float32) for o in attempt(simulator, points)]
+    """Outputs of each point (n_out,), or why there are none."""
+    layout = history_layout(load_once(simulator).redshifts)
+    outcomes = attempt(simulator, points)
+    return [o if isinstance(o, str) else layout.pack(dict(zip(layout, o)), np.float32) for o in outcomes]
 
 
 def _outcomes(simulator, todo, jobs):

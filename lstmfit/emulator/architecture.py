@@ -13,6 +13,7 @@ from numbers import Integral
 import numpy as np
 
 from lstmfit.errors import InputError, listed
+from lstmfit.outputs import OutputLayout
 from lstmfit.parameter import check_name
 from lstmfit.schema import shown
 
@@ -81,6 +82,11 @@ class Architecture:
             raise InputError(f"architecture: {name} is {shown(value)}; a number of 1 or more is needed")
         if value > LARGEST_SIZE:
             raise InputError(f"architecture: {name} is {shown(value)}; at most {LARGEST_SIZE} is possible")
+
+    @property
+    def layout(self) -> OutputLayout:
+        """Where each output lies in what an engine returns."""
+        return OutputLayout.of(self.n_channels, self.histories, self.scalars)
 
     @property
     def patch(self) -> int:

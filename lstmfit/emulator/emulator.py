@@ -223,10 +223,8 @@ class Emulator:
 
     def split(self, out: np.ndarray) -> dict[str, np.ndarray]:
         """Name the parts of an engine's output (..., n_out); copies in float64."""
-        a, n = self.architecture, self.architecture.n_channels
-        parts = {name: out[..., i * n : (i + 1) * n].astype(float) for i, name in enumerate(a.histories)}
-        first = len(a.histories) * n
-        return parts | {name: out[..., first + i].astype(float) for i, name in enumerate(a.scalars)}
+        layout = self.architecture.layout
+        return {name: layout.take(out, name).astype(float) for name in layout}
 
     @property
     def raw(self):

@@ -5,6 +5,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from lstmfit.outputs import OutputLayout
 from lstmfit.parameter import Parameter
 
 
@@ -32,6 +33,11 @@ class History:
     signal: np.ndarray
     x_HI: np.ndarray
     tau: float
+
+
+def history_layout(redshifts: np.ndarray) -> OutputLayout:
+    """The layout of a `History` on redshifts (n,) as a flat array."""
+    return OutputLayout.of(len(redshifts), ("signal", "x_HI"), ("tau",))
 
 
 @runtime_checkable

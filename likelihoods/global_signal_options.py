@@ -1,0 +1,46 @@
+"""Options of the global-signal likelihood; a leaf without pandas and SciPy, since the run file is validated with it."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+from lstmfit.likelihoods.foregrounds import ForegroundOptions, SystematicsOptions
+from lstmfit.likelihoods.noise import NoiseOptions
+from lstmfit.schema import Block, shown, to_number
+
+
+def _emulator_error(value):
+    if value is True or value is False or value == "diagonal":
+        return value
+    try:
+        number = to_number(value)
+    except ValueError:
+        number = 0.0
+    if number > 0:
+        return number
+    raise ValueError(f"{shown(value)} is not true, false, diagonal or a positive number in mK")
+
+
+class GlobalSignalOptions(Block):
+    """Options of `lstmfit.likelihoods.global_signal.GlobalSignal`: its block of the run file.
+
+    Parameters
+    ----------
+    noise : NoiseBlock
+        One of `lstmfit.likelihoods.noise.NOISE`.
+    foreground, systematics : ComponentBlock, optional
+        One of `lstmfit.likelihoods.foregrounds.FOREGROUNDS`, and of `SYSTEMATICS`: what is added to the signal.
+    emulator_error : bool, "diagonal" or float
+        Whether the covariance of the emulator's test errors is added to the noise, or its diagonal; or an error in mK
+        of every channel.
+    """
+
+    noise: NoiseOptions
+    foreground: ForegroundOptions | None = None
+    systematics: SystematicsOptions | None = None
+    emulator_error: Annotated[bool | float | str, BeforeValidator(_emulator_error)] = False
+
+    def beside(self, folder: Path) -> "GlobalSignalOptions":
+        """The same with the paths of its files taken from a folder."""
+        return self.model_copy(update={"noise": self.noise.beside(folder)})

@@ -1,0 +1,63 @@
+"""Whether data and noise can be in the same unit."""
+
+import warnings
+
+import numpy as np
+
+from lstmfit.likelihoods.foregrounds import log_polynomial, middle
+
+FACTOR = 30.0
+"""Scatter and noise that differ by more than this are a matter of units: K for mK is 1000, s for h 60 in the noise."""
+
+
+def check_scale(frequency, temperature, weight, sigma, extra=None) -> None:
+    """Warn where the scatter from channel to channel is nothing like the noise: K taken for mK, most often.
+
+    What a smooth log polynomial leaves is compared with the noise through second differences of neighbouring channels,
+    which see nothing of a smooth signal.
+
+    Parameters
+    ----------
+    frequency, temperature, weight : numpy.ndarray
+        (n,) MHz, mK and weights of the data.
+    sigma : float or (float, float)
+        Noise of a channel of weight one in mK; where it is free, the ends of its prior.
+    extra : numpy.ndarray, optional
+        Further covariance of the channels in mK^2: (n,) where it is diagonal, else (n, n).
+    """
+    if len(frequency) < 10:
+        return
+    order = np.argsort(frequency)
+    data, weight = np.asarray(temperature, dtype=float)[order], np.asarray(weight, dtype=float)[order]
+    if extra is not None:
+        extra = np.asarray(extra)[order] if np.ndim(extra) == 1 else np.asarray(extra)[np.ix_(order, order)]
+    low, high = np.broadcast_to(sigma, (2,))
+    root = np.sqrt(weight)
+    smooth = log_polynomial(frequency[order], 7, middle(frequency))
+    rest = data - smooth @ np.linalg.lstsq(root[:, None] * smooth, root * data, rcond=None)[0]
+    steps = rest[2:] - 2.0 * rest[1:-1] + rest[:-2]
+    ratios = [np.abs(steps) / np.sqrt(_step_variance(s * s / weight, extra)) for s in (low, high)]
+    # In units of the noise, for the smallest and the largest that it can be; 1.4826 makes sigma of a median.
+    at_most, at_least = (1.4826 * float(np.median(ratio)) for ratio in ratios)
+    if at_most >= 1.0 / FACTOR and at_least <= FACTOR:
+        return
+    scatter = 1.4826 * float(np.median(np.abs(steps) / np.sqrt(_step_variance(1.0 / weight, None))))
+    advice = "check data: unit (K or mK), the weights and the noise (channel_width in MHz, integration_time in hours)"
+    if scatter <= 1e-7 * float(np.abs(data).max()):
+        text = f"the data have no noise from channel to channel; right for a test without noise, else {advice}"
+    else:
+        free = f"between {low:.3g} and {high:.3g} mK by its prior"
+        noise = f"{scatter / at_most:.3g} mK" if low == high else free
+        text = f"neighbouring channels scatter by {scatter:.3g} mK, but the noise is {noise}; {advice}"
+    warnings.warn(text, stacklevel=2)
+
+
+def _step_variance(variance, extra):
+    """Variance (n - 2,) of second differences of noise of this variance (n,) and further covariance."""
+    diagonal = variance if extra is None else variance + (extra if extra.ndim == 1 else np.diagonal(extra))
+    total = diagonal[2:] + 4.0 * diagonal[1:-1] + diagonal[:-2]
+    if extra is not None and extra.ndim == 2:
+        pairs, ends = np.diagonal(extra, 1), np.diagonal(extra, 2)
+        # A covariance that is smooth from channel to channel leaves next to nothing; rounding must not decide.
+        total = np.maximum(total - 4.0 * (pairs[1:] + pairs[:-1]) + 2.0 * ends, 1e-4 * total)
+    return np.maximum(total, np.finfo(float).tiny)
