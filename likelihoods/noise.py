@@ -267,7 +267,7 @@ class Radiometer(NoiseBlock):
         Raises
         ------
         InputError
-            The data are no sky temperatures, or the noise is out of bounds.
+            The data are not sky temperatures, or the noise is out of bounds.
         """
         if not isinstance(self.sky, Sky):
             if not (temperature > 0).all():
