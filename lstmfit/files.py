@@ -31,7 +31,7 @@ def replacing(path):
     path = Path(path)
     if path.exists() and not path.is_file():
         # Renamed over /dev/null, the file would take the device from the whole machine.
-        what = "a folder" if path.is_dir() else "not an ordinary file"
+        what = "a folder" if path.is_dir() else "not a regular file"
         raise InputError(f"cannot write {path}: it is {what}; give another path")
     temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
     try:

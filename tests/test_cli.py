@@ -54,7 +54,7 @@ def test_check_reports_and_writes_nothing(tmp_path):
     done = lstmfit("check", "run.yaml", "--json", "-", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert "calls expected" in done.stderr
+    assert "expected likelihood calls" in done.stderr
     assert report["finite_fraction"] == 1.0
     assert all(report[f"{part}_us"] > 0 for part in ("prior", "signal", "likelihood", "total"))
     assert report["D_KL_bound_p95"] > report["D_KL_bound_mean"] > 0.0
@@ -126,13 +126,13 @@ def test_a_report_or_a_picture_that_cannot_be_written_is_refused(tmp_path):
 
 @pytest.mark.parametrize("target", ["/dev/null", "/dev/stdout", "/dev/nothing"])
 def test_devices_are_not_replaced_by_files(target):
-    with pytest.raises(InputError, match=rf"cannot write {target}: it is not an ordinary file; give a file .*stdout"):
+    with pytest.raises(InputError, match=rf"cannot write {target}: it is not a regular file; give a file .*stdout"):
         writable(target)
 
 
 def test_a_place_that_takes_no_files_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(InputError, match="pipe: it is not an ordinary file"):
+    with pytest.raises(InputError, match="pipe: it is not a regular file"):
         writable(tmp_path / "pipe")
     # Root may write everywhere, says the kernel, but there it makes no file.
     with pytest.raises(InputError, match=r"cannot write /proc/x.json: .+; give another path"):
@@ -201,7 +201,7 @@ def test_help_shows_every_default():
 def test_check_speaks_of_what_it_found(tmp_path):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(small_run()))
     done = lstmfit("check", "run.yaml", cwd=tmp_path)
-    for label in ("likelihood calls expected", "bound on D_KL, mean error [nat]", "signal [µs per call]"):
+    for label in ("expected likelihood calls", "bound on D_KL for the mean error [nat]", "signal [µs per call]"):
         assert label in done.stdout
     assert "_us" not in done.stdout
     assert "D KL" not in done.stdout

@@ -106,7 +106,7 @@ def test_the_command(rng, tmp_path, run):
     got = json.loads((tmp_path / "c.json").read_text())
     assert set(got) == {"runs", "pairs"}
     assert len(got["pairs"]) == 3
-    for what in ("logZ", "below the best", "probability", "D_KL(B || A)", "no parameter in common"):
+    for what in ("logZ", "logZ - best", "probability", "D_KL(B || A)", "no parameter in common"):
         assert what in done.stdout
     done = lstmfit("compare", *roots, roots[0], "--plot", tmp_path / "c.png")
     assert done.returncode == 0, done.stderr

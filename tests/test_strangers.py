@@ -121,7 +121,7 @@ def test_a_fit_that_is_stopped_says_how_to_continue(tmp_path, number, status, wo
     assert process.returncode == status
     said = [line for line in error.splitlines() if "--resume" in line]
     assert len(said) == 1
-    assert said[0].startswith(f"lstmfit: {word}; to continue: the same command with --resume")
+    assert said[0].startswith(f"lstmfit: {word}; to resume, repeat the command with --resume")
     assert "Traceback" not in error
 
 
@@ -144,7 +144,7 @@ def test_a_folder_removed_during_a_run_is_one_line(tmp_path):
 
 def test_only_ordinary_files_are_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    for path, what in ((tmp_path / "pipe", "not an ordinary file"), (tmp_path, "a folder")):
+    for path, what in ((tmp_path / "pipe", "not a regular file"), (tmp_path, "a folder")):
         with pytest.raises(InputError, match=f"cannot write .*: it is {what}"), replacing(path):
             pass
     assert (tmp_path / "pipe").is_fifo()

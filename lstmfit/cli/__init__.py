@@ -1,4 +1,4 @@
-"""The command line: thin over the package's functions."""
+"""The command line: a thin layer over the package's functions."""
 
 import functools
 import logging
@@ -23,21 +23,21 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Fits of the global 21-cm signal with an LSTM emulator, and the bias that the emulator causes.",
+    help="Fit the global 21-cm signal with an LSTM emulator, and measure the emulation bias.",
 )
 
 
 def main() -> None:
     """Entry point of the console script.
 
-    Errors of the user become one line and exit status 2; anything else becomes one line too, and a log with the
-    traceback.
+    User errors are printed as one line, with exit status 2. Any other error is also one line, and its traceback is
+    written to a log file.
     """
     if under_mpirun():
-        # Before anything loads NumPy, whose libraries look once.
+        # Before NumPy is loaded: its libraries read these variables only once.
         os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     _begin_log()
-    # It tells of every kind of accelerator that it does not find.
+    # JAX logs every kind of accelerator that it does not find.
     logging.getLogger("jax").setLevel(logging.WARNING)
     try:
         with stopping_all_ranks():
@@ -56,9 +56,9 @@ def main() -> None:
 
 
 def _unexpected(error) -> str:
-    """One line about an error that nobody foresaw; its traceback goes to a file."""
+    """One line about an unexpected error; its traceback is written to a file."""
     if isinstance(error, OSError) and error.filename is not None:
-        return one_line(f"cannot use {error.filename}: {error.strerror}; check the path, its rights and free space")
+        return one_line(f"cannot use {error.filename}: {error.strerror}; check the path, permissions and disk space")
     name = type(error).__name__
     try:
         descriptor, log = tempfile.mkstemp(prefix="lstmfit-", suffix=".log")
@@ -72,7 +72,7 @@ def _unexpected(error) -> str:
 
 
 def _begin_log():
-    """One log for all ranks: what the first one does, and the others' warnings, each line with its rank."""
+    """Set up one log for all ranks: info from the first rank, warnings from all, each line with its rank."""
     rank = promised_rank()
     form = f"rank {rank}: %(message)s" if under_mpirun() else "%(message)s"
     logging.basicConfig(format=form, level=logging.WARNING if rank else logging.INFO, stream=sys.stderr)
@@ -81,12 +81,12 @@ def _begin_log():
 
 @functools.cache
 def _say_once(text):
-    """A fit builds its problem more than once; the doubt stays the same."""
+    """Warn once: a fit builds its problem several times, which would repeat the warning."""
     logging.getLogger(__name__).warning("lstmfit: %s", text)
 
 
 def _log_warning(message, category, *_):
-    """One line, without the place in the source: it is the user's input that is doubted."""
+    """Log a warning as one line, without the source location: it is about the user's input."""
     kind = "warning" if category is UserWarning else category.__name__
     _say_once(f"{kind}: {message}")
 
@@ -100,16 +100,18 @@ def _version(value: bool):
 @app.callback()
 def _global(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ):
     """Options before a command."""
 
 
 def doctor(
-    install_polychord: Annotated[bool, typer.Option("--install-polychord", help="Build PolyChord here.")] = False,
+    install_polychord: Annotated[
+        bool, typer.Option("--install-polychord", help="Build PolyChord in this environment.")
+    ] = False,
 ):
-    """Show what is installed, and what to type if something is missing."""
+    """Show what is installed, and how to install what is missing."""
     from lstmfit.doctor import examine
 
     if install_polychord:

@@ -1,4 +1,4 @@
-"""The command that compares chains."""
+"""The command that compares posteriors."""
 
 from pathlib import Path
 from typing import Annotated, Optional
@@ -13,27 +13,28 @@ from lstmfit.errors import InputError
 def compare(
     runs: Annotated[
         list[Path],
-        typer.Argument(
-            metavar="A B [C ...]", help="Runs' folders, or the beginning of any chain's file names; the truth last."
-        ),
+        typer.Argument(metavar="A B [C ...]", help="Run folders, or file roots of any chains; the reference last."),
     ],
-    log10: Annotated[str, typer.Option(metavar="NAME,...", help="Columns to take log10 of.")] = "",
+    log10: Annotated[str, typer.Option(metavar="NAME,...", help="Parameters to convert to log10.")] = "",
     plot: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--plot", callback=writable_as(".png"), help="PNG of all corner plots."),
+        typer.Option("--plot", callback=writable_as(".png"), help="Draw all posteriors in one corner plot (PNG)."),
     ] = None,
     burn_in: Annotated[
-        float, typer.Option(metavar="FRACTION", help="First part of each Markov chain to leave out.")
+        float, typer.Option(metavar="FRACTION", help="Fraction of each Markov chain to discard as burn-in.")
     ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of the estimates' draws.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the estimates.")] = 0,
     json_file: Json = None,
 ):
-    """Compare two or more posteriors: any chains that anesthetic reads, parameters matched by name."""
+    """Compare two or more posteriors.
+
+    Reads any chain that anesthetic reads; parameters are matched by name.
+    """
     from lstmfit.analysis.foreign_chains import read_chain, without_burn_in
     from lstmfit.analysis.several import compare_chains
 
     if len(runs) < 2:
-        raise InputError("compare needs two or more chains; give their folders, or how their files' names begin")
+        raise InputError("compare needs two or more chains; give their run folders or their file roots")
     chains = without_burn_in([read_chain(path) for path in runs], burn_in)
     compared = compare_chains(chains, [name for name in log10.split(",") if name], seed)
     if len(runs) == 2:
@@ -98,9 +99,9 @@ def _show_several(result):
         )
         for run in result["runs"]
     ]
-    print_table(("", "logZ", "below the best", "probability", "effective size"), rows)
+    print_table(("", "logZ", "logZ - best", "probability", "effective size"), rows)
     if any(run["probability"] is not None for run in result["runs"]):
-        say("probability: by evidence, each run as likely as the others before the data")
+        say("probability: posterior model probability for equal prior odds")
     rows = []
     for pair in result["pairs"]:
         worst = max(pair["parameters"], key=lambda name, p=pair["parameters"]: p[name]["bias"], default=None)

@@ -1,4 +1,4 @@
-"""Commands about emulators: the signals they learn from, their training, errors and speed."""
+"""Commands for emulators: training sets, training, errors and speed."""
 
 import contextlib
 from pathlib import Path
@@ -12,21 +12,30 @@ from lstmfit.errors import LONGEST, InputError, one_line
 from lstmfit.files import user_path
 from lstmfit.schema import shown
 
-data = typer.Typer(no_args_is_help=True, help="Public data sets: list, fetch.")
+data = typer.Typer(no_args_is_help=True, help="List and fetch public data sets.")
 
 
 def simulate(
-    output: Annotated[Path, typer.Option("-o", "--output", help="HDF5 file to make.")],
-    n: Annotated[int, typer.Option("-n", help="Training signals.")],
-    design: Annotated[str, typer.Option(help="sobol or uniform.")] = "sobol",
-    seed: Annotated[int, typer.Option(help="Seed of all splits.")] = 0,
-    simulator: Annotated[str, typer.Option(help="Name, or package.module:attribute of your own.")] = "echo21",
-    n_val: Annotated[Optional[int], typer.Option(help="Validation signals.", show_default="n / 8, 16 to 2048")] = None,  # noqa: UP045
-    n_test: Annotated[Optional[int], typer.Option(help="Test signals.", show_default="n / 8, 16 to 2048")] = None,  # noqa: UP045
+    output: Annotated[Path, typer.Option("-o", "--output", help="HDF5 file to write.")],
+    n: Annotated[int, typer.Option("-n", help="Number of training signals.")],
+    design: Annotated[str, typer.Option(help="Sampling of the parameter space: sobol or uniform.")] = "sobol",
+    seed: Annotated[int, typer.Option(help="Random seed of all splits.")] = 0,
+    simulator: Annotated[
+        str, typer.Option(help="Name of a simulator, or package.module:attribute for your own.")
+    ] = "echo21",
+    n_val: Annotated[
+        int | None, typer.Option(help="Number of validation signals.", show_default="n / 8, 16 to 2048")
+    ] = None,
+    n_test: Annotated[
+        int | None, typer.Option(help="Number of test signals.", show_default="n / 8, 16 to 2048")
+    ] = None,
     jobs: Jobs = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ):
-    """Simulate training, validation and test signals; repeat the command to continue after an interruption."""
+    """Simulate training, validation and test signals.
+
+    Repeat the command to continue after an interruption.
+    """
     from lstmfit.simulators.campaign import simulate_set
     from lstmfit.simulators.protocol import SimulationError
 
@@ -34,7 +43,7 @@ def simulate(
     try:
         done = simulate_set(output, n, simulator=simulator, design=design, seed=seed, force=force, **sizes)
     except SimulationError as error:
-        # Foreseen, and no mistake of ours: every simulation failed, or a worker was killed.
+        # An expected failure, not a bug: every simulation failed, or a worker was killed.
         typer.echo(f"lstmfit: {one_line(error, LONGEST)}", err=True)
         raise typer.Exit(1) from None
     if done is not None:
@@ -43,23 +52,26 @@ def simulate(
 
 
 def train(
-    signals: Annotated[Path, typer.Argument(help="Set of signals.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Emulator file to make.")],
+    signals: Annotated[Path, typer.Argument(help="Signal set (HDF5).")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Emulator file to write.")],
     updates: Annotated[Optional[int], typer.Option(help="Gradient steps.", show_default="100000")] = None,  # noqa: UP045
-    batch: Annotated[Optional[int], typer.Option(help="Signals per step.", show_default="128")] = None,  # noqa: UP045
+    batch: Annotated[Optional[int], typer.Option(help="Signals per gradient step.", show_default="128")] = None,  # noqa: UP045
     learning_rate: Annotated[Optional[float], typer.Option(help="Peak learning rate.", show_default="0.0125")] = None,  # noqa: UP045
     units: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="LSTM units per layer.", show_default="128; published: 451"),
     ] = None,
-    steps: Annotated[Optional[int], typer.Option(help="Steps of the recurrence.", show_default="11")] = None,  # noqa: UP045
-    architecture: Annotated[str, typer.Option(help="patched, or published: the 21cmLSTM of 2024.")] = "patched",
-    epochs: Annotated[float, typer.Option(help="Published: fraction of its authors' 175 epochs.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of weights and order.")] = 0,
+    steps: Annotated[Optional[int], typer.Option(help="Number of LSTM time steps.", show_default="11")] = None,  # noqa: UP045
+    architecture: Annotated[str, typer.Option(help="patched, or published (the 21cmLSTM of 2024).")] = "patched",
+    epochs: Annotated[float, typer.Option(help="Fraction of the original 175 epochs (published only).")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Random seed of the initial weights and the batches.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
 ):
-    """Train an emulator; its checkpoint is OUTPUT.checkpoint."""
+    """Train an emulator on a signal set.
+
+    The checkpoint is OUTPUT.checkpoint.
+    """
     from lstmfit.datasets.signal_sets import load_signals, write_test_set
     from lstmfit.emulator.emulator import test_set_path
     from lstmfit.emulator.train_emulator import train_emulator
@@ -72,11 +84,13 @@ def train(
         raise InputError(f"{output} already exists; use --force to replace it")
     checkpoint = output.with_name(output.name + ".checkpoint")
     if checkpoint.exists() and not (resume or force):
-        raise InputError(f"{checkpoint} is an unfinished training; use --resume to continue or --force to start over")
+        raise InputError(
+            f"{checkpoint}: this training is unfinished; use --resume to continue or --force to start over"
+        )
     if architecture not in ("patched", "published"):
         raise InputError(f"architecture is {shown(architecture)}; expected patched or published")
     if not 0 < epochs <= 1000:
-        raise InputError(f"epochs is {epochs:g}; give the fraction of the published schedule, above 0 and at most 1000")
+        raise InputError(f"epochs is {epochs:g}; give a multiple of the published 175 epochs, above 0 and at most 1000")
     given = {"updates": updates, "batch": batch, "learning_rate": learning_rate}
     recipe = Recipe(seed=seed, **{key: value for key, value in given.items() if value is not None})
     sizes = {key: value for key, value in {"units": units, "steps": steps}.items() if value is not None}
@@ -119,7 +133,6 @@ def _training_bar(total):
     from tqdm import tqdm
 
     with tqdm(total=total, unit="update", dynamic_ncols=True) as bar:
-
         validation = ""
 
         def progress(update, training_percent, validation_percent):
@@ -138,18 +151,20 @@ def _show_errors(errors):
 
 
 def evaluate(
-    emulator: Annotated[str, typer.Argument(help="Shipped name or emulator file.")],
-    signals: Annotated[Optional[Path], typer.Argument(help="Set of signals; its own test set by default.")] = None,  # noqa: UP045
-    split: Annotated[str, typer.Option(help="train, val or test.")] = "test",
+    emulator: Annotated[str, typer.Argument(help="Name of a shipped emulator, or an emulator file.")],
+    signals: Annotated[
+        Path | None, typer.Argument(help="Signal set; by default the emulator's own test set.")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split to use: train, val or test.")] = "test",
     low: Annotated[Optional[float], typer.Option(help="Lower band edge in MHz.")] = None,  # noqa: UP045
     high: Annotated[Optional[float], typer.Option(help="Upper band edge in MHz.")] = None,  # noqa: UP045
     picture: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--plot", callback=writable_as(".png"), help="Draw the errors into this PNG."),
+        typer.Option("--plot", callback=writable_as(".png"), help="Plot the errors to this PNG file."),
     ] = None,
     json_file: Json = None,
 ):
-    """Errors of an emulator on a set of signals."""
+    """Evaluate the errors of an emulator on a signal set."""
     from dataclasses import asdict
 
     from lstmfit.emulator.emulator import Emulator
@@ -168,7 +183,7 @@ def evaluate(
 
 
 def emulators(json_file: Json = None):
-    """List the emulators that are shipped."""
+    """List the shipped emulators."""
     from lstmfit.emulator import store
     from lstmfit.emulator.emulator import shipped
 
@@ -191,27 +206,27 @@ def data_list():
     from lstmfit.datasets.public import PUBLIC, state
 
     rows = [(name, item.what, item.url, state(name)) for name, item in PUBLIC.items()]
-    print_table(("name", "what", "where", "here"), rows)
+    print_table(("name", "content", "source", "status"), rows)
 
 
 @data.command("fetch")
 def data_fetch(
     name: Annotated[str, typer.Argument(help="Name from `lstmfit data list`.")],
-    output: Annotated[Optional[Path], typer.Option("-o", help="Folder; the cache by default.")] = None,  # noqa: UP045
-    source: Annotated[Optional[str], typer.Option("--from", help="A mirror or a local file.")] = None,  # noqa: UP045
+    output: Annotated[Optional[Path], typer.Option("-o", help="Output folder; by default the cache.")] = None,  # noqa: UP045
+    source: Annotated[Optional[str], typer.Option("--from", help="Mirror URL or local file to use instead.")] = None,  # noqa: UP045
 ):
-    """Fetch a public data set, check it, and say where it lies."""
+    """Fetch a public data set, verify it and print its path."""
     from lstmfit.datasets.public import fetch
 
     typer.echo(fetch(name, output, source))
 
 
 def bench(
-    emulator: Annotated[str, typer.Argument(help="Shipped name or emulator file.")] = "echo21",
-    peers: Annotated[bool, typer.Option(help="Also XLA and the published network (TensorFlow).")] = True,
+    emulator: Annotated[str, typer.Argument(help="Name of a shipped emulator, or an emulator file.")] = "echo21",
+    peers: Annotated[bool, typer.Option(help="Also time XLA and the published network (needs TensorFlow).")] = True,
     json_file: Json = None,
 ):
-    """Time a signal on one core, side by side with what a user would otherwise use."""
+    """Time the emulator next to its alternatives."""
     from lstmfit.benchmark import run_bench
 
     results = run_bench(emulator, peers)
@@ -219,7 +234,7 @@ def bench(
         (name, r["engine"], _number(r["single_ms"], 3), _number(r["batched_us"], 1), r["threads"])
         for name, r in results.items()
     ]
-    print_table(("network", "engine", "single [ms]", "batched [us a signal]", "threads"), rows)
+    print_table(("network", "engine", "single [ms]", "batched [us per signal]", "threads"), rows)
     write_json(results, json_file)
 
 

@@ -1,4 +1,4 @@
-"""Commands about fits: run them, look at them, measure their bias."""
+"""Commands for fits: run, plot, report, measure the emulation bias."""
 
 import contextlib
 import re
@@ -22,23 +22,23 @@ def _seconds(text: str | None) -> float | None:
         return None
     found = re.fullmatch(r"([0-9]{1,9}\.?[0-9]{0,9})([smh])", text)
     if found is None or float(found[1]) <= 0:
-        raise InputError(f"time limit is {text!r}; expected a positive number and s, m or h, like 90s, 30m or 11.5h")
+        raise InputError(f"time limit is {text!r}; expected a positive number with s, m or h, like 90s, 30m or 11.5h")
     return float(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 @contextlib.contextmanager
 def _ending_well(seconds: float | None, folder: Path):
-    """Say how to continue a run that ends early: at its time limit, at SIGUSR1, SIGTERM or Ctrl-C.
+    """Report how to resume a run that ends early: at its time limit, or on SIGUSR1, SIGTERM or Ctrl-C.
 
-    SIGUSR1 is a batch system's warning; it and the time limit give the exit status that asks for a resume.
+    SIGUSR1 is the warning of a batch system. It and the time limit give the exit status `RESUME_STATUS`.
     """
     from lstmfit import mpi, run_folder
 
     def say_how(what):
-        # Every rank gets the signal; the first one ends all of them, and speaks.
+        # Every rank gets the signal; only the first one reports it, and ends them all.
         if mpi.promised_rank() == 0:
             begun = run_folder.state(folder) in ("unfinished", "finished")
-            how = f"to continue: the same command with --resume (folder {folder})" if begun else "nothing was written"
+            how = f"to resume, repeat the command with --resume (folder {folder})" if begun else "nothing was written"
             sys.stderr.write(f"lstmfit: {what}; {how}\n")
 
     def stop(number, _frame):
@@ -68,14 +68,14 @@ def fit(
     run: Annotated[str, typer.Argument(help="Run file, or the name of a shipped one.")],
     output: Annotated[Optional[Path], typer.Option("-o", "--output", help="Output folder.")] = None,  # noqa: UP045
     jobs: Jobs = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an unfinished run.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace the run that is in the folder.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an unfinished run.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing run in the output folder.")] = False,
     time_limit: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Stop after 90s, 30m or 12h with exit status 75, to be resumed; so does SIGUSR1."),
+        typer.Option(help="Stop after e.g. 90s, 30m or 12h with exit status 75; resume later. SIGUSR1 does the same."),
     ] = None,
 ):
-    """Run a fit: the run file's sampler on all cores, or over MPI under mpirun."""
+    """Fit a run file on all cores, or with MPI under mpirun."""
     from lstmfit import config, mpi
     from lstmfit.driver import fit as run_fit
     from lstmfit.driver import output_folder
@@ -95,8 +95,8 @@ def fit(
 
 
 SUSPICIOUS = (
-    ": the points were not drawn uniformly inside their contours; raise num_repeats (blackjax: num_inner_steps), "
-    "see docs/sampling.md"
+    ": new points were not drawn uniformly within their likelihood contours; increase num_repeats "
+    "(blackjax: num_inner_steps), see docs/sampling.md"
 )
 
 
@@ -111,20 +111,20 @@ def _show_summary(folder):
         truth = "" if p["truth"] is None else f"{p['truth']:.4g}"
         label = f"log10 {name}" if p.get("log10") else name
         rows.append((label, f"{p['mean']:.4g}", f"{p['std']:.2g}", f"{p['lo68']:.4g}", f"{p['hi68']:.4g}", truth))
-    print_table(("parameter", "mean", "std", "68 % from", "to", "truth"), rows)
+    print_table(("parameter", "mean", "std", "68 % low", "68 % high", "truth"), rows)
     say(
         f"logZ {summary['logZ']:.2f} ± {summary['logZ_err']:.2f}   D_KL {summary['D_KL']:.2f} nat   "
-        f"{summary['n_like']:,} calls in {duration(summary['wall_s'])}   {folder}"
+        f"{summary['n_like']:,} likelihood calls in {duration(summary['wall_s'])}   {folder}"
     )
     p = summary.get("insertion_p")
     if p is not None:
-        say(f"insertion-index test p {p:.2g}{'' if p > SMALL else SUSPICIOUS}")
+        say(f"insertion-index test: p = {p:.2g}{'' if p > SMALL else SUSPICIOUS}")
     for line in doubts(summary):
         say(f"warning: {line}")
 
 
 def plot(folder: Annotated[Path, typer.Argument(help="Output folder of a fit.")], trust: Trust = False):
-    """Draw corner.png and signal.png of a finished fit again."""
+    """Redraw corner.png and signal.png of a finished fit."""
     from lstmfit.analysis import plots
     from lstmfit.analysis.chains import read_run
 
@@ -136,18 +136,21 @@ def plot(folder: Annotated[Path, typer.Argument(help="Output folder of a fit.")]
 
 
 def bias(
-    folder: Annotated[Path, typer.Argument(help="Output folder of a fit with an emulator.")],
+    folder: Annotated[Path, typer.Argument(help="Output folder of an emulator fit.")],
     truth: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="Simulator, or the folder of a direct fit; by default what the emulator was trained on."),
+        typer.Option(help="Simulator, or run folder of a direct fit; by default what the emulator was trained on."),
     ] = None,
-    n: Annotated[int, typer.Option("-n", help="Posterior points to simulate; finished ones are reused.")] = 500,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of points.")] = 0,
+    n: Annotated[int, typer.Option("-n", help="Posterior points to simulate; existing simulations are reused.")] = 500,
+    seed: Annotated[int, typer.Option(help="Random seed of the choice of points.")] = 0,
     jobs: Jobs = None,
     trust: Trust = False,
     json_file: Json = None,
 ):
-    """Measure how far the emulator moved posterior and evidence, against the simulator."""
+    """Measure the emulation bias of posterior and evidence.
+
+    The simulator is evaluated at points of the posterior, which are reweighted; or give a direct fit as --truth.
+    """
     from lstmfit.analysis.bias import bias_between, measure_bias, write_bias
     from lstmfit.analysis.chains import read_run
 
@@ -183,24 +186,27 @@ def _show_bias(result):
     for name, p in result["parameters"].items():
         true_bias = "" if p["true_bias"] is None else f"{p['true_bias']:.2f}"
         rows.append((name, f"{p['shift']:+.3f}", f"{p['bias_err']:.3f}", f"{p['std_ratio']:.3f}", true_bias))
-    print_table(("parameter", "emulated - true (sigma)", "±", "width ratio", "true bias"), rows)
+    print_table(("parameter", "emulated - true [sigma]", "±", "width ratio", "true bias"), rows)
     for line in bias_lines(result):
         say(line)
 
 
 def calibrate(
     run: Annotated[str, typer.Argument(help="Run file, or the name of a shipped one.")],
-    n: Annotated[int, typer.Option("-n", help="Mocks drawn from the prior.")] = 100,
+    n: Annotated[int, typer.Option("-n", help="Number of mocks drawn from the prior.")] = 100,
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("-o", "--output", callback=writable_folder, help="Folder of the campaign."),
+        typer.Option("-o", "--output", callback=writable_folder, help="Output folder of the campaign."),
     ] = None,
-    points: Annotated[int, typer.Option(help="Posterior points to simulate in each fit; 0 for none.")] = 200,
-    seed: Annotated[int, typer.Option(help="Seed of the mocks.")] = 0,
+    points: Annotated[int, typer.Option(help="Posterior points of each fit to simulate; 0 for none.")] = 200,
+    seed: Annotated[int, typer.Option(help="Random seed of the mocks.")] = 0,
     jobs: Jobs = None,
     json_file: Json = None,
 ):
-    """Fit many mocks drawn from the prior: ranks, coverage, emulation bias; repeat the command to continue."""
+    """Fit mocks drawn from the prior: ranks, coverage, bias.
+
+    Repeat the command to resume after an interruption.
+    """
     from lstmfit.calibration import calibrate as run_campaign
 
     output = Path("chains") / f"calibration_{Path(run).stem}" if output is None else output
@@ -219,18 +225,18 @@ def calibrate(
         )
         for name, p in result["parameters"].items()
     ]
-    print_table(("coverage of", *(f"{level} %" for level in levels), "ranks p", "mean z", "std z"), rows)
+    print_table(("coverage of", *(f"{level} %" for level in levels), "rank p", "mean z", "std z"), rows)
     p = next(iter(result["parameters"].values()))
     bands = (f"{p[f'coverage_{level}_low']:.2f} to {p[f'coverage_{level}_high']:.2f}" for level in levels)
     say(f"95 % range for a calibrated fit: {', '.join(bands)}")
     if "chi2" in result:
-        say(f"chi-square of the truth over its expectation: {with_error(*result['chi2'].values(), 2)}")
+        say(f"chi-square at the truth over its expected value: {with_error(*result['chi2'].values(), 2)}")
     if "emulation" in result:
         e = result["emulation"]
         say(
             f"emulation bias over {e['n']} mocks: largest shift {e['largest_shift_mean']:.3f} sigma on average, "
             f"{e['largest_shift_p95']:.3f} at 95 %; D_KL {e['D_KL_mean']:.4f} nat, {e['D_KL_p95']:.4f} at 95 %; "
-            f"trusted {100 * e['trusted']:.0f} %"
+            f"trusted: {100 * e['trusted']:.0f} %"
         )
     say(f"{result['n']} mocks fitted, {result['n_failed']} failed   {output}")
     write_json(result, json_file)
@@ -240,11 +246,19 @@ def report(
     folder: Annotated[Path, typer.Argument(help="Output folder of a fit.")],
     output: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("-o", "--output", callback=writable_as(".html", ".htm"), help="HTML file."),
+        typer.Option(
+            "-o",
+            "--output",
+            callback=writable_as(".html", ".htm"),
+            help="HTML file; by default report.html in the run folder.",
+        ),
     ] = None,
     trust: Trust = False,
 ):
-    """Write one self-contained HTML file about a finished fit: answer, pictures, emulation bias, references."""
+    """Write a self-contained HTML report of a finished fit.
+
+    It contains results, figures, the emulation bias if measured, and references.
+    """
     from lstmfit.analysis.chains import read_run
     from lstmfit.analysis.report import write_report
 
@@ -260,34 +274,37 @@ CHECK_LABELS = {
     "sampler": "sampler",
     "n_live": "live points",
     "num_repeats": "slice-sampling steps per point",
-    "finite_fraction": "prior draws with a likelihood above zero",
-    "best_loglike_of_draws": "best ln L of the prior draws",
+    "finite_fraction": "fraction of prior draws with non-zero likelihood",
+    "best_loglike_of_draws": "largest ln L of the prior draws",
     "prior_us": "prior transform [µs per call]",
     "signal_us": "signal [µs per call]",
     "likelihood_us": "likelihood [µs per call]",
-    "total_us": "all of it [µs per call]",
-    "calls_expected": "likelihood calls expected",
-    "signals_expected": "of these with a new signal",
-    "seconds_expected_on_one_core": "time expected on one core [s]",
+    "total_us": "total [µs per call]",
+    "calls_expected": "expected likelihood calls",
+    "signals_expected": "of which with a new signal",
+    "seconds_expected_on_one_core": "expected time on one core [s]",
     "emulator_mean_rms_mK": "emulator error, mean rms [mK]",
-    "emulator_p95_rms_mK": "emulator error, 95 % of signals below [mK]",
-    "D_KL_bound_mean": "bound on D_KL, mean error [nat]",
-    "D_KL_bound_p95": "bound on D_KL, 95 % error [nat]",
-    "D_KL_linear_mean": "D_KL in linear approximation, mean [nat]",
-    "D_KL_linear_p95": "D_KL in linear approximation, 95 % [nat]",
-    "shift_mean": "largest shift of a parameter, mean [sigma]",
-    "shift_p95": "largest shift of a parameter, 95 % [sigma]",
-    "good_down_to_mK": "emulator good for white noise down to [mK]",
-    "logZ": "evidence, as no parameter is free",
+    "emulator_p95_rms_mK": "emulator error, 95th percentile of rms [mK]",
+    "D_KL_bound_mean": "bound on D_KL for the mean error [nat]",
+    "D_KL_bound_p95": "bound on D_KL for the 95th-percentile error [nat]",
+    "D_KL_linear_mean": "D_KL in the linear approximation, mean [nat]",
+    "D_KL_linear_p95": "D_KL in the linear approximation, 95th percentile [nat]",
+    "shift_mean": "largest parameter shift, mean [sigma]",
+    "shift_p95": "largest parameter shift, 95th percentile [sigma]",
+    "good_down_to_mK": "emulator accurate enough for white noise down to [mK]",
+    "logZ": "log-evidence (no free parameters)",
 }
-"""What the keys of `lstmfit.checks.check_run` mean."""
+"""Labels of the keys of `lstmfit.checks.check_run`."""
 
 
 def check(
     run: Annotated[str, typer.Argument(help="Run file, or the name of a shipped one.")],
     json_file: Json = None,
 ):
-    """Build everything, evaluate and time each part, predict the run time and bound the emulator-induced error."""
+    """Check a run file before it is fitted.
+
+    Evaluates and times each part, predicts the run time and bounds the emulator-induced error.
+    """
     from lstmfit.checks import check_run
 
     report = check_run(run)

@@ -1,4 +1,4 @@
-"""Options that several commands have."""
+"""Options shared by several commands."""
 
 import tempfile
 from pathlib import Path
@@ -13,21 +13,21 @@ from lstmfit.workers import check_jobs
 
 
 def writable(path, *endings: str):
-    """Refuse a file that cannot be written, or that holds something else, before the work is done that it is for.
+    """Refuse an output file that cannot be written or that contains something else, before any work is done.
 
     Parameters
     ----------
     path : str or pathlib.Path or None
-        What the user gave.
+        Path given by the user.
     endings : str
-        What a file that exists must end in to be replaced: a run file is not to become a report.
+        Endings that an existing file must have to be overwritten, so that a report cannot replace a run file.
     """
     if path is None:
         return None
     file = user_path(path, "output")
-    # A file is made beside and renamed: over /dev/null or /dev/stdout that would take them from the whole machine.
+    # Files are written under a temporary name and renamed, which would replace /dev/null or /dev/stdout themselves.
     if file.absolute().parent == Path("/dev") or (file.exists() and not (file.is_file() or file.is_dir())):
-        raise InputError(f"cannot write {path}: it is not an ordinary file; give a file (JSON: - for stdout)")
+        raise InputError(f"cannot write {path}: it is not a regular file; give a file name (JSON: - for stdout)")
     check_writable(file)
     if file.is_file():
         if endings and file.suffix.lower() not in endings:
@@ -43,12 +43,12 @@ def writable(path, *endings: str):
 
 
 def writable_as(*endings: str):
-    """Make a callback of `writable` for files that end in one of `endings`."""
+    """Return a callback that applies `writable` to files that end in one of `endings`."""
     return lambda path: writable(path, *endings)
 
 
 def writable_folder(path):
-    """Refuse a folder that can be neither made nor written into before the work is done that it is for."""
+    """Refuse an output folder that cannot be created or written to, before any work is done."""
     if path is None:
         return None
     path = user_path(path, "output folder")
@@ -60,7 +60,7 @@ def writable_folder(path):
 
 
 def _try_to_write(folder, what):
-    """Rights do not tell all: a disk may be full or read-only, and root has every right."""
+    """Test by writing: permissions do not show a full or read-only disk, and root has all of them."""
     try:
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -80,15 +80,13 @@ def _json_target(target):
 
 Json = Annotated[
     Optional[str],  # noqa: UP045
-    typer.Option(
-        "--json", metavar="FILE|-", callback=_json_target, help="Write the figures as JSON; - is stdout, alone."
-    ),
+    typer.Option("--json", metavar="FILE|-", callback=_json_target, help="Write the results as JSON; - for stdout."),
 ]
 Jobs = Annotated[
     Optional[int],  # noqa: UP045
-    typer.Option("--jobs", callback=_at_least_one, help="Processes; all cores by default."),
+    typer.Option("--jobs", callback=_at_least_one, help="Number of processes; by default all cores."),
 ]
 Trust = Annotated[
     bool,
-    typer.Option("--trust", help="Import the likelihoods and simulators that the run folder names by dotted path."),
+    typer.Option("--trust", help="Import and run the user code (likelihoods, simulators) that the run folder names."),
 ]
