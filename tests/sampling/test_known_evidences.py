@@ -1,7 +1,7 @@
 """PolyChord through the package's adapter on problems whose evidence is known: is what it quotes right?
 
 References are closed forms, or quadrature done here; settings are those that a user would take. What was measured is
-shown by ``pytest -m slow --log-cli-level=INFO tests/test_known_evidences.py``.
+shown by ``pytest -m slow --log-cli-level=INFO tests/sampling/test_known_evidences.py``.
 """
 
 import logging
