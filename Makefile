@@ -15,6 +15,7 @@ demo: $(VENV)/.fit $(VENV)/.polychord
 
 test: $(VENV)/.test $(VENV)/.polychord
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy lstmfit likelihoods priors
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m "not slow" -n 2 --dist loadgroup --durations=15
 
 test-slow: $(VENV)/.test $(VENV)/.polychord
@@ -25,6 +26,7 @@ test-floors: $(VENV)/.polychord
 
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy lstmfit likelihoods priors
 
 # Compilers for PolyChord, MPI for parallel fits, headers for the packages that compile.
 tools:

@@ -62,8 +62,11 @@ def read_defaults(name: str, package: str = "lstmfit.likelihoods") -> dict:
 
 
 def with_defaults(name: str, options: dict) -> dict:
-    """Options of a likelihood with the defaults of one that ships written out; others know their own."""
-    return (read_defaults(name) if name in LIKELIHOODS else {}) | options
+    """Options of a likelihood with the defaults of one that ships written out; others know their own.
+
+    The block of ``global_signal`` has been validated with the run file, and its defaults are in it.
+    """
+    return (read_defaults(name) if name in LIKELIHOODS and name != "global_signal" else {}) | options
 
 
 def read_options(name: str, block: type[Block], options: dict):

@@ -22,10 +22,10 @@ def fit(source, output=None, **options):
 
     Returns
     -------
-    lstmfit.analysis.chains.Run or None
+    lstmfit.analysis.finished_run.FinishedRun or None
         None on MPI ranks other than the first.
     """
-    from lstmfit.analysis.chains import read_run
+    from lstmfit.analysis.finished_run import read_run
     from lstmfit.driver import fit as run_fit
     from lstmfit.mpi import promised_rank
 
@@ -40,7 +40,7 @@ def __getattr__(name):
 
         return Emulator
     if name == "read_run":
-        from lstmfit.analysis.chains import read_run
+        from lstmfit.analysis.finished_run import read_run
 
         return read_run
     raise AttributeError(f"module 'lstmfit' has no attribute {name!r}")

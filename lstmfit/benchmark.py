@@ -37,7 +37,7 @@ def run_bench(source: str = "echo21", peers: bool = True) -> dict:
     raw = emulator.raw
     results = {}
     single = _time(raw, theta[:, None], 1.0)
-    for threads in sorted({1, numba.config.NUMBA_NUM_THREADS}):
+    for threads in sorted({1, numba.config.NUMBA_NUM_THREADS}):  # type: ignore[attr-defined]
         emulator._engine.threads = threads
         batched = _time(emulator._engine.batch, theta[None, None], 1.0) / len(theta)
         name = emulator.name if threads == 1 else f"{emulator.name}, all cores"

@@ -190,10 +190,9 @@ def _simulator(problem) -> str:
     emulator = problem.signal.emulator
     if isinstance(problem.signal, FlattenedGaussianSignal):
         raise InputError(f"calibrate has no truth for signal: {problem.signal.name}; give an emulator or a simulator")
-    name = problem.signal.name if emulator is None else recorded_simulator(emulator)
-    if not name:
-        raise InputError(f"{problem.signal.name} does not say which simulator it emulates, so there is no truth")
-    return name
+    if emulator is None:
+        return problem.signal.name
+    return recorded_simulator(emulator, "calibrate draws its mocks by it: fit an emulator that lstmfit train made")
 
 
 def _fit_mock(folder: str, seed: int, points: int, i: int) -> int:

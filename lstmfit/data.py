@@ -88,11 +88,11 @@ def simulate_truth(config: RunConfig, signal):
     """
     from lstmfit.simulators import SimulationError, load_once, recorded_simulator
 
-    name = config.simulator or (recorded_simulator(signal.emulator) if signal.emulator else None)
-    if not name:
-        raise InputError(
-            f"mock from simulator: {signal.name} does not say which simulator it emulates; use from: emulator"
-        )
+    name, remedy = config.simulator, "set data.mock.from: emulator"
+    if name is None:
+        if signal.emulator is None:
+            raise InputError(f"data.mock.from is simulator, but {signal.name} is a formula without one; {remedy}")
+        name = recorded_simulator(signal.emulator, remedy)
     simulate = load_once(name)
     if len(simulate.redshifts) != len(signal.redshifts) or not np.allclose(simulate.redshifts, signal.redshifts):
         raise InputError(f"mock from simulator: {name} and {signal.name} have different redshift grids")

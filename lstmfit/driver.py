@@ -222,8 +222,9 @@ def resolve(config: RunConfig, problem: Problem) -> RunConfig:
 
 def _finish(folder: Path, sampler: Sampler, result: Result):
     """Read the chains back, write the summary, then the pictures."""
-    from lstmfit.analysis.chains import read_run, summarise
+    from lstmfit.analysis.chains import read_run
     from lstmfit.analysis.getdist import write_getdist
+    from lstmfit.analysis.summary import summarise
 
     run = read_run(folder, trust=True)
     facts = {

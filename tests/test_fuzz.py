@@ -363,13 +363,16 @@ def spoil(data, path):
                 del file.attrs[name]
                 if how != "remove":
                     new = [0, "x", np.nan, [], ["a"] * 3, [1e400] * 3, b"\xff", np.zeros((2, 2)), "{}", "[1]", "null"]
-                    file.attrs[name] = data.draw(st.sampled_from(new)) if how != "cast" else np.array(old).astype("S20")
+                    with contextlib.suppress(UnicodeEncodeError):
+                        file.attrs[name] = (
+                            data.draw(st.sampled_from(new)) if how != "cast" else np.array(old).astype("S20")
+                        )
                 continue
             if name not in file:
                 continue
             old = file[name]
             small = isinstance(old, h5py.Dataset) and old.size < 10**7
-            values = old[()] if small else None
+            values = np.array(old[()]) if small and old.size else None
             del file[name]
             if how == "remove":
                 continue
@@ -382,7 +385,6 @@ def spoil(data, path):
                     st.sampled_from([0.0, "text", np.zeros(3), np.zeros((2, 3, 4)), np.zeros((0, 7))])
                 )
             elif how == "nan" and np.issubdtype(values.dtype, np.floating):
-                values = np.array(values)
                 values.flat[values.size // 2] = data.draw(st.sampled_from([np.nan, np.inf, -1e30, 0.0]))
                 file[name] = values
             elif how == "reshape" and values.ndim:

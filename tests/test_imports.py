@@ -107,3 +107,67 @@ def test_only_the_command_line_prints():
     for path in sources(PACKAGE, TOP / "likelihoods", TOP / "priors"):
         calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
         assert not any(isinstance(c.func, ast.Name) and c.func.id == "print" for c in calls), path
+
+
+ROOMS = [
+    ("errors", "constants", "_version"),
+    ("schema", "files", "mpi", "plugins"),
+    ("yaml_files", "mistakes", "hdf5", "kernels", "workers", "outputs", "echo21_package", "console"),
+    ("parameter",),
+    ("priors", "datasets"),
+    ("likelihoods",),
+    ("emulator", "simulators"),
+    ("sampling",),
+    ("config",),
+    ("parameter_space", "signal_functions", "data"),
+    ("problem",),
+    ("run_folder",),
+    ("analysis",),
+    ("driver", "benchmark", "doctor"),
+    ("calibration", "checks"),
+    ("cli",),
+    ("__main__",),
+]
+"""Packages and modules, lowest first: each imports from the rows above it, and from its own row, but never from below.
+
+`lstmfit/__init__.py` alone reaches up, and only when it is asked for something.
+"""
+
+
+def module_graph():
+    """Imports between our modules, those inside functions included."""
+    folders = {"lstmfit": PACKAGE, "lstmfit.likelihoods": TOP / "likelihoods", "lstmfit.priors": TOP / "priors"}
+    paths = {}
+    for prefix, folder in folders.items():
+        for path in folder.rglob("*.py"):
+            parts = path.relative_to(folder).with_suffix("").parts
+            paths[".".join([prefix, *(p for p in parts if p != "__init__")])] = path
+    return {name: {m for m in imports_of(path)[0] if m in paths and m != "lstmfit"} for name, path in paths.items()}
+
+
+def test_imports_go_down_through_the_rooms():
+    row = {room: i for i, rooms in enumerate(ROOMS) for room in rooms}
+    graph = module_graph()
+    assert {name.split(".")[1] for name in graph if "." in name} == set(row)
+    for name, imported in graph.items():
+        for other in imported if "." in name else ():
+            upper, lower = name.split(".")[1], other.split(".")[1]
+            assert row[lower] <= row[upper], f"{name} imports {other}"
+
+
+def test_no_circles():
+    graph = {
+        name: {other for other in imported if other != name and not name.startswith(f"{other}.")}
+        for name, imported in module_graph().items()
+    }
+    while leaves := [name for name, imported in graph.items() if not imported & set(graph)]:
+        for name in leaves:
+            del graph[name]
+    assert not graph, f"each of these imports another of them: {sorted(graph)}"
+
+
+def test_the_run_file_loads_no_sampler_and_nothing_heavy():
+    loaded = modules_after("import lstmfit.config")
+    assert not loaded & {"pandas", "scipy", "numba", "anesthetic", "jax", "h5py", "matplotlib"}
+    assert not {name for name in loaded if name.startswith(("lstmfit.sampling.polychord", "lstmfit.sampling.nautilus"))}
+    assert "lstmfit.sampling.blackjax" not in loaded

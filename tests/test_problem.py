@@ -7,9 +7,11 @@ import pytest
 
 from lstmfit import driver
 from lstmfit.config import load
+from lstmfit.data import simulate_truth
 from lstmfit.errors import InputError
 from lstmfit.likelihoods import make_likelihood
 from lstmfit.problem import build
+from lstmfit.signal_functions import FlattenedGaussianSignal, make_signal
 
 THETA = {"fX": 0.1, "fLy": 1.0, "fesc": 0.05, "Tmin_vir": 1e4, "tstar": 0.5, "sLy": 2.64, "wX": 1.5}
 
@@ -265,3 +267,15 @@ def test_public_data_that_have_not_been_fetched(tmp_path, monkeypatch):
     top["data"] = {"public": "edges2019"}
     with pytest.raises(InputError, match="did you mean 'edges2018'"):
         build(load(top))
+
+
+def test_a_mock_says_what_to_do_where_no_simulator_is_known():
+    config = load(run(mock={"from": "simulator"}))
+    signal = make_signal(config)
+    signal.emulator.record.pop("simulator")
+    remedy = "set data.mock.from: emulator"
+    with pytest.raises(InputError, match=f"^echo21 does not say which simulator it emulates; {remedy}$"):
+        simulate_truth(config, signal)
+    formula = FlattenedGaussianSignal(np.linspace(50.0, 100.0, 20))
+    with pytest.raises(InputError, match=f"but flattened_gaussian is a formula without one; {remedy}$"):
+        simulate_truth(config, formula)

@@ -6,9 +6,9 @@ import warnings
 
 import numpy as np
 import pytest
-from conftest import PARAMETERS, draw_theta, random_network
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from networks import PARAMETERS, draw_theta, random_network
 
 from lstmfit import Emulator
 from lstmfit.checks import check_run

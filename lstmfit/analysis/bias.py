@@ -83,10 +83,7 @@ def emulated_simulator(run: Run) -> str:
             f"{run.folder} was fitted with {run.problem.signal.name} itself, so there is no emulation bias; "
             "give the folder of a fit with an emulator"
         )
-    name = recorded_simulator(emulator)
-    if not name:
-        raise InputError(f"{emulator.name} does not say which simulator it emulates; give --truth SIMULATOR or a run")
-    return name
+    return recorded_simulator(emulator, "give --truth SIMULATOR or the folder of a direct fit")
 
 
 def measure_bias(

@@ -1,16 +1,12 @@
 """Chains of a fit, read by anesthetic, in the space of the prior."""
 
-import contextlib
-import html
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lstmfit.analysis.insertion import insertion_p
 from lstmfit.analysis.records import Summary, read_figures
-from lstmfit.analysis.reweight import weighted_quantiles
 from lstmfit.errors import InputError, listed
 from lstmfit.problem import Problem
 from lstmfit.run_folder import check_seal, load_problem
@@ -32,12 +28,6 @@ class Run:
         Physical parameters, as the sampler wrote them; see `read_samples`.
     problem : Problem
         Prior, likelihood, signal and data of the run.
-
-    Examples
-    --------
-    >>> import lstmfit
-    >>> run = lstmfit.fit("mock_25mK")           # doctest: +SKIP
-    >>> run.summary["logZ"], run.corner()        # doctest: +SKIP
     """
 
     folder: Path
@@ -51,15 +41,6 @@ class Run:
     def _evidence(self):
         figures = self.summary
         return f"logZ {figures['logZ']:.2f} ± {figures['logZ_err']:.2f}"
-
-    def _repr_html_(self):
-        """The table of `summary`, for notebooks."""
-        cells = "".join(
-            f"<tr><td>{'log10 ' * p['log10']}{name}</td><td>{p['mean']:.4g}</td><td>{p['std']:.2g}</td></tr>"
-            for name, p in self.summary["parameters"].items()
-        )
-        head = "<tr><th>parameter</th><th>mean</th><th>std</th></tr>"
-        return f"<p>{html.escape(str(self.folder))}: {self._evidence()}</p><table>{head}{cells}</table>"
 
     @property
     def summary(self) -> dict:
@@ -83,24 +64,6 @@ class Run:
         """
         theta = equal_weight(self, n, np.random.default_rng(seed))
         return np.array([self.problem.signal_at(t) for t in theta])
-
-    def corner(self):
-        """Corner plot, a `matplotlib.figure.Figure`; see `lstmfit.analysis.plots.corner`."""
-        from lstmfit.analysis import plots
-
-        return plots.corner_figure(self)
-
-    def plot_signal(self):
-        """Posterior of the signal, a `matplotlib.figure.Figure`; see `lstmfit.analysis.plots.signal`."""
-        from lstmfit.analysis import plots
-
-        return plots.signal_figure(self)
-
-    def bias(self, truth: str | None = None, n: int = 500, **options) -> dict:
-        """Emulation bias against the simulator; see `lstmfit.analysis.bias.measure_bias`."""
-        from lstmfit.analysis.bias import measure_bias
-
-        return measure_bias(self, truth, n, **options)
 
     @property
     def log10(self) -> dict[str, bool]:
@@ -131,17 +94,6 @@ class Run:
             for name, value in self.problem.truth.items()
             if name in self.log10
         }
-
-
-@contextlib.contextmanager
-def anesthetic_seed(seed: int):
-    """Make anesthetic's draws of the prior volumes reproducible: it knows only NumPy's global state."""
-    state = np.random.get_state()  # noqa: NPY002
-    np.random.seed(seed)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        np.random.set_state(state)  # noqa: NPY002
 
 
 def read_samples(root):
@@ -185,7 +137,10 @@ def evidence(samples, n_draws: int, seed: int = 0) -> tuple[float | None, float 
     """
     if not hasattr(samples, "logZ"):
         return samples.attrs.get("evidence", (None, None))
-    with anesthetic_seed(seed):
+    from anesthetic.utils import temporary_seed
+
+    # anesthetic draws the prior volumes from NumPy's global state; this puts the state back.
+    with temporary_seed(seed):
         draws = np.asarray(samples.logZ(n_draws), dtype=float)
     # PolyChord leaves out the part of the prior where the likelihood is zero.
     return float(draws.mean() + np.log(samples.attrs.get("prior_fraction") or 1.0)), float(draws.std())
@@ -250,81 +205,6 @@ def _check_unchanged(run):
             f"{run.folder}: the likelihood of a point of the chain is {now:.6g}, and was {then:.6g} in the fit, so "
             "run.yaml or data.csv has been changed since; put them back, or repeat the fit with --force"
         )
-
-
-def summarise(run: Run, facts: dict, n_draws: int = 1000) -> dict:
-    """Evidence and parameter table.
-
-    Parameters
-    ----------
-    run : Run
-        The run.
-    facts : dict
-        What the sampler reported: n_like, n_live, wall_s, ranks, sampler, prior_fraction, ...
-    n_draws : int
-        Draws of the prior volumes, from which the errors come.
-
-    Returns
-    -------
-    dict
-        The content of ``summary.json``; log-uniform parameters in log10. logZ is that of the whole prior:
-        PolyChord leaves out the part of the prior where the likelihood is zero, which `prior_fraction` puts back.
-        insertion_p is the probability of `lstmfit.analysis.insertion`, None for weighted samples; chi2, dof, p_value
-        and the rest are those of `lstmfit.analysis.goodness.goodness`.
-    """
-    from lstmfit.analysis.goodness import goodness
-
-    samples = run.natural()
-    figures = _from_births(samples, n_draws) if hasattr(samples, "logZ") else _from_weights(samples)
-    figures["logZ"] += float(np.log(facts.get("prior_fraction") or 1.0))
-    weights = samples.get_weights()
-    truth, parameters = run.truth(), {}
-    for name in run.problem.names:
-        x = samples[name].to_numpy()
-        low, median, high = weighted_quantiles(x, weights, (0.15865525393145707, 0.5, 0.8413447460685429))
-        mean = float(np.average(x, weights=weights))
-        parameters[name] = {
-            "mean": mean,
-            "std": float(np.sqrt(np.average((x - mean) ** 2, weights=weights))),
-            "median": median,
-            "lo68": low,
-            "hi68": high,
-            "truth": truth.get(name),
-        }
-        if run.log10[name]:
-            parameters[name]["log10"] = True
-    return {**figures, "insertion_p": insertion_p(samples), **facts, **goodness(run), "parameters": parameters}
-
-
-def _from_births(samples, n_draws):
-    with anesthetic_seed(0):
-        draws = samples.stats(nsamples=n_draws)
-    return {
-        "logZ": float(draws["logZ"].mean()),
-        "logZ_err": float(draws["logZ"].std()),
-        "D_KL": float(draws["D_KL"].mean()),
-        "D_KL_err": float(draws["D_KL"].std()),
-        "d_G": float(draws["d_G"].mean()),
-    }
-
-
-def _from_weights(samples):
-    """The same of importance samples, whose evidence the sampler knows.
-
-    With w summing to one, D_KL = sum w ln L - ln Z and d_G = 2 var(ln L). The error of D_KL is that of a ratio of
-    weighted sums: its derivative by a weight is ln L - <ln L> - 1.
-    """
-    logZ, logZ_err = evidence(samples, 0)
-    w = samples.get_weights() / samples.get_weights().sum()
-    logL = samples["logL"].to_numpy()
-    deviation = logL - w @ logL
-    return {
-        "logZ": logZ,
-        "logZ_err": logZ_err,
-        "D_KL": float(w @ logL - logZ),
-        "D_KL_err": float(np.sqrt(np.sum((w * (deviation - 1.0)) ** 2))),
-        "d_G": float(2.0 * w @ deviation**2),
-    }
 
 
 def equal_weight(run: Run, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -5,7 +5,7 @@ import numpy as np
 from lstmfit import config as run_file
 from lstmfit.analysis.chains import Run
 from lstmfit.errors import InputError
-from lstmfit.likelihoods.base import LIKELIHOODS, read_defaults
+from lstmfit.likelihoods.base import with_defaults
 
 
 def check_direct(run: Run, true_run: Run) -> None:
@@ -68,7 +68,7 @@ def compared(run: Run) -> dict:
     }
     for key, options in config.likelihood.others.items():
         given = {name: value for name, value in options.items() if name != "mock"}
-        blocks[f"likelihood.{key}"] = (read_defaults(key) if key in LIKELIHOODS else {}) | given
+        blocks[f"likelihood.{key}"] = with_defaults(key, given)
     space = run.problem.space
     priors = {f"the prior of {key}": value.get("prior") for key, value in space.blocks().items() if "prior" in value}
     blocks |= priors | {f"the value of {key}": value for key, value in (space.fixed | space.expressions).items()}

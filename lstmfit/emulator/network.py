@@ -57,7 +57,7 @@ def build(architecture: Architecture, seed: int, weights: dict[str, np.ndarray] 
     start = weights or initial_weights(architecture, seed)
     architecture.check(start)
 
-    class PatchedLSTM(keras.Model):
+    class PatchedLSTM(keras.Model):  # type: ignore[name-defined]
         def __init__(self):
             super().__init__(name="patched_lstm")
             self.arrays = {

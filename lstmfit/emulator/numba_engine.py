@@ -103,7 +103,8 @@ class NumbaEngine:
         def work(first, last):
             _kernel.batch(theta, out, first, last, *rest)
 
-        share_out(work, len(theta), LANES, self.threads or numba.config.NUMBA_NUM_THREADS)
+        threads = self.threads or numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+        share_out(work, len(theta), LANES, threads)
         return out
 
 

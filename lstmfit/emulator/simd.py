@@ -18,7 +18,7 @@ VECTORS = 4
 """Vectors in a full panel of columns."""
 PANEL = WIDTH * VECTORS
 def _has_wide_registers() -> bool:
-    features = numba.config.CPU_FEATURES
+    features = numba.config.CPU_FEATURES  # type: ignore[attr-defined]
     return "avx512f" in features if features else llvm.get_host_cpu_features().get("avx512f", False)
 
 

@@ -140,7 +140,7 @@ def _read_groups(file, a: Architecture) -> dict[str, dict[str, np.ndarray]]:
     """The arrays of every group, by the shapes that the architecture gives them."""
     n, histories, scalars = a.n_channels, len(a.histories), len(a.scalars)
     p = a.n_params
-    declared = {
+    declared: dict[str, dict] = {
         "weights": a.shapes(),
         "scaling": {"log": (p,), "low": (p,), "high": (p,), "offset": (histories, n), "scale": (histories,),
                     "scalar_offset": (scalars,), "scalar_scale": (scalars,)},
@@ -148,7 +148,7 @@ def _read_groups(file, a: Architecture) -> dict[str, dict[str, np.ndarray]]:
         | {f"rms_{name}": (n,) for name in a.histories} | {f"rms_{name}": () for name in a.scalars},
         "grid": {"redshifts": (n,)},
     }  # fmt: skip
-    groups = {}
+    groups: dict[str, dict] = {}
     for group, shapes in declared.items():
         if group not in file and group == "errors":
             continue

@@ -76,22 +76,24 @@ def _check_specs(name, simulator):
         raise InputError(f"simulator {name}: redshifts have shape {grid.shape}; give a list that ascends from 0")
 
 
-def recorded_simulator(emulator) -> str | None:
-    """The simulator that an emulator was trained on, by its own record; None where it does not say.
+def recorded_simulator(emulator, remedy: str) -> str:
+    """The simulator that an emulator was trained on, by its own record.
 
     Parameters
     ----------
     emulator : lstmfit.emulator.emulator.Emulator
         Its record came with its file, perhaps from a stranger: code that it names is not imported without consent.
+    remedy : str
+        What to do where the record does not say, for the message.
 
     Raises
     ------
     InputError
-        The record names a simulator by dotted path, and LSTMFIT_TRUST is not set.
+        The record does not say; or it names a simulator by dotted path, and LSTMFIT_TRUST is not set.
     """
     name = emulator.record.get("simulator")
     if not name:
-        return None
+        raise InputError(f"{emulator.name} does not say which simulator it emulates; {remedy}")
     if str(name) not in SIMULATORS and not has_consent():
         raise InputError(
             f"the emulator {emulator.name} names the simulator {name}, which is not one of {listed(SIMULATORS)} and is "

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import small_run
-from test_cli import lstmfit
+from helpers import lstmfit, small_run
 
 from lstmfit import config as run_file
 from lstmfit.analysis.bias import bias_file, measure_bias, write_bias

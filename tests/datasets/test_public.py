@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from test_cli import lstmfit
+from helpers import lstmfit
 
 from lstmfit.datasets import public
 from lstmfit.datasets.public import PUBLIC, fetch, state

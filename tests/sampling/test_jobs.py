@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from test_polychord import (
+from gaussian import (
     LATEX,
     MEAN,
     NAMES,
@@ -159,7 +159,7 @@ SCRIPT = """
     import sys
     from functools import partial
     sys.path.insert(0, {tests!r})
-    from test_polychord import make_gaussian, settings
+    from gaussian import make_gaussian, settings
     from lstmfit.sampling.polychord.jobs import run_jobs
     run_jobs(partial(make_gaussian, 2e-4), settings(n_live=100), {folder!r}, jobs=2)
 """
@@ -167,7 +167,7 @@ SCRIPT = """
 
 def start_jobs(folder):
     """A run in a process of its own, once both parts have gone some way."""
-    script = textwrap.dedent(SCRIPT).format(tests=str(Path(__file__).parent), folder=str(folder))
+    script = textwrap.dedent(SCRIPT).format(tests=str(Path(__file__).parents[1]), folder=str(folder))
     # A shell that starts things in the background lets its children ignore Ctrl-C; these must not.
     process = subprocess.Popen(
         [sys.executable, "-c", script],

@@ -4,41 +4,30 @@ import logging
 import subprocess
 import sys
 import textwrap
-import time
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from gaussian import (
+    CORRELATION,
+    LOG_NORM,
+    MEAN,
+    NAMES,
+    SIGMA,
+    Failing,
+    N,
+    Slow,
+    dead,
+    evidence,
+    gaussian,
+    identity,
+    make_gaussian,
+    read,
+    settings,
+)
 from helpers import problem_of
 
 from lstmfit.errors import InputError
-from lstmfit.sampling.polychord.resume_file import read_resume_header
 from lstmfit.sampling.polychord.run import run_polychord
-from lstmfit.sampling.polychord.settings import PolyChordSettings
-
-N = 4
-MEAN = np.array([0.4, 0.5, 0.55, 0.6])
-SIGMA = np.array([0.03, 0.05, 0.08, 0.04])
-CORRELATION = np.array([[1, 0.8, 0, 0], [0.8, 1, 0, 0], [0, 0, 1, -0.5], [0, 0, -0.5, 1]])
-COVARIANCE = np.outer(SIGMA, SIGMA) * CORRELATION
-INVERSE = np.linalg.inv(COVARIANCE)
-LOG_NORM = -0.5 * np.linalg.slogdet(2 * np.pi * COVARIANCE)[1]
-NAMES = [f"p{i}" for i in range(N)]
-LATEX = [f"p_{i}" for i in range(N)]
-
-
-def gaussian(theta):
-    """Normalised and well inside the unit cube, so ln Z = 0 with a uniform prior."""
-    r = theta - MEAN
-    return LOG_NORM - 0.5 * r @ INVERSE @ r
-
-
-def identity(cube):
-    return cube
-
-
-def settings(**changes):
-    return PolyChordSettings(**({"n_live": 100, "num_repeats": 12, "seed": 3} | changes))
 
 
 def run(loglikelihood, folder, *, n=N, derived=(), prior=identity, keywords=None, **changes):
@@ -47,49 +36,14 @@ def run(loglikelihood, folder, *, n=N, derived=(), prior=identity, keywords=None
     return run_polychord(problem, folder, "chain", settings(**changes), **(keywords or {}))
 
 
-def read(root):
-    from anesthetic import read_chains
-
-    return read_chains(str(root))
 
 
-def evidence(samples):
-    """Log-evidence and its error from the information, which needs no random numbers."""
-    return samples.logZ(), np.sqrt(samples.D_KL() / samples.nlive.max())
 
 
-class Slow:
-    """The Gaussian, a fraction of a millisecond a call."""
-
-    def __init__(self, wait):
-        self.wait = wait
-
-    def __call__(self, theta):
-        time.sleep(self.wait)
-        return gaussian(theta), [theta[0] + theta[1]]
 
 
-def make_gaussian(wait=0.0, n_names=N):
-    return SimpleNamespace(
-        loglikelihood=Slow(wait) if wait else lambda theta: (gaussian(theta), [theta[0] + theta[1]]),
-        prior_transform=identity,
-        names=NAMES[:n_names],
-        derived_names=["total"],
-        latex=[*LATEX[:n_names], "t"],
-    )
 
 
-class Failing:
-    """Fails after some calls, in children only: the first call of all is the check before the run."""
-
-    def __init__(self, error):
-        self.error, self.calls = error, 0
-
-    def __call__(self, theta):
-        self.calls += 1
-        if self.calls > 300:
-            raise self.error
-        return gaussian(theta)
 
 
 # ---------------------------------------------------------------- known answers
@@ -328,8 +282,6 @@ def test_stopped_run_goes_on_where_it_was(tmp_path):
     assert abs(logZ) < 3 * error
 
 
-def dead(path):
-    return read_resume_header(path)["n_dead"]
 
 
 def test_finished_run_is_not_run_again(tmp_path):

@@ -448,9 +448,10 @@ def test_an_emulator_of_a_strangers_names_no_code_to_import(tmp_path, monkeypatc
     emulator = Emulator.load("echo21")
     emulator.record["simulator"] = "evil:Sim"
     with pytest.raises(InputError, match=r"names the simulator evil:Sim, which is not one of echo21"):
-        recorded_simulator(emulator)
+        recorded_simulator(emulator, "")
     assert not (tmp_path / "ran").exists()
     monkeypatch.setenv("LSTMFIT_TRUST", "1")
-    assert recorded_simulator(emulator) == "evil:Sim"
+    assert recorded_simulator(emulator, "") == "evil:Sim"
     emulator.record.pop("simulator")
-    assert recorded_simulator(emulator) is None
+    with pytest.raises(InputError, match=r"^echo21 does not say which simulator it emulates; give --truth SIMULATOR$"):
+        recorded_simulator(emulator, "give --truth SIMULATOR")

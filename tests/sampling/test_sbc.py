@@ -2,7 +2,7 @@
 
 Simulation-based calibration (Talts et al. 2018, arXiv:1804.06788) says whether posteriors are right on average. Here
 the model is linear and priors and noise are Gaussian, so each posterior and each evidence is known, too. What was
-measured is shown by ``pytest -m slow --log-cli-level=INFO tests/test_sbc.py``.
+measured is shown by ``pytest -m slow --log-cli-level=INFO tests/sampling/test_sbc.py``.
 """
 
 import json

@@ -60,7 +60,7 @@ def test_no_module_of_the_current_folder_is_run_by_pools(hostile):
 
 def test_every_child_process_is_isolated():
     """Whoever starts Python from Python says so to it: -P, or PYTHONSAFEPATH as in the pools."""
-    sources = [*Path(__file__).parents[1].joinpath("lstmfit").rglob("*.py")]
+    sources = [*Path(__file__).parents[2].joinpath("lstmfit").rglob("*.py")]
     starts = [line for path in sources for line in path.read_text().splitlines() if "[sys.executable," in line]
     assert starts
     assert all('"-P"' in line for line in starts), starts

@@ -7,9 +7,8 @@ import warnings
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import THETA, small_run
+from helpers import THETA, lstmfit, small_run
 from scipy.stats import kstest, multivariate_normal
-from test_cli import lstmfit
 
 from lstmfit import config as run_file
 from lstmfit.analysis.chains import Run, read_run, read_summary

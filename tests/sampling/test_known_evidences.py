@@ -1,7 +1,7 @@
 """PolyChord through the package's adapter on problems whose evidence is known: is what it quotes right?
 
 References are closed forms, or quadrature done here; settings are those that a user would take. What was measured is
-shown by ``pytest -m slow --log-cli-level=INFO tests/test_known_evidences.py``.
+shown by ``pytest -m slow --log-cli-level=INFO tests/sampling/test_known_evidences.py``.
 """
 
 import logging
@@ -11,11 +11,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from anesthetic.utils import temporary_seed
 from helpers import problem_of
 from scipy.special import logsumexp
 from scipy.stats import chi2
 
-from lstmfit.analysis.chains import anesthetic_seed, evidence, read_samples
+from lstmfit.analysis.chains import evidence, read_samples
 from lstmfit.analysis.insertion import SMALL, insertion_p
 from lstmfit.analysis.reweight import effective_size
 from lstmfit.sampling.polychord.run import run_polychord
@@ -168,7 +169,7 @@ PROBLEMS = {
 
 def volume_weights(samples, n=200):
     """Posterior weights (n_samples, n), summing to one, for draws of the prior volumes that the chain may have."""
-    with anesthetic_seed(0):
+    with temporary_seed(0):
         log_weights = samples.logw(n).to_numpy()
     weights = np.exp(log_weights - log_weights.max(axis=0))
     return weights / weights.sum(axis=0)
@@ -218,7 +219,7 @@ def pull(samples, known):
 def wrong_with(what, known, samples):
     """Names of the figures of a chain that are further off than they may be."""
     logZ, error, off = pull(samples, known)
-    with anesthetic_seed(0):
+    with temporary_seed(0):
         d_kl = np.asarray(samples.D_KL(DRAWS), dtype=float)
     p = insertion_p(samples)
     say(what, logZ=logZ, error=error, true=known.logZ, D_KL=d_kl.mean(), true_D_KL=known.d_kl, insertion_p=p)

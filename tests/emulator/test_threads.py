@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from conftest import PARAMETERS, draw_theta, random_network
+from networks import PARAMETERS, draw_theta, random_network
 
 from lstmfit import Emulator
 from lstmfit.config import load

@@ -6,10 +6,9 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from conftest import PARAMETERS, draw_theta, random_network
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_published import MAXIMA, MINIMA, write_gem, write_keras2
+from networks import MAXIMA, MINIMA, PARAMETERS, draw_theta, random_network, write_gem, write_keras2
 
 from lstmfit import Emulator
 from lstmfit.datasets.signal_sets import load_signals, write_test_set

@@ -18,7 +18,7 @@ from lstmfit.datasets.spectrum import read_written_spectrum
 from lstmfit.driver import fit, load_problem
 from lstmfit.problem import build
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 BARS = {25: (0.03, 0.005), 5: (0.1, 0.05)}
 """Mean bias over parameters in sigma, and D_KL in nats, by noise in mK."""
 

@@ -12,7 +12,7 @@ from lstmfit.errors import InputError
 from lstmfit.simulators import History, SimulationError, Simulator, load
 from lstmfit.simulators.echo21 import INITIAL_STATE, MODEL, PARAMETERS
 
-REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "data" / "echo21_reference.h5"
+REFERENCE = Path(__file__).resolve().parents[3] / "shared" / "data" / "echo21_reference.h5"
 
 # Asked without importing it: its import would start MPI here, and then in every process that a test starts.
 INSTALLED = importlib.util.find_spec("echo21") is not None

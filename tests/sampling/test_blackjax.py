@@ -7,8 +7,8 @@ import sys
 import anesthetic
 import numpy as np
 import pytest
-from conftest import PARAMETERS, draw_theta, random_network
 from helpers import THETA, small_run
+from networks import PARAMETERS, draw_theta, random_network
 
 from lstmfit import Emulator
 from lstmfit import config as run_file

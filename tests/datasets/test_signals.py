@@ -3,7 +3,7 @@
 import h5py
 import numpy as np
 import pytest
-from test_published import write_gem
+from networks import write_gem
 
 from lstmfit.datasets.signal_sets import load_signals, write_test_set
 from lstmfit.errors import InputError

@@ -3,7 +3,7 @@
 import getdist
 import numpy as np
 import pytest
-from test_driver import small_run
+from helpers import small_run
 
 from lstmfit.analysis.chains import read_run
 from lstmfit.analysis.foreign_chains import find_root, read_chain

@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 import yaml
 from anesthetic import MCMCSamples, NestedSamples
+from chain_files import draws, polychord_run, write_names
+from helpers import lstmfit, small_run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
-from test_cli import lstmfit
-from test_compare import draws, polychord_run, write_names
-from test_driver import small_run
 
 from lstmfit.analysis.chains import evidence, read_samples, read_summary
 from lstmfit.analysis.compare import NothingInCommon, align, compare

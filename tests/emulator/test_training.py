@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import PARAMETERS, draw_theta
+from networks import PARAMETERS, draw_theta
 
 from lstmfit.datasets.signal_sets import SignalSet, Split
 from lstmfit.emulator.train_emulator import train_emulator

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from anesthetic import MCMCSamples, NestedSamples, read_chains
 from anesthetic.examples.perfect_ns import gaussian
+from anesthetic.utils import temporary_seed
+from chain_files import COVARIANCE, NAMES, draws, polychord_run, write_names, write_polychord
 from scipy.signal import lfilter
 
 from lstmfit.analysis.autocorrelation import autocorrelation_time, effective_sizes, evenly_spaced, is_mcmc
-from lstmfit.analysis.chains import anesthetic_seed
 from lstmfit.analysis.compare import align, compare, ks_distance, ks_probability
 from lstmfit.analysis.divergence import gaussian_divergence
 from lstmfit.analysis.foreign_chains import (
@@ -27,37 +28,15 @@ from lstmfit.analysis.foreign_chains import (
 from lstmfit.analysis.plots import corner_of_two
 from lstmfit.errors import InputError
 
-DATA = Path(__file__).parent / "data"
-NAMES = ["x", "y"]
-COVARIANCE = np.array([[1.0, 0.6], [0.6, 2.0]])
+DATA = Path(__file__).parents[1] / "data"
 
 
-def draws(rng, n, mean=(0.0, 0.0), scale=1.0):
-    return rng.multivariate_normal(mean, scale**2 * COVARIANCE, n)
 
 
-def write_names(root, names=NAMES):
-    root.with_name(root.name + ".paramnames").write_text("".join(f"{n}\t{n}_{{p}}\n" for n in names))
 
 
-def write_polychord(root, x, logL, names=NAMES):
-    """A perfect nested-sampling run as PolyChord writes it."""
-    table = np.column_stack([x, logL])
-    np.savetxt(root.with_name(root.name + "_dead-birth.txt"), table)
-    if names:
-        write_names(root, names)
 
 
-def polychord_run(rng, tmp_path, name, names=NAMES, **kwargs):
-    """A nested-sampling run over a uniform ball with a Gaussian likelihood, from anesthetic's own generator."""
-    with anesthetic_seed(int(rng.integers(2**31))):
-        ns = gaussian(200, ndims=2, **kwargs)
-    columns = [c for c in ns.columns.get_level_values(0) if c not in ("logL", "logL_birth", "nlive")]
-    x = ns[columns].to_numpy()
-    root = tmp_path / name / "test"
-    root.parent.mkdir()
-    write_polychord(root, x, np.column_stack([ns.logL.to_numpy(), ns.logL_birth.to_numpy()]), names)
-    return root
 
 
 @pytest.mark.parametrize("named", ["both", "first", "neither"])
@@ -66,7 +45,7 @@ def test_published_polychord_folders(rng, tmp_path, named):
     exponent, clusters, prior_info, and a .paramnames of blanks in some folders only."""
     folders = [tmp_path / f"ares_fiducial_model_noise_25_ARES_{ares}_FIXED_NOISE_True" for ares in ("False", "True")]
     for i, folder in enumerate(folders):
-        with anesthetic_seed(i):
+        with temporary_seed(i):
             ns = gaussian(100, ndims=2)
         (folder / "clusters").mkdir(parents=True)
         x, y = ns.iloc[:, :2].to_numpy().T
@@ -534,7 +513,7 @@ def test_files_without_weights_or_without_chains(rng, tmp_path):
 
 def test_a_picture_with_a_function_of_a_parameter(rng, tmp_path):
     """All points of such a pair lie on a curve, that is on their convex hull."""
-    with anesthetic_seed(1):
+    with temporary_seed(1):
         samples = gaussian(200, ndims=2)
     samples["curve"] = 10.0 ** samples[0].to_numpy() + 1.0
     chain = Chain("a", samples.rename(columns={0: "x", 1: "y"}))

@@ -4,7 +4,7 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import draw_theta, random_network
+from networks import draw_theta, random_network
 
 from lstmfit.emulator.emulator import Emulator
 from lstmfit.emulator.numba_engine import NumbaEngine
@@ -139,7 +139,7 @@ def test_threads_do_not_disturb_one_another(rng):
 
 
 def _parameters():
-    from conftest import PARAMETERS
+    from networks import PARAMETERS
 
     return PARAMETERS
 

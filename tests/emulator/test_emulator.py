@@ -3,7 +3,7 @@
 import h5py
 import numpy as np
 import pytest
-from conftest import PARAMETERS, draw_theta, random_network
+from networks import PARAMETERS, draw_theta, random_network
 
 from lstmfit import Emulator
 from lstmfit.analysis.evaluation import edge_distance, errors_picture, learning_curve

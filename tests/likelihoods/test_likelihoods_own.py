@@ -10,7 +10,7 @@ from lstmfit.config import load
 from lstmfit.errors import InputError
 from lstmfit.problem import build
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 NAME = "own_likelihood.TroughDepth"
 THETA = {"fX": 0.1, "fLy": 1.0, "fesc": 0.05, "Tmin_vir": 1e4, "tstar": 0.5, "sLy": 2.64, "wX": 1.5}
 

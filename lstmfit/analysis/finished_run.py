@@ -1,0 +1,57 @@
+"""A finished run as an object to look at, in a script or a notebook."""
+
+import html
+
+from lstmfit.analysis import chains, plots
+from lstmfit.analysis.bias import measure_bias
+
+
+class FinishedRun(chains.Run):
+    """A finished run with its pictures and its emulation bias.
+
+    Examples
+    --------
+    >>> import lstmfit
+    >>> run = lstmfit.fit("mock_25mK")           # doctest: +SKIP
+    >>> run.summary["logZ"], run.corner()        # doctest: +SKIP
+    """
+
+    def _repr_html_(self):
+        """The table of `summary`, for notebooks."""
+        cells = "".join(
+            f"<tr><td>{'log10 ' * p['log10']}{name}</td><td>{p['mean']:.4g}</td><td>{p['std']:.2g}</td></tr>"
+            for name, p in self.summary["parameters"].items()
+        )
+        head = "<tr><th>parameter</th><th>mean</th><th>std</th></tr>"
+        return f"<p>{html.escape(str(self.folder))}: {self._evidence()}</p><table>{head}{cells}</table>"
+
+    def corner(self):
+        """Corner plot, a `matplotlib.figure.Figure`; see `lstmfit.analysis.plots.corner_figure`."""
+        return plots.corner_figure(self)
+
+    def plot_signal(self):
+        """Posterior of the signal, a `matplotlib.figure.Figure`; see `lstmfit.analysis.plots.signal_figure`."""
+        return plots.signal_figure(self)
+
+    def bias(self, truth: str | None = None, n: int = 500, **options) -> dict:
+        """Emulation bias against the simulator; see `lstmfit.analysis.bias.measure_bias`."""
+        return measure_bias(self, truth, n, **options)
+
+
+def read_run(folder, trust: bool = False) -> FinishedRun:
+    """Read a finished run from its output folder.
+
+    Parameters
+    ----------
+    folder : path
+        Output folder of a finished fit.
+    trust : bool
+        Import likelihoods and simulators that its run file names by dotted path.
+
+    Raises
+    ------
+    InputError
+        As `lstmfit.analysis.chains.read_run`.
+    """
+    run = chains.read_run(folder, trust)
+    return FinishedRun(run.folder, run.samples, run.problem)
