@@ -8,7 +8,7 @@ from lstmfit.datasets.spectrum import Spectrum, read_public_spectrum, read_spect
 from lstmfit.emulator.emulator import shipped_test_set
 from lstmfit.errors import InputError, one_line
 from lstmfit.likelihoods.noise import White
-from lstmfit.parameter import to_array
+from lstmfit.parameters import to_array
 from lstmfit.schema import LARGEST
 
 BRIGHTEST = 1e12

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from lstmfit.config import ParamBlock, RunConfig
 from lstmfit.errors import InputError, did_you_mean, listed, one_line
-from lstmfit.parameter import Parameter, check_name, widened
+from lstmfit.parameters import Parameter, check_name, widened
 from lstmfit.priors import Distribution, Prior, compile_expression, load_set, make_distribution
 from lstmfit.priors.expressions import CONSTANTS, FUNCTIONS, names_in
 from lstmfit.schema import LARGEST, shown

@@ -11,8 +11,8 @@ from lstmfit.datasets.spectrum import Spectrum
 from lstmfit.emulator.emulator import describe_outside
 from lstmfit.errors import InputError, one_line
 from lstmfit.likelihoods.base import make_likelihood
-from lstmfit.parameter import is_inside, widened
 from lstmfit.parameter_space import ParameterSpace, make_space
+from lstmfit.parameters import is_inside, widened
 from lstmfit.schema import shown
 from lstmfit.signal_functions import Signal, make_signal
 

@@ -9,7 +9,7 @@ from lstmfit.config import RunConfig
 from lstmfit.constants import frequency_to_redshift, redshift_to_frequency
 from lstmfit.emulator.emulator import Emulator
 from lstmfit.outputs import OutputLayout
-from lstmfit.parameter import Parameter
+from lstmfit.parameters import Parameter
 
 
 class Signal:

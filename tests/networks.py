@@ -7,7 +7,7 @@ import numpy as np
 
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.scaling import Scaling
-from lstmfit.parameter import Parameter
+from lstmfit.parameters import Parameter
 
 PARAMETERS = (
     Parameter("a", 1e-2, 1e2, log=True, latex="a", unit="K"),

@@ -14,8 +14,8 @@ from lstmfit import Emulator
 from lstmfit.checks import check_run
 from lstmfit.config import load
 from lstmfit.errors import InputError
-from lstmfit.parameter import Parameter, check_name, is_inside, widened
 from lstmfit.parameter_space import _check_range, natural_prior
+from lstmfit.parameters import Parameter, check_name, is_inside, widened
 from lstmfit.priors import make_distribution
 from lstmfit.problem import Problem, build
 
@@ -109,7 +109,7 @@ def test_names_of_columns():
 
 NEGATIVE = """
 import numpy as np
-from lstmfit.parameter import Parameter
+from lstmfit.parameters import Parameter
 from lstmfit.simulators import History
 
 

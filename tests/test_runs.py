@@ -62,7 +62,7 @@ def test_the_flattened_gaussian_has_bowmans_best_fit(edges):
     """The published model, by its published parameters, is in the file beside the data."""
     import pandas as pd
 
-    from lstmfit.likelihoods.foregrounds import flattened_gaussian
+    from lstmfit.signal_functions import flattened_gaussian
 
     table = pd.read_csv(EDGES, skipinitialspace=True)
     published = table[table.iloc[:, 1] > 0]

@@ -11,7 +11,7 @@ import numpy as np
 from lstmfit.errors import InputError, listed, one_line
 from lstmfit.files import replacing, user_path
 from lstmfit.hdf5 import check_dataset, find_dataset, read_array, read_numbers, read_text, read_texts, reading
-from lstmfit.parameter import Parameter
+from lstmfit.parameters import Parameter
 from lstmfit.schema import shown
 from lstmfit.yaml_files import parse_yaml
 

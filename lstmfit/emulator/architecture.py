@@ -14,7 +14,7 @@ import numpy as np
 
 from lstmfit.errors import InputError, listed
 from lstmfit.outputs import OutputLayout
-from lstmfit.parameter import check_name
+from lstmfit.parameters import check_name
 from lstmfit.schema import shown
 
 LARGEST_SIZE = 100_000

@@ -12,7 +12,7 @@ from lstmfit.emulator.numpy_engine import forward, signal_jacobian
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError, did_you_mean, listed
 from lstmfit.files import user_path
-from lstmfit.parameter import Parameter, to_array
+from lstmfit.parameters import Parameter, to_array
 from lstmfit.schema import shown
 
 

@@ -19,7 +19,7 @@ from lstmfit.emulator.emulator import Emulator
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError, did_you_mean, listed, one_line
 from lstmfit.hdf5 import read_array, read_json, read_texts, reading
-from lstmfit.parameter import Parameter
+from lstmfit.parameters import Parameter
 
 
 def load_published(path, minima, maxima, set_name: str = "21cmGEM") -> Emulator:

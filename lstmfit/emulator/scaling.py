@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lstmfit.errors import InputError
-from lstmfit.parameter import Parameter
+from lstmfit.parameters import Parameter
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError, listed, one_line
 from lstmfit.files import replacing
 from lstmfit.hdf5 import find_dataset, read_array, read_json, read_text, reading
-from lstmfit.parameter import Parameter
+from lstmfit.parameters import Parameter
 from lstmfit.schema import shown
 
 FORMAT = "lstmfit-emulator"

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from lstmfit.errors import InputError, did_you_mean, listed, one_line
-from lstmfit.parameter import Parameter
+from lstmfit.parameters import Parameter
 from lstmfit.plugins import CONSENT, has_consent, import_dotted
 from lstmfit.schema import shown
 from lstmfit.simulators.protocol import History, SimulationError, Simulator

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lstmfit.parameter import Parameter
+from lstmfit.parameters import Parameter
 
 DESIGNS = ("sobol", "uniform")
 """Sobol: scrambled quasi-random, covers the prior evenly. Uniform: independent draws from the prior."""

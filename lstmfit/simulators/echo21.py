@@ -8,7 +8,7 @@ import numpy as np
 
 from lstmfit.echo21_package import MODEL, import_echo21
 from lstmfit.errors import InputError
-from lstmfit.parameter import Parameter, to_array
+from lstmfit.parameters import Parameter, to_array
 from lstmfit.simulators.protocol import History, SimulationError
 
 PARAMETERS = (

@@ -6,7 +6,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from lstmfit.outputs import OutputLayout
-from lstmfit.parameter import Parameter
+from lstmfit.parameters import Parameter
 
 
 class SimulationError(RuntimeError):

@@ -13,7 +13,7 @@ import numpy as np
 
 from lstmfit.errors import one_line
 from lstmfit.files import replacing
-from lstmfit.parameter import Parameter
+from lstmfit.parameters import Parameter
 from lstmfit.simulators.design import draw
 
 log = logging.getLogger(__name__)

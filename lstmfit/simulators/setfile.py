@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from lstmfit._version import __version__
 from lstmfit.errors import InputError, one_line
 from lstmfit.files import replacing
-from lstmfit.parameter import Parameter
+from lstmfit.parameters import Parameter
 from lstmfit.schema import DataSeed, Index, Number, first_mistake, shown
 from lstmfit.simulators.rows import SPLITS, Rows
 

@@ -20,7 +20,7 @@ from lstmfit.analysis.same_problem import compared
 from lstmfit.analysis.truth import TruthCache, cache_path
 from lstmfit.driver import fit, load_problem
 from lstmfit.errors import InputError
-from lstmfit.parameter import Parameter
+from lstmfit.parameters import Parameter
 from lstmfit.simulators import History
 
 NAMES = ["a", "b", "c"]

@@ -16,7 +16,7 @@ from lstmfit.constants import redshift_to_frequency
 from lstmfit.datasets.spectrum import Spectrum, read_spectrum, read_written_spectrum
 from lstmfit.errors import InputError
 from lstmfit.likelihoods.interpolation import interpolation_matrix
-from lstmfit.parameter import Parameter, to_array
+from lstmfit.parameters import Parameter, to_array
 
 TABLE = "nu [MHz],w,T [K]\n50.0,1,2.0\n51.0,0,0.0\n52.0,2,-0.5\n"
 

@@ -22,7 +22,7 @@ from lstmfit.analysis.foreign_chains import read_chain
 from lstmfit.analysis.report import write_report
 from lstmfit.driver import fit
 from lstmfit.errors import InputError
-from lstmfit.parameter import Parameter
+from lstmfit.parameters import Parameter
 from lstmfit.sampling import nautilus
 from lstmfit.sampling.nautilus import NautilusSettings, run_nautilus
 from lstmfit.simulators import History

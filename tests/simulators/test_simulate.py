@@ -21,7 +21,7 @@ from lstmfit.simulators.design import draw
 TOY = """
 import os, time
 import numpy as np
-from lstmfit.parameter import Parameter
+from lstmfit.parameters import Parameter
 from lstmfit.simulators import History
 
 class Toy:

@@ -133,7 +133,7 @@ class Parameter:
             raise InputError(f"parameter {self.name}: zero is {self.zero:g}; a log parameter and zero > 0 are needed")
 
     def is_inside(self, values):
-        """Whether values lie in the range, see `lstmfit.parameter.is_inside`."""
+        """Whether values lie in the range, see `lstmfit.parameters.is_inside`."""
         return is_inside(values, self.min, self.max, self.log)
 
 
