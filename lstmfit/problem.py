@@ -8,7 +8,7 @@ import numpy as np
 from lstmfit.config import RunConfig
 from lstmfit.data import make_data, simulate_truth, true_parameters, true_theta
 from lstmfit.datasets.spectrum import Spectrum
-from lstmfit.emulator.emulator import describe_outside
+from lstmfit.emulator.base import describe_outside
 from lstmfit.errors import InputError, one_line
 from lstmfit.likelihoods.base import make_likelihood
 from lstmfit.parameter_space import ParameterSpace, make_space

@@ -63,7 +63,7 @@ class EmulatedSignal(Signal):
         self.emulator = emulator
         self.name, self.checksum = emulator.name, emulator.checksum
         self.parameters, self.redshifts = emulator.parameters, emulator.redshifts
-        self.layout = emulator.architecture.layout
+        self.layout = emulator.layout
         # The engine's own call, without a layer in between: this is the hot loop.
         self.outputs, self.batch = emulator.raw, emulator.raw_batch
 

@@ -3,17 +3,16 @@
 import dataclasses
 import warnings
 from dataclasses import dataclass, field
-from importlib import resources
 
 import h5py
 import numpy as np
 
+from lstmfit.datasets.specs import SignalSpec, presets
 from lstmfit.errors import InputError, listed, one_line
 from lstmfit.files import replacing, user_path
 from lstmfit.hdf5 import check_dataset, find_dataset, read_array, read_numbers, read_text, read_texts, reading
 from lstmfit.parameters import Parameter
 from lstmfit.schema import shown
-from lstmfit.yaml_files import parse_yaml
 
 EXTRA_HISTORIES = ("x_HI",)
 EXTRA_SCALARS = ("tau",)
@@ -157,30 +156,22 @@ def _keys(file, theta, signal, split):
     return found[0], found[1], {n.removesuffix(f"_{split}"): d for n, d in zip(names[2:], found[2:])}
 
 
-def presets() -> dict[str, dict]:
-    """Layouts of the public sets, by name (``presets.yaml``)."""
-    text = resources.files("lstmfit.datasets").joinpath("presets.yaml").read_text(encoding="utf-8")
-    return parse_yaml(text, "presets.yaml")
-
-
 def _read_public(path, file) -> _Raw:
     """A public layout without names: recognised by its keys, described by its preset."""
-    for name, preset in presets().items():
-        order = "{1}_{0}" if preset["keys"]["order"] == "split_name" else "{0}_{1}"
-        keys = {s: [order.format(preset["keys"][what], s) for what in ("theta", "signal")] for s in SPLITS}
+    for name, spec in presets().items():
+        keys = {s: [key.format(split=s) for key in (spec.theta, spec.signal)] for s in SPLITS}
         if keys["train"][0] in file or keys["test"][0] in file:
             splits = {split: _keys(file, *pair, split) for split, pair in keys.items()}
-            return _Raw(grid_of(preset), preset["parameters"], splits, {"set": name}, _unit(path, file))
+            return _Raw(spec.grid, columns_of(spec), splits, {"set": name}, _unit(path, file))
     raise InputError(
         f"{path} is not a set of signals: it has {listed(file, 6) if len(file) else 'nothing'}; expected par_train and "
         "signal_train (21cmGEM layout) or train_data and train_labels (ARES layout)"
     )
 
 
-def grid_of(preset: dict) -> np.ndarray:
-    """Redshifts of a preset, ascending."""
-    grid = preset["redshifts"]
-    return np.linspace(grid["min"], grid["max"], grid["n"])
+def columns_of(spec: SignalSpec) -> list[dict]:
+    """Columns of a spec; keys that it does not give are left out."""
+    return [column.model_dump(exclude_none=True) for column in spec.parameters]
 
 
 def _read_text(folder) -> _Raw:
@@ -199,8 +190,8 @@ def _read_text(folder) -> _Raw:
                 raise InputError(f"{folder}: {names} is not a table of numbers ({one_line(error, 120)})") from None
     if not splits:
         raise InputError(f"{folder} has no Par_train_21cmGEM.txt with T21_train_21cmGEM.txt; give their folder")
-    preset = presets()["21cmGEM"]
-    return _Raw(grid_of(preset), preset["parameters"], {s: splits.get(s) for s in SPLITS}, {"set": "21cmGEM"})
+    spec = presets()["21cmGEM"]
+    return _Raw(spec.grid, columns_of(spec), {s: splits.get(s) for s in SPLITS}, {"set": "21cmGEM"})
 
 
 SPLITS = ("train", "val", "test")

@@ -83,6 +83,10 @@ class Architecture:
         if value > LARGEST_SIZE:
             raise InputError(f"architecture: {name} is {shown(value)}; at most {LARGEST_SIZE} is possible")
 
+    def describe(self) -> str:
+        """The network in words."""
+        return f"{self.layers} x LSTM({self.units}), {self.steps} steps"
+
     @property
     def layout(self) -> OutputLayout:
         """Where each output lies in what an engine returns."""
