@@ -36,6 +36,7 @@ class KANLinear(nn.Module):
     """The layer of 21cmKAN: what the pickled class of the package efficient-kan, which is not on PyPI, computes."""
 
     def forward(self, x):
+        """Outputs (n, n_out) for inputs (n, n_in)."""
         value, grid = x.unsqueeze(-1), self.grid
         bases = ((value >= grid[:, :-1]) & (value < grid[:, 1:])).to(x.dtype)
         for k in range(1, self.spline_order + 1):
@@ -50,6 +51,7 @@ class KAN(nn.Module):
     """Layers one after the other."""
 
     def forward(self, x):
+        """Outputs of the last layer (n, n_channels) for inputs (n, n_params)."""
         for layer in self.layers:
             x = layer(x)
         return x

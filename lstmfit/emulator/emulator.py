@@ -109,12 +109,14 @@ class Emulator(BaseEmulator):
         """
         files = shipped()
         name = str(source)
-        if name in files:
+        if name in files and parameters is None:
             return cls(**store.read(files[name]), name=name, engine=engine)
         path = user_path(source, "emulator")
         if not path.exists() and not path.suffix:
             raise InputError(f"no emulator {shown(name)}, neither shipped nor a file; {did_you_mean(name, files)}")
         foreign = load_foreign(path, parameters)
+        if foreign is None and parameters is not None:
+            raise InputError(f"emulator {name} names its own parameters; leave parameters: {shown(str(parameters))} out")
         if foreign is None:
             return cls(**store.read(path), name=path.stem, engine=engine)
         if engine != "numba":

@@ -28,13 +28,18 @@ def load_foreign(path: Path, parameters=None) -> BaseEmulator | None:
         It is one of them, but damaged or incomplete.
     """
     from lstmfit.datasets.specs import find_spec
+    from lstmfit.emulator.formats.globalemu import is_globalemu
+    from lstmfit.emulator.formats.keras_files import is_keras
     from lstmfit.emulator.formats.pickles import is_torch
 
-    spec = None if parameters is None else find_spec(parameters)
-    if path.is_file() and is_torch(path):
-        from lstmfit.emulator.formats.kan import load_kan
-
-        return load_kan(path, spec)
     if path.is_dir():
-        raise InputError(f"emulator {path} is a folder, but not one of globalemu; give a file or a shipped name")
-    return None
+        if not is_globalemu(path):
+            raise InputError(f"emulator {path} is a folder, but not one of globalemu; give a file or a shipped name")
+        from lstmfit.emulator.formats.globalemu import load_globalemu as load
+    elif is_torch(path):
+        from lstmfit.emulator.formats.kan import load_kan as load
+    elif is_keras(path):
+        from lstmfit.emulator.formats.lstm21cm import load_lstm21cm as load
+    else:
+        return None
+    return load(path, None if parameters is None else find_spec(parameters))
