@@ -326,7 +326,7 @@ def _make_mocks(config, signal, likelihoods, options):
     if config.data.mock.source == "emulator" or config.simulator is not None:
         outputs = np.array(signal.outputs(theta), dtype=float)
     else:
-        outputs = signal.layout.pack(vars(simulate_truth(config, signal)))
+        outputs = signal.layout.pack(simulate_truth(config, signal))
     truth = true_parameters(config, signal) | {
         name: block.value for name, block in config.params.items() if isinstance(block.value, float)
     }

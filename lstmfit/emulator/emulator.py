@@ -13,6 +13,7 @@ from lstmfit.emulator.numpy_engine import forward, signal_jacobian
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError, did_you_mean, listed
 from lstmfit.files import user_path
+from lstmfit.outputs import OutputLayout
 from lstmfit.schema import shown
 
 
@@ -42,6 +43,8 @@ class Emulator(BaseEmulator):
         ``numba`` is the compiled float32 engine for the CPU, and the fastest one there; ``xla`` is TensorFlow's
         compiled network, on a GPU where TensorFlow finds one, ``jax`` the same by JAX; ``numpy`` is the float64
         reference, slow.
+    axes : dict of str to dict of str to numpy.ndarray, optional
+        Grids of the outputs that are tables.
 
     Examples
     --------
@@ -63,16 +66,17 @@ class Emulator(BaseEmulator):
         name: str = "emulator",
         checksum: str = "",
         engine: str = "numba",
+        axes: dict[str, dict[str, np.ndarray]] | None = None,
     ):
         a = architecture
         a.check(weights)
-        scaling.check(a.n_params, len(a.histories), a.n_channels, len(a.scalars))
+        scaling.check(a.n_params, len(a.histories), a.n_channels, a.n_scalars)
         parameters = tuple(parameters)
         _check_parameters(name, parameters, scaling, a.n_params)
         self.architecture, self.scaling, self.weights = architecture, scaling, weights
         super().__init__(
             _make_engine(engine, architecture, scaling, weights),
-            a.layout,
+            _layout(name, a, axes or {}),
             redshifts,
             parameters,
             errors=errors,
@@ -131,6 +135,7 @@ class Emulator(BaseEmulator):
             scaling=self.scaling,
             weights=self.weights,
             redshifts=self.redshifts,
+            axes=self.layout.axes,
             parameters=self.parameters,
             errors=self.errors,
             record=self.record,
@@ -160,6 +165,13 @@ class Emulator(BaseEmulator):
         jacobians = np.array([signal_jacobian(self.architecture, self.weights, x) for x in rows])
         jacobians = jacobians.reshape(*theta.shape[:-1], *jacobians.shape[1:])
         return self.scaling.scale[0] * jacobians * slopes[..., None, :]
+
+
+def _layout(name, architecture, axes) -> OutputLayout:
+    lengths = {table: {axis: len(values) for axis, values in grids.items()} for table, grids in axes.items()}
+    if lengths != architecture.tables:
+        raise InputError(f"emulator {name}: tables on axes of {lengths}; the network gives {architecture.tables}")
+    return OutputLayout.of(architecture.n_channels, architecture.histories, architecture.scalars, axes)
 
 
 def _check_parameters(name, parameters, scaling, n_params):
