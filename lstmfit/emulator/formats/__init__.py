@@ -5,6 +5,27 @@ from pathlib import Path
 from lstmfit.emulator.base import BaseEmulator
 from lstmfit.errors import InputError
 
+PREFIX = "21cmemu:"
+"""Of the names of emulators that are read from an installed package."""
+
+
+def is_named(source) -> bool:
+    """Whether a source is the name of an emulator of another group, and no path."""
+    return isinstance(source, str) and source.startswith(PREFIX)
+
+
+def load_named(source: str) -> BaseEmulator:
+    """Load an emulator of another group by its name, see `is_named`.
+
+    Raises
+    ------
+    InputError
+        There is none of this name, or the package that it is read from is missing.
+    """
+    from lstmfit.emulator.formats.emu21cm import load_21cmemu
+
+    return load_21cmemu(source)
+
 
 def load_foreign(path: Path, parameters=None) -> BaseEmulator | None:
     """Load an emulator of another group.

@@ -55,7 +55,7 @@ def load_lstm21cm(path, spec: SignalSpec | None = None) -> Emulator:
     spec = spec or recognise_spec(path, n_params, n_channels or len(layers[0][1]))
     spec.check_sizes(path, n_params, n_channels)
     if spec.grid is None:
-        raise InputError(f"{path} does not say its redshifts; add redshifts: {{min: 5, max: 50, n: 451}} to the spec")
+        raise InputError(f"{path} has no redshift grid; add redshifts: {{min: 5, max: 50, n: 451}} to the spec")
     label = path.stem.removeprefix("emulator_")
     files = [path.with_name(f"train_{end}_{label}.txt") for end in ("mins", "maxs")]
     what = "the minima and maxima of the parameters, log10 where it is taken, of the frequency and of the signal"

@@ -84,7 +84,7 @@ def test_the_set_is_told_from_the_network_or_named(tmp_path, rng):
         Emulator.load(tmp_path / "mine.h5")
     spec = tmp_path / "spec.yaml"
     spec.write_text("parameters: [{name: a}, {name: b, log: true}, {name: c, min: 2.5}]\n")
-    with pytest.raises(InputError, match="does not say its redshifts; add redshifts: {min: 5, max: 50, n: 451}"):
+    with pytest.raises(InputError, match="has no redshift grid; add redshifts: {min: 5, max: 50, n: 451}"):
         Emulator.load(tmp_path / "mine.h5", parameters=spec)
     spec.write_text(spec.read_text() + "redshifts: {min: 6, max: 28, n: 450}\n")
     with pytest.raises(InputError, match="has 451 channels; the spec has 450 redshifts"):
