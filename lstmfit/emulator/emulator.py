@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from lstmfit.datasets.specs import find_spec
 from lstmfit.emulator import store
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.base import BaseEmulator
 from lstmfit.emulator.formats import is_named, load_foreign, load_named
+from lstmfit.emulator.formats.keras_files import is_keras
+from lstmfit.emulator.formats.lstm21cm import read_lstm21cm
 from lstmfit.emulator.numpy_engine import forward, signal_jacobian
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError, did_you_mean, listed
@@ -120,6 +123,9 @@ class Emulator(BaseEmulator):
             path = user_path(source, "emulator")
             if not path.exists() and not path.suffix:
                 raise InputError(f"no emulator {shown(name)}, neither shipped nor a file; {did_you_mean(name, files)}")
+            if is_keras(path):
+                spec = None if parameters is None else find_spec(parameters)
+                return cls(**read_lstm21cm(path, spec), engine=engine)
             name = path.stem
             foreign = load_foreign(path, parameters)
         if parameters is not None and (foreign is None or is_named(name)):

@@ -4,6 +4,7 @@ import numpy as np
 
 from lstmfit.constants import redshift_to_frequency
 from lstmfit.datasets.signal_sets import SignalSet
+from lstmfit.emulator.emulator import Emulator
 from lstmfit.emulator.formats.lstm21cm import assemble
 
 SCHEDULE = ((75, 10), (25, 1), (75, 10))
@@ -58,7 +59,7 @@ def train_published(data: SignalSet, *, epochs: float = 1.0, units: int | None =
             if progress is not None:
                 progress(done, total, loss)
     layers = [best[:3], best[3:6], best[6:]]
-    return assemble(layers, data.parameters, data.redshifts, low, high, "published")
+    return Emulator(**assemble(layers, data.parameters, data.redshifts, low, high, "published"))
 
 
 def _scaled(data, split):

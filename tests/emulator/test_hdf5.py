@@ -15,7 +15,7 @@ from lstmfit import Emulator
 from lstmfit.datasets.signal_sets import load_signals, write_test_set
 from lstmfit.emulator import store
 from lstmfit.emulator.formats.globalemu import read_folder
-from lstmfit.emulator.formats.lstm21cm import load_lstm21cm
+from lstmfit.emulator.formats.lstm21cm import read_lstm21cm
 from lstmfit.errors import InputError
 from lstmfit.simulators.setfile import read_finished, read_plan_of, summary
 
@@ -74,7 +74,7 @@ def read_dense(path):
     read_folder(path.parent / "globalemu")
 
 
-READERS = {"emulator.h5": read_emulator, "gem.h5": load_signals, "named.h5": load_signals, "keras.h5": load_lstm21cm,
+READERS = {"emulator.h5": read_emulator, "gem.h5": load_signals, "named.h5": load_signals, "keras.h5": read_lstm21cm,
            "dense.h5": read_dense}  # fmt: skip
 
 VALUES = st.one_of(
@@ -254,12 +254,12 @@ def test_a_keras_file_of_another_network_is_told_of_once(originals):
         config["config"]["layers"][1]["class_name"] = "GRU"
         file.attrs["model_config"] = json.dumps(config)
     with pytest.raises(InputError, match="network of GRU, LSTM, Dense; a Keras file of 21cmLSTM has") as error:
-        load_lstm21cm(path)
+        read_lstm21cm(path)
     assert str(error.value).count("21cmLSTM") == 1
     with h5py.File(path, "r+") as file:
         del file.attrs["model_config"]
     with pytest.raises(InputError, match="attribute model_config is missing") as error:
-        load_lstm21cm(path)
+        read_lstm21cm(path)
     assert str(error.value).count("missing") == 1
 
 
@@ -275,7 +275,7 @@ def test_minima_and_maxima_that_are_none(originals):
     ):  # fmt: skip
         low.write_text(content, encoding="latin-1")
         with pytest.raises(InputError, match=message):
-            load_lstm21cm(path)
+            read_lstm21cm(path)
     low.write_text(before[0])
     high.write_text(before[1])
 

@@ -28,7 +28,7 @@ def load_named(source: str) -> BaseEmulator:
 
 
 def load_foreign(path: Path, parameters=None) -> BaseEmulator | None:
-    """Load an emulator of another group.
+    """Load an emulator of another group, unless it is this package's own network, which 21cmLSTM is too.
 
     Parameters
     ----------
@@ -50,7 +50,6 @@ def load_foreign(path: Path, parameters=None) -> BaseEmulator | None:
     """
     from lstmfit.datasets.specs import find_spec
     from lstmfit.emulator.formats.globalemu import is_globalemu
-    from lstmfit.emulator.formats.keras_files import is_keras
     from lstmfit.emulator.formats.pickles import is_torch
 
     if path.is_dir():
@@ -59,8 +58,6 @@ def load_foreign(path: Path, parameters=None) -> BaseEmulator | None:
         from lstmfit.emulator.formats.globalemu import load_globalemu as load
     elif is_torch(path):
         from lstmfit.emulator.formats.kan import load_kan as load
-    elif is_keras(path):
-        from lstmfit.emulator.formats.lstm21cm import load_lstm21cm as load
     else:
         return None
     return load(path, None if parameters is None else find_spec(parameters))

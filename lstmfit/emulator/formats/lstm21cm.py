@@ -13,7 +13,6 @@ import numpy as np
 from lstmfit.constants import redshift_to_frequency
 from lstmfit.datasets.specs import SignalSpec, recognise_spec
 from lstmfit.emulator.architecture import Architecture
-from lstmfit.emulator.emulator import Emulator
 from lstmfit.emulator.formats.keras_files import read_keras
 from lstmfit.emulator.formats.numbers import read_list
 from lstmfit.emulator.scaling import Scaling
@@ -21,8 +20,8 @@ from lstmfit.errors import InputError, listed
 from lstmfit.files import sha256
 
 
-def load_lstm21cm(path, spec: SignalSpec | None = None) -> Emulator:
-    """Load a 21cmLSTM emulator.
+def read_lstm21cm(path, spec: SignalSpec | None = None) -> dict:
+    """Read a 21cmLSTM emulator.
 
     Parameters
     ----------
@@ -34,8 +33,8 @@ def load_lstm21cm(path, spec: SignalSpec | None = None) -> Emulator:
 
     Returns
     -------
-    Emulator
-        A value of 0 for 21cmGEM's fX counts as 1e-6.
+    dict
+        What `lstmfit.emulator.emulator.Emulator` takes. A value of 0 for 21cmGEM's fX counts as 1e-6.
 
     Raises
     ------
@@ -69,8 +68,8 @@ def load_lstm21cm(path, spec: SignalSpec | None = None) -> Emulator:
     return assemble(layers, parameters, spec.grid, low, high, label, sha256(path, *files))
 
 
-def assemble(layers, parameters, redshifts, low, high, name, checksum="") -> Emulator:
-    """An emulator of this package from the arrays of the published layers.
+def assemble(layers, parameters, redshifts, low, high, name, checksum="") -> dict:
+    """What `Emulator` takes, from the arrays of the published layers.
 
     Parameters
     ----------
@@ -123,6 +122,13 @@ def assemble(layers, parameters, redshifts, low, high, name, checksum="") -> Emu
         np.empty(0),
         np.empty(0),
     )
-    weights = {key: np.asarray(array, np.float32) for key, array in weights.items()}
-    record = {"architecture": "published"}
-    return Emulator(architecture, scaling, weights, redshifts, parameters, record=record, name=name, checksum=checksum)
+    return {
+        "architecture": architecture,
+        "scaling": scaling,
+        "weights": {key: np.asarray(array, np.float32) for key, array in weights.items()},
+        "redshifts": redshifts,
+        "parameters": parameters,
+        "record": {"architecture": "published"},
+        "name": name,
+        "checksum": checksum,
+    }

@@ -106,7 +106,7 @@ def test_a_package_of_another_version(monkeypatch, tmp_path):
         Emulator.load("21cmemu:mcg")
     (folder / "lstm_model_weights.pt").write_bytes(b"no weights")
     (folder / "lstm_emulator_constants.npz").write_bytes(b"no arrays")
-    with pytest.raises(InputError, match="lstm_model_weights.pt is not a whole file of torch.save"):
+    with pytest.raises(InputError, match=r"lstm_model_weights\.pt is not a whole file of torch.save"):
         Emulator.load("21cmemu:mcg")
 
 
@@ -120,7 +120,7 @@ def test_arrays_that_are_missing_or_of_another_shape(monkeypatch, tmp_path):
     (folder / "lstm_model_weights.pt").symlink_to(real / "models/mcg/lstm_model_weights.pt")
     constants = folder / "lstm_emulator_constants.npz"
     constants.write_bytes(b"no arrays")
-    with pytest.raises(InputError, match=r"lstm_emulator_constants.npz cannot be read .*; install it again: pip install"):
+    with pytest.raises(InputError, match=r"constants.npz cannot be read .*; install it again: pip install"):
         Emulator.load("21cmemu:mcg")
     np.savez(constants, LSTM_limits=np.zeros((5, 2)))
     with pytest.raises(InputError, match=r"LSTM_limits has shape \(5, 2\); finite numbers \(12, 2\) are needed"):
@@ -134,7 +134,7 @@ def test_arrays_that_are_missing_or_of_another_shape(monkeypatch, tmp_path):
 def test_parameters_and_engines_that_it_does_not_take():
     with pytest.raises(InputError, match="21cmemu:mcg names its own parameters; leave parameters: 'ares' out"):
         Emulator.load("21cmemu:mcg", parameters="ares")
-    with pytest.raises(InputError, match=r"21cmemu:acg is of another group \(21cmEMU acg of .*; its only engine is numpy"):
+    with pytest.raises(InputError, match=r"acg is of another group \(21cmEMU acg of .*; its only engine is numpy"):
         Emulator.load("21cmemu:acg", engine="jax")
 
 

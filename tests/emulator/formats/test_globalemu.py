@@ -80,7 +80,7 @@ def test_parameters_in_another_order_are_not_taken_for_those_of_21cmgem(tmp_path
         values = np.loadtxt(folder / f"data_{end}.txt")
         (folder / f"data_{end}.txt").unlink()
         np.savetxt(folder / f"data_{end}.txt", values[[0, 1, 2, 5, 3, 4, 6]])
-    with pytest.raises(InputError, match="is not of 21cmgem, by parameter 4; name its parameters: emulator: {file:"):
+    with pytest.raises(InputError, match=r"is not of 21cmgem, by parameter 4; name its parameters: emulator: {file:"):
         Emulator.load(folder)
 
 
@@ -102,8 +102,9 @@ def test_calls_are_independent_of_each_other_and_of_copies(references):
 def by_hand(folder, x):
     """The network of a folder in float64 for scaled inputs (n_channels, n_inputs)."""
     functions = {
-        "linear": lambda v: v, "tanh": np.tanh, "relu": lambda v: np.maximum(v, 0), "sigmoid": lambda v: 1 / (1 + np.exp(-v)),
-        "elu": lambda v: np.where(v > 0, v, np.expm1(v)), "softplus": lambda v: np.log1p(np.exp(v)),
+        "linear": lambda v: v, "tanh": np.tanh, "relu": lambda v: np.maximum(v, 0),
+        "sigmoid": lambda v: 1 / (1 + np.exp(-v)), "elu": lambda v: np.where(v > 0, v, np.expm1(v)),
+        "softplus": lambda v: np.log1p(np.exp(v)),
     }  # fmt: skip
     for layer in folder.layers:
         x = functions[layer.config["activation"]](x @ layer.arrays[0] + layer.arrays[1])
@@ -158,7 +159,7 @@ def test_what_a_folder_lacks(folder):
             Emulator.load(folder, parameters="ares")
         (folder / name).write_bytes(content)
     settings(folder, resampling=True)
-    with pytest.raises(InputError, match=r"no file .*cdf.txt, which holds what resampling needs, as preprocess_settings"):
+    with pytest.raises(InputError, match=r"no file .*cdf.txt, which holds what resampling needs, as preprocess"):
         Emulator.load(folder, parameters="ares")
     settings(folder, resampling=False, AFB=True)
     with pytest.raises(InputError, match=r"no file .*AFB.txt, which holds the baseline, as preprocess_settings"):
@@ -166,7 +167,7 @@ def test_what_a_folder_lacks(folder):
 
 
 def test_parameters_must_be_named_and_fit():
-    with pytest.raises(InputError, match=r"takes 8 parameters and gives 490 channels; .* {file: FILE, parameters: SPEC"):
+    with pytest.raises(InputError, match=r"takes 8 parameters and gives 490 channels; .* parameters: SPEC"):
         Emulator.load(ARES)
     with pytest.raises(InputError, match="takes 8 parameters; the spec has 7: fstar"):
         Emulator.load(ARES, parameters="21cmgem")
@@ -192,7 +193,7 @@ def test_lists_of_numbers_that_are_none(folder):
         with pytest.raises(InputError, match=message):
             Emulator.load(folder, parameters="ares")
     (folder / "labels_stds.npy").write_bytes(b"no array")
-    with pytest.raises(InputError, match="labels_stds.npy is not an array of NumPy"):
+    with pytest.raises(InputError, match=r"labels_stds\.npy is not an array of NumPy"):
         Emulator.load(folder, parameters="ares")
 
 
@@ -227,7 +228,7 @@ def test_networks_of_another_kind(folder, rng, tmp_path):
     from networks import write_keras2
 
     write_keras2(folder / "model.h5", rng)
-    with pytest.raises(InputError, match="is a network of LSTM, LSTM, Dense; a network of globalemu has layers of Dense"):
+    with pytest.raises(InputError, match="network of LSTM, LSTM, Dense; a network of globalemu has layers of Dense"):
         Emulator.load(folder, parameters="ares")
     (folder / "model.h5").write_bytes(b"no network")
     with pytest.raises(InputError, match="is not a whole network of globalemu"):
@@ -239,10 +240,10 @@ def test_networks_of_another_kind(folder, rng, tmp_path):
 
 def test_weights_that_do_not_follow_one_another(folder):
     with h5py.File(folder / "model.h5", "r+") as file:
-        names = []
-        file["model_weights"].visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
-        name = next(name for name in names if file["model_weights"][name].shape == (32, 32))
-        del file["model_weights"][name]
-        file["model_weights"][name] = np.zeros((31, 32), np.float32)
+        names, weights = [], file["model_weights"]
+        weights.visit(names.append)
+        name = next(name for name in names if getattr(weights[name], "shape", None) == (32, 32))
+        del weights[name]
+        weights[name] = np.zeros((31, 32), np.float32)
     with pytest.raises(InputError, match=r"a layer has weights \(31, 32\) after 32 numbers"):
         Emulator.load(folder, parameters="ares")

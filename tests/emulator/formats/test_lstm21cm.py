@@ -5,7 +5,7 @@ import json
 import h5py
 import numpy as np
 import pytest
-from networks import MAXIMA, MINIMA, UNITS, write_gem, write_keras2
+from networks import MAXIMA, MINIMA, UNITS, write_keras2
 
 from lstmfit import Emulator
 from lstmfit.errors import InputError
@@ -80,11 +80,11 @@ def test_the_set_is_told_from_the_network_or_named(tmp_path, rng):
     write_keras2(tmp_path / "mine.h5", rng, inputs=4)
     for end, shift in (("mins", 0.0), ("maxs", 1.0)):
         np.savetxt(tmp_path / f"train_{end}_mine.txt", np.arange(5) + shift)
-    with pytest.raises(InputError, match=r"takes 3 parameters and gives 451 channels; known are 21cmgem 7 and 451, .*SPEC"):
+    with pytest.raises(InputError, match="takes 3 parameters and gives 451 channels; known are 21cmgem 7 and 451"):
         Emulator.load(tmp_path / "mine.h5")
     spec = tmp_path / "spec.yaml"
     spec.write_text("parameters: [{name: a}, {name: b, log: true}, {name: c, min: 2.5}]\n")
-    with pytest.raises(InputError, match="has no redshift grid; add redshifts: {min: 5, max: 50, n: 451}"):
+    with pytest.raises(InputError, match=r"has no redshift grid; add redshifts: {min: 5, max: 50, n: 451}"):
         Emulator.load(tmp_path / "mine.h5", parameters=spec)
     spec.write_text(spec.read_text() + "redshifts: {min: 6, max: 28, n: 450}\n")
     with pytest.raises(InputError, match="has 451 channels; the spec has 450 redshifts"):
@@ -104,7 +104,7 @@ def test_bad_files_are_refused(arrays, tmp_path, rng):
     with pytest.raises(InputError, match="no spec 21cmgm: neither a known set nor a file; did you mean '21cmgem'"):
         Emulator.load(path, parameters="21cmgm")
     path.rename(tmp_path / "other.h5")
-    with pytest.raises(InputError, match=r"no file .*train_mins_other.txt, .* lies beside the emulator, under this name"):
+    with pytest.raises(InputError, match=r"no file .*train_mins_other.txt, .* beside the emulator, under this name"):
         Emulator.load(tmp_path / "other.h5")
     write_keras2(path, rng, inputs=9)
     with pytest.raises(InputError, match="takes 8 parameters and gives 451 channels"):
@@ -119,5 +119,5 @@ def test_bad_files_are_refused(arrays, tmp_path, rng):
 
 def test_minima_and_maxima_of_another_length(arrays, tmp_path):
     np.savetxt(tmp_path / "train_mins_21cmGEM.txt", MINIMA[:-1])
-    with pytest.raises(InputError, match="train_mins_21cmGEM.txt has 8 numbers; expected 9: the minima and maxima"):
+    with pytest.raises(InputError, match=r"train_mins_21cmGEM\.txt has 8 numbers; expected 9: the minima and maxima"):
         Emulator.load(tmp_path / "emulator_21cmGEM.h5")
