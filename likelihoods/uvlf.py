@@ -212,8 +212,8 @@ def _corners(where, name, values, x) -> list[tuple[int, float]]:
     if not values[0] <= x <= values[-1]:
         option = "redshifts" if name == "redshift" else "brightest and faintest"
         raise InputError(
-            f"{where}: a bin has {name} {x:g}, but the model's luminosity function spans {values[0]:g}..{values[-1]:g}; "
-            f"leave the bin out with {option}"
+            f"{where}: a bin has {name} {x:g}, but the model's luminosity function spans {values[0]:g}.."
+            f"{values[-1]:g}; leave the bin out with {option}"
         )
     i = int(np.clip(np.searchsorted(values, x, side="right") - 1, 0, len(values) - 2))
     share = (x - values[i]) / (values[i + 1] - values[i])
