@@ -288,7 +288,7 @@ def test_a_damaged_resume_file_is_one_line(copy):
     lines = resume.read_text().splitlines(keepends=True)
     middle = len(lines) // 2
     resume.write_text("".join([*lines[:middle], "damaged\n", *lines[middle + 1 :]]))
-    with pytest.raises(InputError, match=r"chain.resume is damaged: PolyChord cannot read it .*; start over"):
+    with pytest.raises(InputError, match=r"chain.resume is damaged, PolyChord cannot read it .*; start over"):
         fit(copy / "run.yaml", folder, jobs=1, resume=True)
 
 
