@@ -11,9 +11,9 @@ class UVLFBouwens2015(UVLF):
     Parameters
     ----------
     redshifts : numpy.ndarray
-        Not needed.
+        Not used.
     **options
-        Those of ``uvlf_bouwens2015.yaml``; see `UVLF`.
+        Options of ``uvlf_bouwens2015.yaml``; see `UVLF`.
     """
 
     def __init__(self, redshifts: np.ndarray, /, **options):

@@ -11,9 +11,9 @@ class UVLFBouwens2021(UVLF):
     Parameters
     ----------
     redshifts : numpy.ndarray
-        Not needed.
+        Not used.
     **options
-        Those of ``uvlf_bouwens2021.yaml``; see `UVLF`.
+        Options of ``uvlf_bouwens2021.yaml``; see `UVLF`.
     """
 
     def __init__(self, redshifts: np.ndarray, /, **options):

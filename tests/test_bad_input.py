@@ -53,7 +53,7 @@ def refused(match, call, *args, **kwargs):
         ("2j*a", "is not allowed"),
         ("a.b", "is not allowed"),
         ("'x'", "is not allowed"),
-        ("open(a)", "no function 'open'"),
+        ("open(a)", "unknown function 'open'"),
         ("2(3)", "is not allowed"),
         ("a +", "cannot be read"),
         ("", "cannot be read"),
@@ -63,7 +63,7 @@ def refused(match, call, *args, **kwargs):
         ("(" * 300 + "a" + ")" * 300, "cannot be read"),
         ("-" * 200 + "a", "nested more than 50 levels"),
         ("+".join(["a"] * 300), "nested more than 50 levels"),
-        ("+".join(["a"] * 3000), "has 5999 characters; at most 2000"),
+        ("+".join(["a"] * 3000), "has 5999 characters, but at most 2000"),
         ("what", "unknown name 'what'; the parameters are a, b"),
     ],
 )
@@ -123,7 +123,7 @@ def test_any_prior_is_proper_or_refused(spec, dist):
 
 @pytest.mark.parametrize("spec", [3, "uniform", [1, 2], None])
 def test_a_prior_is_a_mapping(spec):
-    refused("give a mapping like", make_distribution, spec)
+    refused("give a mapping such as", make_distribution, spec)
 
 
 def test_priors_of_cobaya_in_a_run_file():
@@ -208,7 +208,7 @@ def test_mocks_and_noise_beyond_any_sense(changes, message):
         ({"mean": float("nan")}, "mean"),
         ({"mean": [1, float("inf"), 0, 0, 0]}, "mean"),
         ({"reference": 75e6}, "reference is 7.5e.07 MHz, but the data span"),
-        ({"reference": 0.0000001}, "give a frequency in MHz near them"),
+        ({"reference": 0.0000001}, "give a frequency in MHz near the band"),
         ({"terms": 90}, "not independent|fewer"),
     ],
 )
@@ -257,9 +257,9 @@ def test_files_of_noise_that_hold_something_else(tmp_path):
     make("g.txt", text(b"1\n1e-9\n3"), "has a sigma of 1e-09 mK in row 1")
     make("h.npy", text(b""), "h.npy is not a table of numbers")
     make("i.npy", npy(np.array([{}, 1, 2], dtype=object)), "i.npy is not a table of numbers")
-    make("j.npy", npy(np.float64(3.0)), r"has shape \(\) and type float64; a column or a table")
+    make("j.npy", npy(np.float64(3.0)), r"has shape \(\) and type float64; give a column or a table")
     make("k.npy", npy(np.ones((2, 2, 2))), r"has shape \(2, 2, 2\)")
-    make("l.npy", npy(np.array(["1", "2", "3"])), "type <U1; a column or a table of real numbers")
+    make("l.npy", npy(np.array(["1", "2", "3"])), "type <U1; give a column or a table of real numbers")
     make("m.npy", npy(np.ones(3, dtype=complex)), "type complex128")
     make("o.npy", npy(np.array([True] * 3)), "type bool")
     np.savez(tmp_path / "z.npz", a=np.ones(3))

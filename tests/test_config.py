@@ -83,7 +83,7 @@ def test_mistakes_in_the_noise(noise, message):
         ("data.mock.foreground", {"coefficients": []}, "reference is missing"),
         ("signal", "flattened_gaussian", "give one of emulator, simulator and signal"),
         ("params", {"fX": {"value": "10**("}}, "cannot be read"),
-        ("params", {"fX": {"value": "__import__('os')"}}, "no function '__import__'"),
+        ("params", {"fX": {"value": "__import__('os')"}}, "unknown function '__import__'"),
         ("params", {"fX": {"value": 1, "prior": {"min": 0, "max": 1}}}, "give one of prior, value and derived"),
         ("params", {"fX": {"prior": {"min": 1, "max": 1}}}, "needs a width"),
         ("params", {"fX": {"priro": {}}}, "did you mean 'prior'"),

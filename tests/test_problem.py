@@ -149,7 +149,7 @@ def test_double_power_law_brings_its_parameters_by_a_set(rng):
         ({"params": {"y": {"derived": "2*what"}}}, "unknown name 'what'"),
         ({"params": {"sLy": {"prior": {"min": 0, "max": 9}}}}, "trained on 0.5..4"),
         ({"params": {"sLy": 9.0}}, "trained on 0.5..4"),
-        ({"params": {"sLy": {"prior": {"min": 1, "max": 2, "sorted": "p"}}}}, "two or more with the same prior"),
+        ({"params": {"sLy": {"prior": {"min": 1, "max": 2, "sorted": "p"}}}}, "two or more parameters with the same prior"),
         ({"noise": {"model": "student_t", "sigma": 25, "dof": "free"}}, "dof is sampled and needs a prior"),
         ({"priors": "ars"}, "did you mean 'ares'"),
         ({"mock": {"theta": {"fX": 1}}}, "theta: missing"),

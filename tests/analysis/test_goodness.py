@@ -203,7 +203,7 @@ def test_units_are_checked_for_every_noise(tmp_path, noise, wrong):
 def test_data_without_noise_are_not_said_to_scatter(recwarn):
     nu = np.linspace(50.0, 100.0, 120)
     for data in (np.zeros(120), np.full(120, 3.0)):
-        with pytest.warns(UserWarning, match="have no noise from channel to channel; right for a test without noise"):
+        with pytest.warns(UserWarning, match="have no channel-to-channel noise; unless this is a noise-free test"):
             check_scale(nu, data, np.ones(120), 25.0)
 
 

@@ -98,9 +98,9 @@ def test_ties_are_those_of_the_weights():
 def test_what_is_no_ratio_is_refused(bad):
     x = draws()
     x[3] = bad
-    with pytest.raises(InputError, match="1 of 400 log ratios are NaN or .inf"):
+    with pytest.raises(InputError, match=r"1 of 400 log ratios are NaN or \+inf"):
         pareto_smooth(x)
-    with pytest.raises(InputError, match="1 of 400 log ratios are NaN or .inf"):
+    with pytest.raises(InputError, match=r"1 of 400 log ratios are NaN or \+inf"):
         reweighted(np.ones((400, 2)), np.full(400, 1 / 400), x, NAMES)
 
 
