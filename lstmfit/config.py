@@ -298,6 +298,9 @@ def _absolute(config: RunConfig, folder: Path) -> RunConfig:
         # The name of a shipped emulator is not a path, unless there is such a file.
         if (folder / path).is_file() or path != Path(config.emulator):
             changes["emulator"] = str(folder / path)
+    if config.simulator is not None and "\0" not in config.simulator and (folder / config.simulator).exists():
+        # An emulator that stands for the simulator.
+        changes["simulator"] = str(folder / config.simulator)
     if config.priors is not None:
         names = [config.priors] if isinstance(config.priors, str) else config.priors
         paths = [folder / user_path(name, "priors") for name in names]

@@ -6,7 +6,7 @@ from lstmfit.config import RunConfig
 from lstmfit.constants import redshift_to_frequency
 from lstmfit.datasets.spectrum import Spectrum, read_public_spectrum, read_spectrum
 from lstmfit.emulator.emulator import shipped_test_set
-from lstmfit.errors import InputError, one_line
+from lstmfit.errors import InputError, listed, one_line
 from lstmfit.likelihoods.noise import White
 from lstmfit.parameters import to_array
 from lstmfit.schema import LARGEST
@@ -43,7 +43,7 @@ def _make_mock(config, signal):
         _check_trained(config, signal, theta)
         true = np.array(signal(theta), dtype=float)
     else:
-        true = simulate_truth(config, signal).signal
+        true = simulate_truth(config, signal)["signal"]
     frequency, weight = redshift_to_frequency(signal.redshifts), np.ones(len(true))
     sky = true
     if mock.foreground is not None:
@@ -78,8 +78,8 @@ def _check_trained(config, signal, theta):
             )
 
 
-def simulate_truth(config: RunConfig, signal):
-    """History of a mock's true parameters, by the simulator.
+def simulate_truth(config: RunConfig, signal) -> dict[str, np.ndarray]:
+    """Outputs by name at a mock's true parameters, by the simulator.
 
     Raises
     ------
@@ -87,6 +87,7 @@ def simulate_truth(config: RunConfig, signal):
         It is not known which simulator, its grid is another, or it fails at these parameters.
     """
     from lstmfit.simulators import SimulationError, load_once, recorded_simulator
+    from lstmfit.simulators.protocol import outputs_of
 
     name, remedy = config.simulator, "set data.mock.from: emulator"
     if name is None:
@@ -97,11 +98,15 @@ def simulate_truth(config: RunConfig, signal):
     if len(simulate.redshifts) != len(signal.redshifts) or not np.allclose(simulate.redshifts, signal.redshifts):
         raise InputError(f"mock from simulator: {name} and {signal.name} have different redshift grids")
     try:
-        return simulate(true_theta(config, signal))
+        outputs = outputs_of(simulate(true_theta(config, signal)))
     except Exception as error:
         # What a simulator raises far outside its range is its own affair; that the run file asked for it is ours.
         what = error if isinstance(error, SimulationError) else f"{name} fails with {type(error).__name__} ({error})"
         raise InputError(f"data.mock.theta: {one_line(what)}; choose other true parameters") from error
+    missing = [output for output in signal.layout if output not in outputs]
+    if missing:
+        raise InputError(f"mock from simulator: {name} does not give {listed(missing)}; {remedy}")
+    return outputs
 
 
 def true_theta(config: RunConfig, signal) -> np.ndarray:

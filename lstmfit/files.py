@@ -90,12 +90,13 @@ def write_text(path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def sha256(path) -> str:
-    """Hexadecimal SHA-256 of a file's content."""
+def sha256(*paths) -> str:
+    """Hexadecimal SHA-256 of the content of one file, or of several, one after the other."""
     digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    for path in paths:
+        with Path(path).open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
     return digest.hexdigest()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from lstmfit.errors import InputError, listed, one_line
 from lstmfit.files import user_path
+from lstmfit.outputs import OutputLayout
 from lstmfit.schema import shown
 
 MOST_BYTES = 64 * 2**30
@@ -202,6 +203,57 @@ def read_json(holder, name: str, kind: type):
         what = "an object" if kind is dict else "a list"
         raise InputError(f"{_where(holder)}: attribute {name} is {shown(text)}; {what} in JSON is needed")
     return value
+
+
+GRID = "redshifts"
+"""What a history lies on, in the description of outputs."""
+
+
+def write_axes(file, layout: OutputLayout) -> None:
+    """Describe outputs in a file: the attribute ``outputs`` in JSON, grids of tables in the group ``axes``.
+
+    Parameters
+    ----------
+    file : h5py.File
+        Open for writing.
+    layout : OutputLayout
+        Of the outputs; each is on the grid ``redshifts``, a number, or on axes of its own.
+    """
+    on = {name: [] if name in layout.scalars else list(layout.axes.get(name, [GRID])) for name in layout}
+    file.attrs["outputs"] = json.dumps(on)
+    for name, grids in layout.axes.items():
+        for axis, values in grids.items():
+            file[f"axes/{name}/{axis}"] = values
+
+
+def read_axes(file, n_channels: int) -> OutputLayout:
+    """The outputs that a file describes, see `write_axes`.
+
+    Parameters
+    ----------
+    file : h5py.File
+        A set of signals; one of lstmfit 0.1 has no description, and x_HI and tau where there are such.
+    n_channels : int
+        Length of the redshift grid.
+
+    Raises
+    ------
+    InputError
+        The description is damaged, or has no signal.
+    """
+    if "outputs" not in file.attrs:
+        found = {name for name in ("x_HI", "tau") for split in ("train", "val", "test") if f"{name}_{split}" in file}
+        return OutputLayout.of(n_channels, ("signal", *({"x_HI"} & found)), tuple({"tau"} & found))
+    on = read_json(file, "outputs", dict)
+    if "signal" not in on or not all(isinstance(n, list) and all(isinstance(a, str) for a in n) for n in on.values()):
+        raise InputError(f"{_where(file)}: attribute outputs is {shown(on)}; names with lists of axes are needed")
+    grids = {
+        name: {axis: read_array(file, f"axes/{name}/{axis}", (None,)).astype(float) for axis in axes}
+        for name, axes in on.items()
+        if axes not in ([], [GRID])
+    }
+    histories = ("signal", *(n for n, axes in on.items() if axes == [GRID] and n != "signal"))
+    return OutputLayout.of(n_channels, histories, [n for n, axes in on.items() if not axes], grids)
 
 
 def _where(item) -> str:

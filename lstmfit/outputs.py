@@ -14,10 +14,14 @@ class OutputLayout(Mapping):
     shapes : mapping of str to tuple of int
         Shape of each output, in the order of the array: () of a number, (n_channels,) of a history on the grid, any
         other of a table.
+    axes : mapping of str to mapping of str to array_like, optional
+        Grids of each table: by the name of the output, the values of each of its axes by name, in order.
 
     Attributes
     ----------
     shapes : dict of str to tuple of int
+        As given.
+    axes : dict of str to dict of str to numpy.ndarray
         As given.
     size : int
         Numbers in the array.
@@ -29,8 +33,15 @@ class OutputLayout(Mapping):
     (slice(451, 902, None), 902, 903)
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]]):
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], axes: Mapping[str, Mapping] | None = None):
         self.shapes = {name: tuple(shape) for name, shape in shapes.items()}
+        self.axes = {
+            name: {axis: np.array(values, dtype=float) for axis, values in grids.items()}
+            for name, grids in (axes or {}).items()
+        }
+        for name, grids in self.axes.items():
+            if self.shapes.get(name) != tuple(len(values) for values in grids.values()):
+                raise ValueError(f"{name} has shape {self.shapes.get(name)}, but axes {grids}")
         self._where: dict[str, int | slice] = {}
         self.size = 0
         for name, shape in self.shapes.items():
@@ -39,9 +50,27 @@ class OutputLayout(Mapping):
             self.size = end
 
     @classmethod
-    def of(cls, n_channels: int, histories: Iterable[str], scalars: Iterable[str] = ()) -> "OutputLayout":
-        """The layout of histories on a grid of `n_channels`, then numbers."""
-        return cls(dict.fromkeys(histories, (n_channels,)) | dict.fromkeys(scalars, ()))
+    def of(
+        cls,
+        n_channels: int,
+        histories: Iterable[str],
+        scalars: Iterable[str] = (),
+        axes: Mapping[str, Mapping] | None = None,
+    ) -> "OutputLayout":
+        """The layout of histories on a grid of `n_channels`, then numbers, then tables with their axes."""
+        tables = {name: tuple(len(values) for values in grids.values()) for name, grids in (axes or {}).items()}
+        return cls(dict.fromkeys(histories, (n_channels,)) | dict.fromkeys(scalars, ()) | tables, axes)
+
+    @property
+    def histories(self) -> tuple[str, ...]:
+        """Outputs on the redshift grid, in order; the signal is one."""
+        grid = self.shapes["signal"]
+        return tuple(name for name, shape in self.shapes.items() if shape == grid and name not in self.axes)
+
+    @property
+    def scalars(self) -> tuple[str, ...]:
+        """Outputs that are one number, in order."""
+        return tuple(name for name, shape in self.shapes.items() if not shape)
 
     def __getitem__(self, name: str) -> int | slice:
         return self._where[name]

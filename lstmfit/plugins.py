@@ -15,8 +15,8 @@ def has_consent() -> bool:
 
 
 def is_dotted(name: str) -> bool:
-    """Whether a name is that of code to import, not of something registered."""
-    return "." in name or ":" in name
+    """Whether a name is that of code to import, not of something registered, nor a path."""
+    return ("." in name or ":" in name) and "/" not in name
 
 
 def import_dotted(name: str, what: str):

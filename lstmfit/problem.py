@@ -8,7 +8,7 @@ import numpy as np
 from lstmfit.config import RunConfig
 from lstmfit.data import make_data, simulate_truth, true_parameters, true_theta
 from lstmfit.datasets.spectrum import Spectrum
-from lstmfit.emulator.emulator import describe_outside
+from lstmfit.emulator.base import describe_outside
 from lstmfit.errors import InputError, one_line
 from lstmfit.likelihoods.base import make_likelihood
 from lstmfit.parameter_space import ParameterSpace, make_space
@@ -326,7 +326,7 @@ def _make_mocks(config, signal, likelihoods, options):
     if config.data.mock.source == "emulator" or config.simulator is not None:
         outputs = np.array(signal.outputs(theta), dtype=float)
     else:
-        outputs = signal.layout.pack(vars(simulate_truth(config, signal)))
+        outputs = signal.layout.pack(simulate_truth(config, signal))
     truth = true_parameters(config, signal) | {
         name: block.value for name, block in config.params.items() if isinstance(block.value, float)
     }

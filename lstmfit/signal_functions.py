@@ -8,6 +8,7 @@ import numpy as np
 from lstmfit.config import RunConfig
 from lstmfit.constants import frequency_to_redshift, redshift_to_frequency
 from lstmfit.emulator.emulator import Emulator
+from lstmfit.errors import InputError, one_line
 from lstmfit.outputs import OutputLayout
 from lstmfit.parameters import Parameter
 
@@ -63,7 +64,7 @@ class EmulatedSignal(Signal):
         self.emulator = emulator
         self.name, self.checksum = emulator.name, emulator.checksum
         self.parameters, self.redshifts = emulator.parameters, emulator.redshifts
-        self.layout = emulator.architecture.layout
+        self.layout = emulator.layout
         # The engine's own call, without a layer in between: this is the hot loop.
         self.outputs, self.batch = emulator.raw, emulator.raw_batch
 
@@ -75,14 +76,17 @@ class SimulatedSignal(Signal):
 
     def __init__(self, name: str):
         from lstmfit.simulators import load
-        from lstmfit.simulators.protocol import history_layout
+        from lstmfit.simulators.protocol import SimulationError, simulator_layout
 
         self._simulate = load(name)
         # Nothing is known about a simulator's own state.
         self._lock = threading.Lock()
         self.name, self.checksum = name, str(self._simulate.version)
         self.parameters, self.redshifts = self._simulate.parameters, self._simulate.redshifts
-        self.layout = history_layout(self.redshifts)
+        try:
+            self.layout = simulator_layout(self._simulate)
+        except SimulationError as error:
+            raise InputError(f"simulator {name} fails in the middle of its ranges: {one_line(error)}") from None
 
     def __reduce__(self):
         # By name, as in a worker: a simulator may hold what cannot be pickled.
@@ -90,14 +94,13 @@ class SimulatedSignal(Signal):
 
     def outputs(self, theta: np.ndarray) -> np.ndarray:
         """As `Signal.outputs`; NaN where the simulator fails."""
-        from lstmfit.simulators.protocol import SimulationError
+        from lstmfit.simulators.protocol import SimulationError, outputs_of
 
         try:
             with self._lock:
-                history = self._simulate(theta)
+                return self.layout.pack(outputs_of(self._simulate(theta)))
         except SimulationError:
             return np.full(self.layout.size, np.nan)
-        return self.layout.pack(vars(history))
 
 
 def flattened_gaussian(frequency, values) -> np.ndarray:

@@ -14,7 +14,7 @@ def edge_distance(emulator, theta) -> np.ndarray:
     Parameters
     ----------
     emulator : Emulator
-        The emulator, whose scaling defines the range.
+        The emulator, whose parameters define the range.
     theta : numpy.ndarray
         (n, n_params) physical.
 
@@ -23,7 +23,10 @@ def edge_distance(emulator, theta) -> np.ndarray:
     numpy.ndarray
         (n,) distance in half-widths of the scaled range: 0 at an edge, 1 in the centre.
     """
-    return 1.0 - np.abs(emulator.scaling.inputs(theta)).max(axis=1)
+    low, high = np.array([(p.min, p.max) for p in emulator.parameters]).T
+    log = np.array([p.log for p in emulator.parameters])
+    low, high, theta = (np.where(log, np.log10(x, where=log, out=np.zeros_like(x)), x) for x in (low, high, theta))
+    return 1.0 - np.abs(2.0 * (theta - low) / (high - low) - 1.0).max(axis=1)
 
 
 @own_style

@@ -12,7 +12,7 @@ import numpy as np
 from lstmfit.errors import one_line
 from lstmfit.files import replacing
 from lstmfit.simulators import SimulationError, load_once
-from lstmfit.simulators.protocol import history_layout
+from lstmfit.simulators.protocol import simulator_layout
 from lstmfit.simulators.tasks import attempt
 from lstmfit.workers import cores, death_as, process_pool
 
@@ -54,7 +54,7 @@ class TruthCache:
             "parameters": [p.name for p in self._model.parameters],
             "channels": len(self._model.redshifts),
         }
-        self.layout = history_layout(self._model.redshifts)
+        self.layout = simulator_layout(self._model)
         self._outcomes: dict[bytes, np.ndarray | str] = {}
         self._theta: dict[bytes, np.ndarray] = {}
         self._read()
@@ -168,9 +168,9 @@ def cache_path(folder, simulator: str) -> Path:
 
 def _run(simulator, points):
     """Outputs of each point (n_out,), or the error message."""
-    layout = history_layout(load_once(simulator).redshifts)
+    layout = simulator_layout(load_once(simulator))
     outcomes = attempt(simulator, points)
-    return [o if isinstance(o, str) else layout.pack(dict(zip(layout, o)), np.float32) for o in outcomes]
+    return [o if isinstance(o, str) else layout.pack(o, np.float32) for o in outcomes]
 
 
 def _outcomes(simulator, todo, jobs):

@@ -3,20 +3,27 @@
 import dataclasses
 import warnings
 from dataclasses import dataclass, field
-from importlib import resources
 
 import h5py
 import numpy as np
 
+from lstmfit.datasets.specs import SignalSpec, presets
 from lstmfit.errors import InputError, listed, one_line
 from lstmfit.files import replacing, user_path
-from lstmfit.hdf5 import check_dataset, find_dataset, read_array, read_numbers, read_text, read_texts, reading
+from lstmfit.hdf5 import (
+    check_dataset,
+    find_dataset,
+    read_array,
+    read_axes,
+    read_numbers,
+    read_text,
+    read_texts,
+    reading,
+    write_axes,
+)
+from lstmfit.outputs import OutputLayout
 from lstmfit.parameters import Parameter
 from lstmfit.schema import shown
-from lstmfit.yaml_files import parse_yaml
-
-EXTRA_HISTORIES = ("x_HI",)
-EXTRA_SCALARS = ("tau",)
 
 
 @dataclass(frozen=True)
@@ -30,7 +37,7 @@ class Split:
     signal : numpy.ndarray
         (n, n_channels) mK, redshift ascending.
     extras : dict of str to numpy.ndarray
-        Further outputs by name: histories (n, n_channels), scalars (n,).
+        Further outputs by name: histories (n, n_channels), numbers (n,), tables of any other shape (n, ...).
     """
 
     theta: np.ndarray
@@ -59,6 +66,8 @@ class SignalSet:
         The three splits; empty where the file has none.
     record : dict
         Where it came from.
+    axes : dict of str to dict of str to numpy.ndarray
+        Grids of the outputs that are tables, see `lstmfit.outputs.OutputLayout`.
     """
 
     redshifts: np.ndarray
@@ -67,6 +76,16 @@ class SignalSet:
     val: Split
     test: Split
     record: dict
+    axes: dict = field(default_factory=dict)
+
+    @property
+    def layout(self) -> OutputLayout:
+        """The outputs: the signal, further histories, numbers, tables."""
+        split = next((s for s in (self.train, self.val, self.test) if len(s)), self.train)
+        others = [name for name in split.extras if name not in self.axes]
+        numbers = [name for name in others if split.extras[name].ndim == 1]
+        histories = ["signal", *(name for name in others if name not in numbers)]
+        return OutputLayout.of(len(self.redshifts), histories, numbers, self.axes)
 
 
 def load_signals(path, splits=("train", "val", "test")) -> SignalSet:
@@ -111,6 +130,7 @@ class _Raw:
     splits: dict
     record: dict
     unit: str = ""
+    layout: OutputLayout | None = None
 
 
 def _read_named(path, file) -> _Raw:
@@ -129,13 +149,15 @@ def _read_named(path, file) -> _Raw:
         {"name": name, "log": log, "min": low, "max": high, "unit": unit, "latex": latex}
         for name, log, low, high, unit, latex in zip(names, *values)
     ]
-    splits = {split: _keys(file, f"par_{split}", f"signal_{split}", split) for split in SPLITS}
+    redshifts = read_array(file, "redshifts", (None,)).astype(float)
+    layout = read_axes(file, len(redshifts))
+    splits = {split: _keys(file, f"par_{split}", f"signal_{split}", split, layout) for split in SPLITS}
     record = {
         key: file.attrs[key].item() if hasattr(file.attrs[key], "item") else str(file.attrs[key])
         for key in ("simulator", "simulator_version", "design", "seed", "lstmfit_version")
         if key in file.attrs
     }
-    return _Raw(read_array(file, "redshifts", (None,)).astype(float), columns, splits, record, _unit(path, file))
+    return _Raw(redshifts, columns, splits, record, _unit(path, file), layout)
 
 
 UNITS = {"mK": 1.0, "K": 1000.0}
@@ -149,38 +171,30 @@ def _unit(path, file) -> str:
     return unit
 
 
-def _keys(file, theta, signal, split):
+def _keys(file, theta, signal, split, layout=None):
     if theta not in file or signal not in file:
         return None
-    names = [theta, signal, *(f"{n}_{split}" for n in (*EXTRA_HISTORIES, *EXTRA_SCALARS) if f"{n}_{split}" in file)]
-    found = [find_dataset(file, name) for name in names]
-    return found[0], found[1], {n.removesuffix(f"_{split}"): d for n, d in zip(names[2:], found[2:])}
-
-
-def presets() -> dict[str, dict]:
-    """Layouts of the public sets, by name (``presets.yaml``)."""
-    text = resources.files("lstmfit.datasets").joinpath("presets.yaml").read_text(encoding="utf-8")
-    return parse_yaml(text, "presets.yaml")
+    extras = {name: find_dataset(file, f"{name}_{split}") for name in layout or () if name != "signal"}
+    return find_dataset(file, theta), find_dataset(file, signal), extras
 
 
 def _read_public(path, file) -> _Raw:
     """A public layout without names: recognised by its keys, described by its preset."""
-    for name, preset in presets().items():
-        order = "{1}_{0}" if preset["keys"]["order"] == "split_name" else "{0}_{1}"
-        keys = {s: [order.format(preset["keys"][what], s) for what in ("theta", "signal")] for s in SPLITS}
+    for name, spec in presets().items():
+        keys = {s: [key.format(split=s) for key in (spec.theta, spec.signal)] for s in SPLITS}
         if keys["train"][0] in file or keys["test"][0] in file:
-            splits = {split: _keys(file, *pair, split) for split, pair in keys.items()}
-            return _Raw(grid_of(preset), preset["parameters"], splits, {"set": name}, _unit(path, file))
+            layout = read_axes(file, len(spec.grid))
+            splits = {split: _keys(file, *pair, split, layout) for split, pair in keys.items()}
+            return _Raw(spec.grid, columns_of(spec), splits, {"set": name}, _unit(path, file), layout)
     raise InputError(
         f"{path} is not a set of signals: it has {listed(file, 6) if len(file) else 'nothing'}; expected par_train and "
         "signal_train (21cmGEM layout) or train_data and train_labels (ARES layout)"
     )
 
 
-def grid_of(preset: dict) -> np.ndarray:
-    """Redshifts of a preset, ascending."""
-    grid = preset["redshifts"]
-    return np.linspace(grid["min"], grid["max"], grid["n"])
+def columns_of(spec: SignalSpec) -> list[dict]:
+    """Columns of a spec; keys that it does not give are left out."""
+    return [column.model_dump(exclude_none=True) for column in spec.parameters]
 
 
 def _read_text(folder) -> _Raw:
@@ -199,8 +213,8 @@ def _read_text(folder) -> _Raw:
                 raise InputError(f"{folder}: {names} is not a table of numbers ({one_line(error, 120)})") from None
     if not splits:
         raise InputError(f"{folder} has no Par_train_21cmGEM.txt with T21_train_21cmGEM.txt; give their folder")
-    preset = presets()["21cmGEM"]
-    return _Raw(grid_of(preset), preset["parameters"], {s: splits.get(s) for s in SPLITS}, {"set": "21cmGEM"})
+    spec = presets()["21cmGEM"]
+    return _Raw(spec.grid, columns_of(spec), {s: splits.get(s) for s in SPLITS}, {"set": "21cmGEM"})
 
 
 SPLITS = ("train", "val", "test")
@@ -215,7 +229,7 @@ def _check(path, raw: _Raw, wanted) -> SignalSet:
     read = {}
     for split in SPLITS:
         needed = split in wanted or (split == "train" and need_train)
-        read[split] = _split(path, raw.splits[split], split, columns, len(z), needed)
+        read[split] = _split(path, raw.splits[split], split, columns, len(z), needed, raw.layout)
     _check_unit(path, raw.unit, read)
     if raw.unit:
         read = {key: dataclasses.replace(s, signal=s.signal * np.float32(UNITS[raw.unit])) if raw.unit != "mK" else s
@@ -225,7 +239,9 @@ def _check(path, raw: _Raw, wanted) -> SignalSet:
         cut = len(read["train"]) - len(read["train"]) // 8
         read["val"], read["train"] = read["train"].rows(slice(cut, None)), read["train"].rows(slice(cut))
     empty = Split(np.empty((0, len(columns))), np.empty((0, len(z)), np.float32))
-    return SignalSet(z, parameters, **{s: read[s] if s in wanted else empty for s in SPLITS}, record=raw.record)
+    axes = {} if raw.layout is None else raw.layout.axes
+    chosen = {s: read[s] if s in wanted else empty for s in SPLITS}
+    return SignalSet(z, parameters, **chosen, record=raw.record, axes=axes)
 
 
 FAINTEST = 2.0
@@ -271,7 +287,7 @@ def _parameters(path, columns, split) -> tuple[Parameter, ...]:
     return tuple(parameters)
 
 
-def _split(path, arrays, split, columns, n_channels, wanted) -> Split:
+def _split(path, arrays, split, columns, n_channels, wanted, layout) -> Split:
     if not wanted or arrays is None:
         return Split(np.empty((0, len(columns))), np.empty((0, n_channels), np.float32))
     n = arrays[0].shape[0] if arrays[0].shape else 0
@@ -283,7 +299,8 @@ def _split(path, arrays, split, columns, n_channels, wanted) -> Split:
     for name, array in {"parameters": arrays[0], "signal": arrays[1], **arrays[2]}.items():
         # Before anything is read: a file can declare any size.
         if isinstance(array, h5py.Dataset):
-            check_dataset(array, (n, *{"parameters": (len(columns),), "tau": ()}.get(name, (n_channels,))))
+            shapes = {"signal": (n_channels,)} if layout is None else layout.shapes
+            check_dataset(array, (n, *(shapes[name] if name != "parameters" else (len(columns),))))
     theta, signal = np.array(arrays[0], dtype=float), np.array(arrays[1])
     extras = {name: np.array(array) for name, array in arrays[2].items()}
     for name, array in {"parameters": theta, "signal": signal, **extras}.items():
@@ -336,6 +353,7 @@ def write_test_set(path, data: SignalSet, n: int = 1024) -> None:
             file.attrs[key] = value
         file.attrs["signal_unit"] = "mK"
         file["redshifts"] = data.redshifts
+        write_axes(file, data.layout)
         file["par_test"] = data.test.theta[:n]
         histories = {"signal": data.test.signal} | data.test.extras
         for name, array in histories.items():

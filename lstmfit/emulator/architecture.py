@@ -7,13 +7,13 @@ encoder layer, zero initial states: there the parameters and the frequency enter
 drive plus a bias per step.
 """
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, field
 from numbers import Integral
 
 import numpy as np
 
 from lstmfit.errors import InputError, listed
-from lstmfit.outputs import OutputLayout
 from lstmfit.parameters import check_name
 from lstmfit.schema import shown
 
@@ -44,6 +44,8 @@ class Architecture:
         Names of the functions of redshift that come out; the first is the signal.
     scalars : tuple of str
         Names of the numbers that come out.
+    tables : dict of str to dict of str to int
+        Outputs on grids of their own: by name, the length of each axis by name.
     """
 
     n_params: int
@@ -54,6 +56,7 @@ class Architecture:
     encoder: tuple = (256,)
     histories: tuple = ("signal",)
     scalars: tuple = ()
+    tables: dict = field(default_factory=dict)
 
     def __post_init__(self):
         for name in ("n_params", "n_channels", "units", "layers", "steps"):
@@ -64,9 +67,10 @@ class Architecture:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for width in self.encoder:
             self._check_size("encoder", width)
-        for name in (*self.histories, *self.scalars):
+        self._check_tables()
+        outputs = (*self.histories, *self.scalars, *self.tables)
+        for name in outputs:
             check_name(name, "architecture: output")
-        outputs = (*self.histories, *self.scalars)
         if len(set(outputs)) < len(outputs):
             raise InputError(f"architecture: an output appears twice in {listed(outputs)}")
         if self.steps > self.n_channels:
@@ -76,6 +80,17 @@ class Architecture:
         if not self.histories or self.histories[0] != "signal":
             raise InputError(f"architecture: histories are {listed(self.histories)}; the first must be 'signal'")
 
+    def _check_tables(self):
+        tables = self.tables
+        good = isinstance(tables, dict) and len(tables) <= 100
+        if not good or not all(isinstance(axes, dict) and axes for axes in tables.values()):
+            raise InputError(f"architecture: tables are {shown(tables)}; give {{NAME: {{AXIS: length}}}}")
+        for axes in tables.values():
+            for axis, length in axes.items():
+                check_name(axis, "architecture: axis")
+                self._check_size("tables", length)
+        self._check_size("tables", 1 + self.n_scalars)
+
     @staticmethod
     def _check_size(name, value):
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
@@ -83,10 +98,14 @@ class Architecture:
         if value > LARGEST_SIZE:
             raise InputError(f"architecture: {name} is {shown(value)}; at most {LARGEST_SIZE} is possible")
 
+    def describe(self) -> str:
+        """The network in words."""
+        return f"{self.layers} x LSTM({self.units}), {self.steps} steps"
+
     @property
-    def layout(self) -> OutputLayout:
-        """Where each output lies in what an engine returns."""
-        return OutputLayout.of(self.n_channels, self.histories, self.scalars)
+    def n_scalars(self) -> int:
+        """Numbers that come out beside the histories: scalars and entries of tables."""
+        return len(self.scalars) + sum(math.prod(axes.values()) for axes in self.tables.values())
 
     @property
     def patch(self) -> int:
@@ -109,7 +128,7 @@ class Architecture:
         widths = (self.n_params, *self.encoder, self.drive_size)
         encoder = sum(a * b for a, b in zip(widths[:-1], widths[1:]))
         recurrent = self.steps * (2 * self.layers - 1) * 4 * self.units**2
-        return encoder + recurrent + self.steps * self.units * self.outputs_per_step + self.units * len(self.scalars)
+        return encoder + recurrent + self.steps * self.units * self.outputs_per_step + self.units * self.n_scalars
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight array, in the order of the forward pass.
@@ -128,8 +147,8 @@ class Architecture:
             shapes[f"step_bias_{layer}"] = (self.steps, 4 * u)
         shapes["output_kernel"] = (u, self.outputs_per_step)
         shapes["output_bias"] = (self.steps, self.outputs_per_step)
-        if self.scalars:
-            shapes["scalar_kernel"], shapes["scalar_bias"] = (u, len(self.scalars)), (len(self.scalars),)
+        if self.n_scalars:
+            shapes["scalar_kernel"], shapes["scalar_bias"] = (u, self.n_scalars), (self.n_scalars,)
         return shapes
 
     def check(self, weights: dict) -> None:

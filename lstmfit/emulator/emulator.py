@@ -1,6 +1,5 @@
 """The emulator as a user sees it: physical parameters in, mK out."""
 
-import warnings
 from importlib import resources
 from pathlib import Path
 
@@ -8,16 +7,18 @@ import numpy as np
 
 from lstmfit.emulator import store
 from lstmfit.emulator.architecture import Architecture
+from lstmfit.emulator.base import BaseEmulator
+from lstmfit.emulator.formats import load_foreign
 from lstmfit.emulator.numpy_engine import forward, signal_jacobian
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError, did_you_mean, listed
 from lstmfit.files import user_path
-from lstmfit.parameters import Parameter, to_array
+from lstmfit.outputs import OutputLayout
 from lstmfit.schema import shown
 
 
-class Emulator:
-    """A trained emulator of the global 21-cm signal.
+class Emulator(BaseEmulator):
+    """A trained emulator of the global 21-cm signal by this package's own network.
 
     Make one with `Emulator.load` or with `lstmfit train`.
 
@@ -42,6 +43,8 @@ class Emulator:
         ``numba`` is the compiled float32 engine for the CPU, and the fastest one there; ``xla`` is TensorFlow's
         compiled network, on a GPU where TensorFlow finds one, ``jax`` the same by JAX; ``numpy`` is the float64
         reference, slow.
+    axes : dict of str to dict of str to numpy.ndarray, optional
+        Grids of the outputs that are tables.
 
     Examples
     --------
@@ -63,28 +66,45 @@ class Emulator:
         name: str = "emulator",
         checksum: str = "",
         engine: str = "numba",
+        axes: dict[str, dict[str, np.ndarray]] | None = None,
     ):
         a = architecture
         a.check(weights)
-        scaling.check(a.n_params, len(a.histories), a.n_channels, len(a.scalars))
+        scaling.check(a.n_params, len(a.histories), a.n_channels, a.n_scalars)
+        parameters = tuple(parameters)
+        _check_parameters(name, parameters, scaling, a.n_params)
         self.architecture, self.scaling, self.weights = architecture, scaling, weights
-        self.redshifts = _check_grid(name, redshifts, a.n_channels)
-        self.parameters: tuple[Parameter, ...] = tuple(parameters)
-        _check_parameters(name, self.parameters, scaling, a.n_params)
-        self.errors, self.record, self.name, self.checksum = errors or {}, record or {}, name, checksum
-        self._warned = False
-        self._engine = _make_engine(engine, architecture, scaling, weights)
+        super().__init__(
+            _make_engine(engine, architecture, scaling, weights),
+            _layout(name, a, axes or {}),
+            redshifts,
+            parameters,
+            errors=errors,
+            record=record,
+            name=name,
+            checksum=checksum,
+            network=a.describe(),
+        )
 
     @classmethod
-    def load(cls, source, engine: str = "numba") -> "Emulator":
-        """Load a shipped emulator by name, or a file.
+    def load(cls, source, engine: str = "numba", parameters=None) -> BaseEmulator:
+        """Load a shipped emulator by name, a file of this package, or one of another group.
 
         Parameters
         ----------
         source : str or path
-            A name that `shipped` lists, or the path of an emulator file.
+            A name that `shipped` lists, or a path: a file of ``lstmfit train``, or an emulator that
+            `lstmfit.emulator.formats` reads as it is.
         engine : {"numba", "xla", "jax", "numpy"}
-            See the class.
+            See the class; emulators of other groups have ``numba`` alone.
+        parameters : str or path, optional
+            What the parameters of another group's emulator are, where it does not tell: ``21cmgem``, ``ares``, or a
+            file, see `lstmfit.datasets.specs.SignalSpec`.
+
+        Returns
+        -------
+        BaseEmulator
+            An `Emulator`, if it is one of this package.
 
         Raises
         ------
@@ -94,15 +114,16 @@ class Emulator:
         files = shipped()
         name = str(source)
         if name in files:
-            path = files[name]
-        else:
-            path = user_path(source, "emulator")
-            if path.is_dir():
-                raise InputError(f"emulator {name} is a folder; give a file, or the name of one that is shipped")
-            if not path.exists() and not path.suffix:
-                raise InputError(f"no emulator {shown(name)}, neither shipped nor a file; {did_you_mean(name, files)}")
-            name = path.stem
-        return cls(**store.read(path), name=name, engine=engine)
+            return cls(**store.read(files[name]), name=name, engine=engine)
+        path = user_path(source, "emulator")
+        if not path.exists() and not path.suffix:
+            raise InputError(f"no emulator {shown(name)}, neither shipped nor a file; {did_you_mean(name, files)}")
+        foreign = load_foreign(path, parameters)
+        if foreign is None:
+            return cls(**store.read(path), name=path.stem, engine=engine)
+        if engine != "numba":
+            raise InputError(f"{path} is of another group ({foreign.network}) and runs by numba alone, not {engine}")
+        return foreign
 
     def save(self, path) -> None:
         """Write everything into one HDF5 file (see `lstmfit.emulator.store`)."""
@@ -112,89 +133,11 @@ class Emulator:
             scaling=self.scaling,
             weights=self.weights,
             redshifts=self.redshifts,
+            axes=self.layout.axes,
             parameters=self.parameters,
             errors=self.errors,
             record=self.record,
         )
-
-    @property
-    def engine(self) -> str:
-        """Name of the engine in use."""
-        return self._engine.name
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Parameter names in the order of theta."""
-        return tuple(p.name for p in self.parameters)
-
-    def __call__(self, theta, outside: str = "warn") -> np.ndarray:
-        """The signal.
-
-        Parameters
-        ----------
-        theta : array_like or mapping
-            (n_params,) or (n, n_params) physical values in the order of `parameters`, or a mapping by name.
-        outside : {"warn", "raise", "nan", "allow"}
-            What to do with values outside the training range, where the network extrapolates: warn (once for each
-            emulator), raise an InputError, give NaN, or nothing.
-
-        Returns
-        -------
-        numpy.ndarray
-            (n_channels,) or (n, n_channels) float64 mK at `redshifts`, a new array. NaN where theta holds NaN or a
-            log parameter that is not positive.
-
-        Raises
-        ------
-        InputError
-            theta has the wrong names or shape, or lies outside with ``outside="raise"``.
-        """
-        theta = self._physical(theta, outside)
-        return self._evaluate(theta)[..., : self.architecture.n_channels].astype(float)
-
-    def _evaluate(self, theta):
-        return self._engine.single(theta) if theta.ndim == 1 else self._engine.batch(theta)
-
-    def _physical(self, theta, outside) -> np.ndarray:
-        if outside not in OUTSIDE:
-            raise InputError(f"outside is {shown(outside)}; expected one of {', '.join(OUTSIDE)}")
-        theta = to_array(theta, self.parameters)
-        for i, parameter in enumerate(self.parameters):
-            if parameter.zero is not None:
-                column = theta[..., i]
-                theta = theta.copy()
-                theta[..., i] = np.where(column == 0, parameter.zero, column)
-        if outside == "allow" or (outside == "warn" and self._warned):
-            return theta
-        inside = np.stack([p.is_inside(theta[..., i]) for i, p in enumerate(self.parameters)], axis=-1)
-        if inside.all():
-            return theta
-        if outside == "nan":
-            return np.where(inside.all(axis=-1, keepdims=True), theta, np.nan)
-        message = f"{self.name}: {describe_outside(self.parameters, theta)}"
-        if outside == "raise":
-            raise InputError(f'{message}; outside="allow" extrapolates, outside="nan" gives NaN')
-        self._warned = True
-        warnings.warn(f"{message}: the emulator extrapolates (said once)", stacklevel=3)
-        return theta
-
-    def histories(self, theta, outside: str = "warn") -> dict[str, np.ndarray]:
-        """Every output of the network by name.
-
-        Parameters
-        ----------
-        theta : array_like or mapping
-            As in a plain call.
-        outside : {"warn", "raise", "nan", "allow"}
-            As in a plain call.
-
-        Returns
-        -------
-        dict of str to numpy.ndarray
-            ``signal`` in mK and further histories such as ``x_HI``, (n_channels,) or (n, n_channels); scalars such as
-            ``tau``, () or (n,).
-        """
-        return self.split(self._evaluate(self._physical(theta, outside)))
 
     def jacobian(self, theta, outside: str = "warn") -> np.ndarray:
         """Derivatives of the signal by the physical parameters, exact for the network.
@@ -221,73 +164,12 @@ class Emulator:
         jacobians = jacobians.reshape(*theta.shape[:-1], *jacobians.shape[1:])
         return self.scaling.scale[0] * jacobians * slopes[..., None, :]
 
-    def split(self, out: np.ndarray) -> dict[str, np.ndarray]:
-        """Name the parts of an engine's output (..., n_out); copies in float64."""
-        layout = self.architecture.layout
-        return {name: layout.take(out, name).astype(float) for name in layout}
 
-    @property
-    def raw(self):
-        """The engine's own single call, for hot loops: (n_params,) float64 -> (n_out,) float32.
-
-        The array belongs to the engine and is overwritten by the next call.
-        The first ``n_channels`` numbers are the signal in mK; `split` names the rest.
-        """
-        return self._engine.single
-
-    @property
-    def raw_batch(self):
-        """The engine's own call for many: (n, n_params) float64 -> (n, n_out) float32, laid out as by `raw`."""
-        return self._engine.batch
-
-    def outside(self, theta) -> list[str]:
-        """Names of the parameters that lie outside the training range anywhere in theta, or are NaN there."""
-        theta = np.atleast_2d(self._physical(theta, "allow"))
-        return [p.name for i, p in enumerate(self.parameters) if not p.is_inside(theta[:, i]).all()]
-
-    def __setstate__(self, state):
-        self.__dict__.update(state)
-        # A pickle does not keep it.
-        self.redshifts.flags.writeable = False
-
-    def __repr__(self):
-        a = self.architecture
-        network = f"{a.layers} x LSTM({a.units}), {a.steps} steps"
-        return f"<Emulator {self.name}: {len(self.parameters)} parameters, {a.n_channels} channels, {network}>"
-
-
-OUTSIDE = ("warn", "raise", "nan", "allow")
-
-
-def describe_outside(parameters, theta) -> str:
-    """Say which parameter of theta, (n_params,) or (n, n_params), is outside its range: the first that is.
-
-    Parameters
-    ----------
-    parameters : sequence of Parameter
-        In the order of theta.
-    theta : numpy.ndarray
-        Physical; something in it is outside.
-    """
-    theta = np.atleast_2d(theta)
-    for i, p in enumerate(parameters):
-        outside = ~p.is_inside(theta[:, i])
-        if outside.any():
-            value = theta[outside.argmax(), i]
-            many = f" (and {outside.sum() - 1} more of {len(theta)})" if outside.sum() > 1 else ""
-            return f"{p.name} is {value:.6g}{many}, outside the training range {p.min:.6g}..{p.max:.6g}"
-    return "every parameter is inside its training range"
-
-
-def _check_grid(name, redshifts, n_channels) -> np.ndarray:
-    grid = np.array(redshifts, dtype=float)
-    if grid.shape != (n_channels,) or not np.isfinite(grid).all() or grid[0] < 0 or (np.diff(grid) <= 0).any():
-        raise InputError(
-            f"emulator {name}: {grid.size} redshifts for {n_channels} channels; as many are needed, finite, ascending, "
-            "not negative"
-        )
-    grid.flags.writeable = False
-    return grid
+def _layout(name, architecture, axes) -> OutputLayout:
+    lengths = {table: {axis: len(values) for axis, values in grids.items()} for table, grids in axes.items()}
+    if lengths != architecture.tables:
+        raise InputError(f"emulator {name}: tables on axes of {lengths}; the network gives {architecture.tables}")
+    return OutputLayout.of(architecture.n_channels, architecture.histories, architecture.scalars, axes)
 
 
 def _check_parameters(name, parameters, scaling, n_params):

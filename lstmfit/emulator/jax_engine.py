@@ -82,7 +82,7 @@ def make_forward(architecture: Architecture, scaling: Scaling, weights: dict[str
         histories = patches.reshape(a.steps, len(a.histories), a.patch).transpose(1, 0, 2)
         # The recurrence runs from high redshift to low; what comes out ascends.
         histories = histories.reshape(len(a.histories), -1)[:, : a.n_channels][:, ::-1] * scale + offset
-        if not a.scalars:
+        if not a.n_scalars:
             return histories.ravel()
         scalars = product(states[-1][0], w["scalar_kernel"]) + w["scalar_bias"]
         return jnp.concatenate([histories.ravel(), scalars * scalar_scale + scalar_offset])
@@ -105,7 +105,7 @@ class JaxEngine:
         self._jax, self._parts = import_jax(), (architecture, scaling, weights)
         self.forward = make_forward(architecture, scaling, weights)
         self._many = self._jax.jit(self._jax.vmap(self.forward))
-        self._n_out = architecture.n_channels * len(architecture.histories) + len(architecture.scalars)
+        self._n_out = architecture.n_channels * len(architecture.histories) + architecture.n_scalars
 
     def __reduce__(self):
         # A copy is compiled again from the weights.

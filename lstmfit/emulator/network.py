@@ -103,7 +103,7 @@ def build(architecture: Architecture, seed: int, weights: dict[str, np.ndarray] 
             out += w["output_bias"][:, None, :]
             out = tf.reshape(out, (a.steps, -1, len(a.histories), a.patch))
             histories = tf.reshape(tf.transpose(out, (1, 2, 0, 3)), (-1, len(a.histories), a.steps * a.patch))
-            if a.scalars:
+            if a.n_scalars:
                 return histories, top[-1] @ w["scalar_kernel"] + w["scalar_bias"]
             return histories, tf.zeros((tf.shape(histories)[0], 0))
 

@@ -44,9 +44,9 @@ class NumbaEngine:
         a = self.architecture = architecture
         u, encoder = padded(a.units), [padded(e) for e in a.encoder]
         width = max(a.layers * 6 * u, *encoder, 0)
-        n_step, n_scalars = padded(a.outputs_per_step), padded(len(a.scalars))
+        n_step, n_scalars = padded(a.outputs_per_step), padded(a.n_scalars)
         self._sizes = np.array(
-            [a.n_params, u, a.layers, a.steps, a.patch, len(a.histories), a.n_channels, len(a.scalars), len(encoder),
+            [a.n_params, u, a.layers, a.steps, a.patch, len(a.histories), a.n_channels, a.n_scalars, len(encoder),
              width, n_step, n_scalars, *encoder],
             dtype=np.int64,
         )
@@ -54,7 +54,7 @@ class NumbaEngine:
         self._inputs = np.stack([scaling.log.astype(float), 2.0 / span, -2.0 * scaling.low / span - 1.0])
         self._packed = _pack(a, scaling, weights)
         self._stride = a.n_params + 2 * width + 2 * a.layers * u + 4 * u + max(n_step, n_scalars)
-        self._n_out = len(a.histories) * a.n_channels + len(a.scalars)
+        self._n_out = len(a.histories) * a.n_channels + a.n_scalars
         self._local = threading.local()
 
     def __reduce__(self):
@@ -136,8 +136,8 @@ def _pack(a, scaling, weights):
     n_step = padded(a.outputs_per_step)
     parts.append(panels(_pad(w["output_kernel"] * scale, u, n_step)))
     parts.append(_pad(w["output_bias"] * scale + offset, a.steps, n_step))
-    if a.scalars:
-        n = padded(len(a.scalars))
+    if a.n_scalars:
+        n = padded(a.n_scalars)
         bias = w["scalar_bias"] * scaling.scalar_scale + scaling.scalar_offset
         dense(_pad(w["scalar_kernel"] * scaling.scalar_scale, u, n), _pad(bias, n))
     return np.concatenate([np.asarray(x, np.float32).ravel() for x in parts])

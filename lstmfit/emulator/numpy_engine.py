@@ -47,7 +47,7 @@ def forward(architecture: Architecture, weights: dict[str, np.ndarray], inputs: 
     histories = out.transpose(0, 2, 1, 3).reshape(len(x), len(a.histories), a.steps * a.patch)
     # The recurrence runs from the first stars on, high redshift to low; what comes out is ascending in redshift.
     histories = histories[:, :, : a.n_channels][:, :, ::-1]
-    scalars = h[-1] @ w["scalar_kernel"] + w["scalar_bias"] if a.scalars else np.empty((len(x), 0))
+    scalars = h[-1] @ w["scalar_kernel"] + w["scalar_bias"] if a.n_scalars else np.empty((len(x), 0))
     return histories, scalars
 
 

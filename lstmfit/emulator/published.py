@@ -13,13 +13,13 @@ import h5py
 import numpy as np
 
 from lstmfit.constants import redshift_to_frequency
-from lstmfit.datasets.signal_sets import SignalSet, grid_of, presets
+from lstmfit.datasets.signal_sets import SignalSet
+from lstmfit.datasets.specs import presets
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.emulator import Emulator
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError, did_you_mean, listed, one_line
 from lstmfit.hdf5 import read_array, read_json, read_texts, reading
-from lstmfit.parameters import Parameter
 
 
 def load_published(path, minima, maxima, set_name: str = "21cmGEM") -> Emulator:
@@ -48,26 +48,16 @@ def load_published(path, minima, maxima, set_name: str = "21cmGEM") -> Emulator:
     known = presets()
     if set_name not in known:
         raise InputError(f"no public set {set_name!r}; {did_you_mean(set_name, known)}")
-    preset = known[set_name]
-    low, high = (_read_numbers(file, len(preset["parameters"]) + 2) for file in (minima, maxima))
+    spec = known[set_name]
+    low, high = (_read_numbers(file, len(spec.parameters) + 2) for file in (minima, maxima))
     if not (low < high).all():
         raise InputError(f"{minima} and {maxima}: number {int(np.argmin(low < high)) + 1} is not below its maximum")
-    for column, *ends in zip(preset["parameters"], low, high):
-        if column.get("log") and np.abs(ends).max() > 99:
-            raise InputError(f"{minima} and {maxima}: {column['name']} is 10 to the power of {max(ends):g}; give log10")
-    parameters = tuple(
-        Parameter(
-            column["name"],
-            *(float(10.0**v if column.get("log") else v) for v in (low[i], high[i])),
-            column.get("log", False),
-            column.get("unit", ""),
-            column.get("latex", ""),
-            column.get("zero"),
-        )
-        for i, column in enumerate(preset["parameters"])
-    )
+    try:
+        parameters = tuple(column.parameter(*ends) for column, *ends in zip(spec.parameters, low, high))
+    except InputError as error:
+        raise InputError(f"{minima} and {maxima}: {error}") from None
     layers = _read_keras(path)
-    return _assemble(layers, parameters, grid_of(preset), low, high, Path(path).stem)
+    return _assemble(layers, parameters, spec.grid, low, high, Path(path).stem)
 
 
 def _read_numbers(path, n):

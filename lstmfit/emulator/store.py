@@ -21,7 +21,19 @@ FORMAT = "lstmfit-emulator"
 FORMAT_VERSION = 1
 
 
-def write(path, *, architecture, scaling, weights, redshifts, parameters, errors, record) -> str:
+def axis_name(table: str, axis: str) -> str:
+    """Name of the array with the values of a table's axis."""
+    return f"{table}.{axis}"
+
+
+def _compact(array: np.ndarray) -> np.ndarray:
+    """The same numbers in half precision, where they have no more digits than that."""
+    with np.errstate(over="ignore"):
+        half = np.asarray(array).astype(np.float16)
+    return half if half.size > 1000 and np.array_equal(half.astype(array.dtype), array) else array
+
+
+def write(path, *, architecture, scaling, weights, redshifts, axes, parameters, errors, record) -> str:
     """Write an emulator file beside and rename it into place.
 
     Parameters
@@ -34,6 +46,8 @@ def write(path, *, architecture, scaling, weights, redshifts, parameters, errors
         Arrays named as in `Architecture.shapes`.
     redshifts : numpy.ndarray
         (n_channels,) ascending.
+    axes : dict of str to dict of str to numpy.ndarray
+        Grids of the outputs that are tables.
     parameters : sequence of Parameter
         Specs in the order of theta.
     errors : dict of str to numpy.ndarray
@@ -47,10 +61,11 @@ def write(path, *, architecture, scaling, weights, redshifts, parameters, errors
         The checksum stored in the file.
     """
     groups = {
-        "weights": {name: weights[name] for name in architecture.shapes()},
+        "weights": {name: _compact(weights[name]) for name in architecture.shapes()},
         "scaling": {f.name: np.asarray(getattr(scaling, f.name)) for f in fields(scaling)},
         "errors": {name: np.asarray(array) for name, array in errors.items()},
-        "grid": {"redshifts": np.asarray(redshifts, dtype=float)},
+        "grid": {"redshifts": np.asarray(redshifts, dtype=float)}
+        | {axis_name(name, axis): values for name, grids in axes.items() for axis, values in grids.items()},
     }
     header = {
         "architecture": json.dumps(architecture.to_dict()),
@@ -112,8 +127,12 @@ def _read(path, file):
     return {
         "architecture": architecture,
         "scaling": Scaling(**groups["scaling"]),
-        "weights": groups["weights"],
+        "weights": {name: np.asarray(array, np.float32) for name, array in groups["weights"].items()},
         "redshifts": groups["grid"]["redshifts"],
+        "axes": {
+            name: {axis: groups["grid"][axis_name(name, axis)] for axis in axes}
+            for name, axes in architecture.tables.items()
+        },
         "parameters": parameters,
         "errors": groups.get("errors", {}),
         "record": record,
@@ -138,15 +157,17 @@ def _make(path, what, kind, content):
 
 def _read_groups(file, a: Architecture) -> dict[str, dict[str, np.ndarray]]:
     """The arrays of every group, by the shapes that the architecture gives them."""
-    n, histories, scalars = a.n_channels, len(a.histories), len(a.scalars)
+    n, histories, scalars = a.n_channels, len(a.histories), a.n_scalars
     p = a.n_params
     declared: dict[str, dict] = {
         "weights": a.shapes(),
         "scaling": {"log": (p,), "low": (p,), "high": (p,), "offset": (histories, n), "scale": (histories,),
                     "scalar_offset": (scalars,), "scalar_scale": (scalars,)},
         "errors": {"bias": (n,), "rms": (n,), "covariance": (n, n), "relative": (None,)}
-        | {f"rms_{name}": (n,) for name in a.histories} | {f"rms_{name}": () for name in a.scalars},
-        "grid": {"redshifts": (n,)},
+        | {f"rms_{name}": (n,) for name in a.histories} | {f"rms_{name}": () for name in a.scalars}
+        | {f"rms_{name}": tuple(axes.values()) for name, axes in a.tables.items()},
+        "grid": {"redshifts": (n,)}
+        | {axis_name(name, axis): (m,) for name, axes in a.tables.items() for axis, m in axes.items()},
     }  # fmt: skip
     groups: dict[str, dict] = {}
     for group, shapes in declared.items():

@@ -4,22 +4,34 @@ import time
 
 import numpy as np
 
-from lstmfit.datasets.signal_sets import EXTRA_HISTORIES, EXTRA_SCALARS, SPLITS, SignalSet, Split, load_signals
+from lstmfit.datasets.signal_sets import SPLITS, SignalSet, Split, load_signals
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.emulator import Emulator, shipped_test_set
 from lstmfit.emulator.metrics import ErrorSummary, rms_error, summarise
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError
+from lstmfit.outputs import OutputLayout
 
 
-def outputs(split: Split) -> tuple[np.ndarray, np.ndarray]:
-    """Histories (n, n_histories, n_channels) and scalars (n, n_scalars) of a split."""
-    histories = [split.signal] + [split.extras[name] for name in EXTRA_HISTORIES if name in split.extras]
-    scalars = [split.extras[name] for name in EXTRA_SCALARS if name in split.extras]
-    return np.stack(histories, axis=1), np.array(scalars).T.reshape(len(split), -1)
+def outputs(split: Split, layout: OutputLayout) -> tuple[np.ndarray, np.ndarray]:
+    """Histories (n, n_histories, n_channels), and numbers with the entries of tables (n, n_scalars), of a split."""
+    every = {"signal": split.signal} | split.extras
+    flat = [every[name].reshape(len(split), -1) for name in (*layout.scalars, *layout.axes)]
+    histories = np.stack([every[name] for name in layout.histories], axis=1)
+    return histories, np.concatenate([np.empty((len(split), 0)), *flat], axis=1)
 
 
-def train_emulator(data: SignalSet, recipe, sizes: dict | None = None, *, name="emulator", **options) -> Emulator:
+def rounded(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Weights with the matrices rounded to half precision, which halves the file; the biases keep their digits."""
+    return {
+        name: array.astype(np.float16).astype(array.dtype) if "bias" not in name else array
+        for name, array in weights.items()
+    }
+
+
+def train_emulator(
+    data: SignalSet, recipe, sizes: dict | None = None, *, name="emulator", half: bool = False, **options
+) -> Emulator:
     """Train an emulator on a set and measure it on the set's test split.
 
     Parameters
@@ -32,6 +44,8 @@ def train_emulator(data: SignalSet, recipe, sizes: dict | None = None, *, name="
         Arguments of `Architecture` that differ from its defaults.
     name : str
         Name of the emulator.
+    half : bool
+        Round the matrices to half precision at the end.
     **options
         Passed to `lstmfit.emulator.training.train`: checkpoint, resume, progress.
 
@@ -50,18 +64,20 @@ def train_emulator(data: SignalSet, recipe, sizes: dict | None = None, *, name="
         raise InputError(
             f"the set has {len(data.train)} training and {len(data.val)} validation signals; both are needed"
         )
-    histories, scalars = outputs(data.train)
-    names = [n for n in EXTRA_HISTORIES if n in data.train.extras], [n for n in EXTRA_SCALARS if n in data.train.extras]
+    layout = data.layout
+    histories, scalars = outputs(data.train, layout)
     architecture = Architecture(
         len(data.parameters),
         len(data.redshifts),
-        histories=("signal", *names[0]),
-        scalars=tuple(names[1]),
+        histories=layout.histories,
+        scalars=layout.scalars,
+        tables={name: {axis: len(values) for axis, values in grids.items()} for name, grids in layout.axes.items()},
         **(sizes or {}),
     )
     scaling = Scaling.fit(data.parameters, histories, scalars)
     targets = [
-        training.Targets.make(architecture, scaling, split.theta, *outputs(split)) for split in (data.train, data.val)
+        training.Targets.make(architecture, scaling, split.theta, *outputs(split, layout))
+        for split in (data.train, data.val)
     ]
     started = time.time()
     weights, history = training.train(architecture, scaling, *targets, recipe, **options)
@@ -72,7 +88,11 @@ def train_emulator(data: SignalSet, recipe, sizes: dict | None = None, *, name="
         "history": vars(history),
         "trained": time.strftime("%Y-%m-%d", time.gmtime(started)),
     }
-    emulator = Emulator(architecture, scaling, weights, data.redshifts, data.parameters, record=record, name=name)
+    if half:
+        weights = rounded(weights)
+    emulator = Emulator(
+        architecture, scaling, weights, data.redshifts, data.parameters, record=record, name=name, axes=layout.axes
+    )
     return add_test_errors(emulator, data)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import time
 import zipfile
 from dataclasses import asdict, dataclass, field
@@ -232,8 +233,6 @@ UPDATES_PER_CALL = 20
 
 
 def _optimizer(keras, recipe):
-    import math
-
     class WarmCosine(keras.optimizers.schedules.LearningRateSchedule):
         def __call__(self, step):
             step = keras.ops.cast(step, "float32")
@@ -253,13 +252,16 @@ def _optimizer(keras, recipe):
 
 def _compile_update(tf, architecture, recipe, model, optimizer):
     n = architecture.n_channels
+    # A table counts as much as a number.
+    tables = [math.prod(axes.values()) for axes in architecture.tables.values()]
+    shares = np.array([1.0] * len(architecture.scalars) + [1.0 / m for m in tables for _ in range(m)], np.float32)
 
     def loss_of(x, y, s, weight):
         histories, scalars = model(x)
         square = tf.reduce_mean((histories - y)[:, :, :n] ** 2, axis=2)
         loss = tf.reduce_mean(weight * square[:, 0])
         extra = recipe.extra_weight * (tf.reduce_sum(tf.reduce_mean(square[:, 1:], axis=0)) + tf.reduce_sum(
-            tf.reduce_mean((scalars - s) ** 2, axis=0)))
+            shares * tf.reduce_mean((scalars - s) ** 2, axis=0)))
         return loss, loss + extra
 
     # Compiled by XLA: TensorFlow's own executor is a fifth faster on one core, but two trainings by it differ in the

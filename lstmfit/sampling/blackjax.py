@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import model_validator
 
+from lstmfit.emulator.emulator import Emulator
 from lstmfit.emulator.jax_engine import import_jax, make_forward
 from lstmfit.errors import InputError, one_line
 from lstmfit.files import replacing
@@ -107,6 +108,8 @@ def make_target(problem):
     jnp, emulator, space = jax.numpy, problem.signal.emulator, problem.space
     if emulator is None:
         raise InputError(f"blackjax needs an emulator, but the signal is {problem.signal.name}; {OTHERS}")
+    if not isinstance(emulator, Emulator):
+        raise InputError(f"blackjax needs an LSTM of lstmfit, but {emulator.name} is {emulator.network}; {OTHERS}")
     others = [name for name in problem.likelihoods if name != "global_signal"]
     if others:
         raise InputError(f"blackjax only supports the likelihood global_signal, not {', '.join(others)}; {OTHERS}")

@@ -1,6 +1,7 @@
 """Simulators of the global 21-cm signal: the truth that emulators are trained on and judged against."""
 
 import functools
+from pathlib import Path
 
 import numpy as np
 
@@ -22,8 +23,9 @@ def load(name: str) -> Simulator:
     Parameters
     ----------
     name : str
-        A name in `SIMULATORS`, or `package.module:attribute` for your own: a class that follows `Simulator`
-        and is built without arguments, or a ready instance.
+        A name in `SIMULATORS`; the name or path of an emulator, which then stands for the simulator; or
+        `package.module:attribute` for your own: a class that follows `Simulator` and is built without arguments, or a
+        ready instance.
 
     Returns
     -------
@@ -36,10 +38,18 @@ def load(name: str) -> Simulator:
         The name is unknown, the module or the attribute does not exist, or what was found is not a simulator.
     """
     target = SIMULATORS.get(name, name)
+    if is_emulator(target):
+        from lstmfit.emulator.emulator import Emulator
+        from lstmfit.simulators.emulated import EmulatedSimulator
+
+        return EmulatedSimulator(Emulator.load(target))
     module_name, colon, attribute = target.partition(":")
     if not (colon and module_name and attribute):
         hint = did_you_mean(name, SIMULATORS)
-        raise InputError(f'unknown simulator {shown(name)}; {hint} (your own is written "package.module:attribute")')
+        raise InputError(
+            f"unknown simulator {shown(name)}; {hint} (an emulator is given by its name or path, your own simulator as "
+            '"package.module:attribute")'
+        )
     found = import_dotted(target, "simulator")
     try:
         simulator = found() if isinstance(found, type) else found
@@ -57,6 +67,13 @@ def load(name: str) -> Simulator:
         raise InputError(f"simulator {name!r} lacks {lacks}; see lstmfit.simulators.Simulator for what is needed")
     _check_specs(name, simulator)
     return simulator
+
+
+def is_emulator(name: str) -> bool:
+    """Whether a simulator's name is that of an emulator: a shipped one, or a file or folder."""
+    from lstmfit.emulator.emulator import shipped
+
+    return name not in SIMULATORS and (name in shipped() or ("\0" not in name and Path(name).expanduser().exists()))
 
 
 def _check_specs(name, simulator):

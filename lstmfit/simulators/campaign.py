@@ -196,6 +196,9 @@ def _campaign(path, counts, simulator, design, seed, progress, force, pool, work
         "redshifts": [float(z) for z in model.redshifts],
         "counts": counts,
     }
+    axes = getattr(model, "axes", None) or {}
+    if axes:
+        plan["axes"] = {n: {a: [float(v) for v in values] for a, values in g.items()} for n, g in axes.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     parts = _parts(path)
     parts.mkdir(exist_ok=True)

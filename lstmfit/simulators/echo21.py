@@ -8,6 +8,7 @@ import numpy as np
 
 from lstmfit.echo21_package import MODEL, import_echo21
 from lstmfit.errors import InputError
+from lstmfit.outputs import OutputLayout
 from lstmfit.parameters import Parameter, to_array
 from lstmfit.simulators.protocol import History, SimulationError
 
@@ -64,6 +65,7 @@ class Echo21:
         self.version = metadata.version("echo21")
         self.redshifts = np.linspace(5.0, 50.0, 451)
         self.redshifts.flags.writeable = False
+        self.layout = OutputLayout.of(len(self.redshifts), ("signal", "x_HI"), ("tau",))
         self._kernel, self._integrate = _kernel, integrate
         self._const = const = echo21.const
 

@@ -1,12 +1,15 @@
 """What a simulator is: a callable from parameters to a history."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from lstmfit.errors import InputError, listed, one_line
 from lstmfit.outputs import OutputLayout
-from lstmfit.parameters import Parameter
+from lstmfit.parameters import Parameter, check_name
+from lstmfit.schema import shown
 
 
 class SimulationError(RuntimeError):
@@ -23,21 +26,110 @@ class History:
         Redshifts ascending, shape (n,).
     signal : numpy.ndarray
         Global 21-cm brightness temperature in mK, shape (n,).
-    x_HI : numpy.ndarray
+    x_HI : numpy.ndarray, optional
         Neutral fraction of hydrogen, averaged over the volume, shape (n,).
-    tau : float
+    tau : float, optional
         Thomson optical depth of the CMB.
     """
 
     redshifts: np.ndarray
     signal: np.ndarray
-    x_HI: np.ndarray
-    tau: float
+    x_HI: np.ndarray | None = None
+    tau: float | None = None
 
 
-def history_layout(redshifts: np.ndarray) -> OutputLayout:
-    """The layout of a `History` on redshifts (n,) as a flat array."""
-    return OutputLayout.of(len(redshifts), ("signal", "x_HI"), ("tau",))
+def outputs_of(result) -> dict[str, np.ndarray]:
+    """The outputs of one simulation by name, the signal first.
+
+    Parameters
+    ----------
+    result : History or mapping
+        What a simulator returned; outputs that are None are left out.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        float64: histories (n,), numbers (), tables of any other shape.
+
+    Raises
+    ------
+    SimulationError
+        There is no signal, or something is not an array of finite numbers.
+    """
+    given = dict(result) if isinstance(result, Mapping) else dict(vars(result))
+    given.pop("redshifts", None)
+    found = {name: value for name, value in given.items() if value is not None}
+    if "signal" not in found:
+        raise SimulationError(f"the result has {listed(found) or 'nothing'}, but no signal")
+    outputs = {}
+    for name in ("signal", *(name for name in found if name != "signal")):
+        try:
+            outputs[name] = np.asarray(found[name], dtype=float)
+        except (TypeError, ValueError):
+            raise SimulationError(f"{name} is {shown(found[name])}, not an array of numbers") from None
+        if not np.isfinite(outputs[name]).all():
+            raise SimulationError("the result is not finite" if name == "signal" else f"{name} is not finite")
+    return outputs
+
+
+RESERVED = ("axes", "failed", "message", "par", "redshifts", "row", "split", "theta")
+"""Names that files of signals use themselves."""
+
+
+def layout_of(outputs: Mapping[str, np.ndarray], redshifts: np.ndarray, axes: Mapping | None = None) -> OutputLayout:
+    """The layout of a simulation's outputs.
+
+    Parameters
+    ----------
+    outputs : mapping of str to numpy.ndarray
+        Of one simulation, see `outputs_of`.
+    redshifts : numpy.ndarray
+        (n,) the simulator's grid.
+    axes : mapping, optional
+        Grids of its tables, see `OutputLayout`.
+
+    Raises
+    ------
+    SimulationError
+        The signal has another length than the grid, a name is not possible, or a table has no axes.
+    """
+    axes, shapes = axes or {}, {name: np.shape(value) for name, value in outputs.items()}
+    grid = np.shape(redshifts)
+    if shapes["signal"] != grid:
+        raise SimulationError(f"the signal has shape {shapes['signal']} where the redshifts have {grid}")
+    for name, shape in shapes.items():
+        if name in RESERVED:
+            raise SimulationError(f"an output cannot be called {name}, which a set uses itself; rename it")
+        try:
+            check_name(name, "output")
+        except InputError as error:
+            raise SimulationError(str(error)) from None
+        if name not in axes and shape not in ((), grid):
+            raise SimulationError(
+                f"{name} has shape {shape}, neither a number nor on the {grid[0]} redshifts; "
+                f"give the simulator axes = {{{name!r}: {{AXIS: values, ...}}}}"
+            )
+    order = {name: 2 if name in axes else 1 if not shape else 0 for name, shape in shapes.items()}
+    try:
+        used = {name: grids for name, grids in axes.items() if name in shapes}
+        return OutputLayout({name: shapes[name] for name in sorted(shapes, key=lambda name: order[name])}, used)
+    except ValueError as error:
+        raise SimulationError(one_line(error)) from None
+
+
+def simulator_layout(simulator) -> OutputLayout:
+    """What a simulator gives: by its attribute ``layout``, else by one simulation in the middle of its ranges.
+
+    Raises
+    ------
+    SimulationError
+        It fails there.
+    """
+    declared = getattr(simulator, "layout", None)
+    if isinstance(declared, OutputLayout):
+        return declared
+    middle = np.array([np.sqrt(p.min * p.max) if p.log else 0.5 * (p.min + p.max) for p in simulator.parameters])
+    return layout_of(outputs_of(simulator(middle)), simulator.redshifts, getattr(simulator, "axes", None))
 
 
 @runtime_checkable
@@ -52,6 +144,12 @@ class Simulator(Protocol):
         The parameters in the order of theta, with their prior ranges.
     name, version : str
         What made the histories; both are written into every set.
+    layout : OutputLayout, optional
+        What it gives; found by a simulation where it is missing.
+    axes : dict of str to dict of str to array_like, optional
+        Grids of outputs that are tables: ``{"log10_uvlf": {"redshift": [6, 8], "M_UV": [-20, -18, -16]}}``.
+    batch : callable, optional
+        ``batch(theta)`` for theta (n, n_params): a list of n results; used where it is there.
     """
 
     redshifts: np.ndarray
@@ -59,6 +157,10 @@ class Simulator(Protocol):
     name: str
     version: str
 
-    def __call__(self, theta) -> History:
-        """Simulate one history; theta has shape (n_params,) in physical units, or is a mapping by name."""
+    def __call__(self, theta) -> History | Mapping:
+        """Simulate once; theta has shape (n_params,) in physical units, or is a mapping by name.
+
+        The result is a `History`, or a mapping by name of ``signal`` in mK and anything else that there is: histories
+        on the redshift grid, numbers, tables (see ``axes``).
+        """
         ...

@@ -13,8 +13,10 @@ import numpy as np
 
 from lstmfit.errors import one_line
 from lstmfit.files import replacing
+from lstmfit.outputs import OutputLayout
 from lstmfit.parameters import Parameter
 from lstmfit.simulators.design import draw
+from lstmfit.simulators.protocol import SimulationError, layout_of
 
 log = logging.getLogger(__name__)
 
@@ -29,23 +31,30 @@ class Rows:
     ----------
     plan : dict
         Seed, design, numbers of rows, parameters and redshifts of the set.
+
+    Attributes
+    ----------
+    layout : OutputLayout or None
+        What the simulator gives; None until the first row is finished.
+    outputs : dict of str to dict of str to numpy.ndarray
+        By split and name, (n, *shape) each; empty until then.
     """
 
     def __init__(self, plan):
         parameters = [Parameter(**p) for p in plan["parameters"]]
         seeds = dict(zip(("train", "val", "test"), np.random.SeedSequence(plan["seed"]).spawn(3)))
-        channels = len(plan["redshifts"])
-        self.theta, self.state, self.signal, self.x_HI, self.tau = {}, {}, {}, {}, {}
-        self.messages = {split: {} for split in SPLITS}
+        self.redshifts = np.array(plan["redshifts"])
+        self.axes = plan.get("axes") or {}
+        self.layout: OutputLayout | None = None
+        self.theta, self.state = {}, {}
+        self.outputs: dict[str, dict[str, np.ndarray]] = {split: {} for split in SPLITS}
+        self.messages: dict[str, dict[int, str]] = {split: {} for split in SPLITS}
         for split in SPLITS:
             n = plan["counts"][split]
             kind = plan["design"] if split == "train" else "uniform"
             self.theta[split] = draw(kind, n, parameters, np.random.default_rng(seeds[split]))
             # 0 missing, 1 done, 2 failed.
             self.state[split] = np.zeros(n, dtype=np.uint8)
-            self.signal[split] = np.zeros((n, channels), dtype=np.float32)
-            self.x_HI[split] = np.zeros((n, channels), dtype=np.float32)
-            self.tau[split] = np.zeros(n)
 
     @property
     def n_total(self) -> int:
@@ -61,14 +70,38 @@ class Rows:
         """Split and number of each row to simulate, in order."""
         return [(split, int(row)) for split in SPLITS for row in np.flatnonzero(self.state[split] == 0)]
 
+    def expect(self, layout: OutputLayout) -> None:
+        """Make room for outputs of this layout.
+
+        Raises
+        ------
+        SimulationError
+            Other rows have other outputs.
+        """
+        if self.layout is None:
+            self.layout = layout
+            for split, state in self.state.items():
+                self.outputs[split] = {
+                    name: np.zeros((state.size, *shape), dtype=np.float32 if shape else np.float64)
+                    for name, shape in layout.shapes.items()
+                }
+        elif self.layout.shapes != layout.shapes:
+            raise SimulationError(f"outputs {layout.shapes}, but those of other rows are {self.layout.shapes}")
+
     def put(self, split, row, outcome) -> None:
-        """Take one row's outcome: (signal, x_HI, tau), or the message of a failure."""
+        """Take one row's outcome: its outputs by name, or the message of a failure."""
+        if not isinstance(outcome, str):
+            try:
+                self.expect(layout_of(outcome, self.redshifts, self.axes))
+            except SimulationError as error:
+                outcome = f"SimulationError: {error}"
         if isinstance(outcome, str):
             self.state[split][row] = 2
             self.messages[split][row] = outcome
-        else:
-            self.signal[split][row], self.x_HI[split][row], self.tau[split][row] = outcome
-            self.state[split][row] = 1
+            return
+        for name, array in self.outputs[split].items():
+            array[row] = outcome[name]
+        self.state[split][row] = 1
 
     def read_shards(self, parts: Path) -> None:
         """Take the rows of all shards in a folder; a shard that cannot be read is simulated again."""
@@ -76,29 +109,34 @@ class Rows:
             try:
                 with np.load(shard, allow_pickle=False) as data:
                     content = {name: data[name] for name in data.files}
-                self._check_shard(content)
+                outputs = self._check_shard(content)
             except (OSError, ValueError, EOFError, KeyError, AttributeError, MemoryError, zipfile.BadZipFile) as error:
                 log.warning("%s is damaged and its rows are simulated again (%s)", shard, one_line(error))
                 continue
             for i, (split, row) in enumerate(zip(content["split"], content["row"])):
                 if row < self.state[str(split)].size:
                     message = str(content["message"][i])
-                    results = (content["signal"][i], content["x_HI"][i], content["tau"][i])
-                    self.put(str(split), int(row), message or results)
+                    self.put(str(split), int(row), message or {name: array[i] for name, array in outputs.items()})
 
-
-    def _check_shard(self, content):
-        """Raise ValueError unless the arrays are those of a shard of this set."""
+    def _check_shard(self, content) -> dict[str, np.ndarray]:
+        """Outputs of a shard; raises ValueError unless its arrays are those of a shard of this set."""
         n = content["row"].shape[0] if content["row"].ndim == 1 else -1
-        channels = self.signal["train"].shape[1]
-        shapes = {"split": (n,), "row": (n,), "signal": (n, channels), "x_HI": (n, channels), "tau": (n,)}
-        shapes["message"] = (n,)
-        for name, shape in shapes.items():
-            kinds = "U" if name in ("split", "message") else "iu" if name == "row" else "f"
-            if content[name].shape != shape or content[name].dtype.kind not in kinds:
+        for name, kinds in (("split", "U"), ("row", "iu"), ("message", "U")):
+            if content[name].shape != (n,) or content[name].dtype.kind not in kinds:
                 raise ValueError(f"{name} has shape {content[name].shape} and type {content[name].dtype}")
         if not set(content["split"].tolist()) <= set(SPLITS) or (n and content["row"].min() < 0):
             raise ValueError("rows of no split")
+        outputs = {name: array for name, array in content.items() if name not in ("split", "row", "message")}
+        for name, array in outputs.items():
+            if array.shape[:1] != (n,) or array.dtype.kind != "f":
+                raise ValueError(f"{name} has shape {array.shape} and type {array.dtype}")
+        if (content["message"] == "").any():
+            try:
+                layout = layout_of({name: array[0] for name, array in outputs.items()}, self.redshifts, self.axes)
+                self.expect(layout)
+            except (SimulationError, KeyError) as error:
+                raise ValueError(one_line(error)) from None
+        return outputs
 
 
 def write_shard(path: Path, which: list[tuple[str, int]], rows: Rows) -> None:
@@ -106,11 +144,10 @@ def write_shard(path: Path, which: list[tuple[str, int]], rows: Rows) -> None:
     content = {
         "split": np.array([split for split, _ in which]),
         "row": np.array([row for _, row in which]),
-        "signal": np.array([rows.signal[split][row] for split, row in which]),
-        "x_HI": np.array([rows.x_HI[split][row] for split, row in which]),
-        "tau": np.array([rows.tau[split][row] for split, row in which]),
         "message": np.array([rows.messages[split].get(row, "") for split, row in which]),
     }
+    for name in rows.layout or ():
+        content[name] = np.array([rows.outputs[split][name][row] for split, row in which])
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **content)
         file.flush()

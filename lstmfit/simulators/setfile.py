@@ -113,14 +113,15 @@ def compare_plans(wanted: dict, found: dict, path: Path) -> None:
 
 def read_finished(rows: Rows, path: Path, plan: dict) -> None:
     """Take the rows of the finished set at `path`, if there is one, for a larger set."""
-    from lstmfit.hdf5 import find_dataset, read_array, reading
+    from lstmfit.hdf5 import find_dataset, read_array, read_axes, reading
 
     found = read_plan_of(path)
     if found is None:
         return
     compare_plans(plan, found, path)
-    n_params, n_channels = len(plan["parameters"]), len(plan["redshifts"])
+    n_params = len(plan["parameters"])
     with reading(path, "set made by lstmfit simulate", "choose another name, or force to replace it") as file:
+        layout = read_axes(file, len(plan["redshifts"]))
         for split in SPLITS:
             there = read_array(file, f"row_{split}", (None,), "integer")
             n = len(there)
@@ -132,9 +133,12 @@ def read_finished(rows: Rows, path: Path, plan: dict) -> None:
                     f"{path}: its parameters are not the ones that seed and design give here (another version "
                     "of NumPy or SciPy?), so it cannot grow; choose another name"
                 )
-            rows.signal[split][there] = read_array(file, f"signal_{split}", (n, n_channels))
-            rows.x_HI[split][there] = read_array(file, f"x_HI_{split}", (n, n_channels))
-            rows.tau[split][there] = read_array(file, f"tau_{split}", (n,))
+            if not n:
+                continue
+            outputs = {name: read_array(file, f"{name}_{split}", (n, *shape)) for name, shape in layout.shapes.items()}
+            rows.expect(layout)
+            for name, array in outputs.items():
+                rows.outputs[split][name][there] = array
             rows.state[split][there] = 1
         row = read_array(file, "failed/row", (None,), "integer")
         texts = [find_dataset(file, f"failed/{name}") for name in ("split", "message")]
@@ -147,6 +151,8 @@ def read_finished(rows: Rows, path: Path, plan: dict) -> None:
 def write_set(path: Path, plan: dict, rows: Rows) -> SimulatedSet:
     """Write what is finished as one HDF5 file in the layout of the public 21cmVAE and 21cmLSTM sets."""
     import h5py
+
+    from lstmfit.hdf5 import write_axes
 
     parameters = plan["parameters"]
     text = h5py.string_dtype()
@@ -167,12 +173,13 @@ def write_set(path: Path, plan: dict, rows: Rows) -> SimulatedSet:
         file.attrs["complete"] = rows.n_missing == 0
         file.attrs["signal_unit"] = "mK"
         file["redshifts"] = np.array(plan["redshifts"])
+        if rows.layout is not None:
+            write_axes(file, rows.layout)
         for split in ("train", "val", "test"):
             good = np.flatnonzero(rows.state[split] == 1)
             file[f"par_{split}"] = rows.theta[split][good]
-            file.create_dataset(f"signal_{split}", data=rows.signal[split][good], **packed)
-            file.create_dataset(f"x_HI_{split}", data=rows.x_HI[split][good], **packed)
-            file[f"tau_{split}"] = rows.tau[split][good]
+            for name, array in rows.outputs[split].items():
+                file.create_dataset(f"{name}_{split}", data=array[good], **(packed if array.ndim > 1 else {}))
             file[f"row_{split}"] = good
         failed = [(split, row) for split in SPLITS for row in sorted(rows.messages[split])]
         group = file.create_group("failed")

@@ -1,11 +1,13 @@
 """Simulations in tasks of about half a second, here or in a pool."""
 
+import functools
 import time
 from concurrent import futures
 
 import numpy as np
 
-from lstmfit.simulators import SimulationError, load_once
+from lstmfit.simulators import load_once
+from lstmfit.simulators.protocol import layout_of, outputs_of
 from lstmfit.simulators.rows import Rows
 
 _TASK_SECONDS = 0.5
@@ -71,22 +73,29 @@ def attempt(simulator: str, thetas) -> list:
     Returns
     -------
     list
-        Of each point (signal in mK, neutral fraction, tau), both (n_channels,) float32, or why there is none (str).
+        Of each point the outputs by name (see `lstmfit.simulators.protocol.outputs_of`), or why there are none (str).
     """
     model = load_once(simulator)
-    shape = np.shape(model.redshifts)
-    outcomes = []
-    for theta in thetas:
+    results = _results(model, thetas)
+    outcomes: list = []
+    for result in results:
         try:
-            history = model(np.array(theta))
-            signal = np.asarray(history.signal, dtype=np.float32)
-            x_HI = np.asarray(history.x_HI, dtype=np.float32)
-            tau = float(history.tau)
-            if signal.shape != shape or x_HI.shape != shape:
-                raise SimulationError(f"shapes {signal.shape} and {x_HI.shape} where the redshifts have {shape}")
-            if not (np.isfinite(signal).all() and np.isfinite(x_HI).all() and np.isfinite(tau)):
-                raise SimulationError("the result is not finite")
-            outcomes.append((signal, x_HI, tau))
+            outputs = result() if callable(result) else result
+            outputs = outputs_of(outputs)
+            layout_of(outputs, model.redshifts, getattr(model, "axes", None))
+            outcomes.append(outputs)
         except Exception as error:
             outcomes.append(f"{type(error).__name__}: {error}")
     return outcomes
+
+
+def _results(model, thetas):
+    """Results of the points, or calls that give them; a batch that fails is tried point by point."""
+    calls = [functools.partial(model, np.array(theta)) for theta in thetas]
+    if not hasattr(model, "batch") or len(calls) == 1:
+        return calls
+    try:
+        results = list(model.batch(np.array(thetas)))
+    except Exception:
+        return calls
+    return results if len(results) == len(calls) else calls

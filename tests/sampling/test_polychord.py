@@ -257,7 +257,7 @@ def test_folder_that_cannot_be_made(tmp_path):
 def test_missing_library(tmp_path, monkeypatch):
     monkeypatch.setattr("lstmfit.sampling.polychord.libraries.polychord_folder", lambda: tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"PolyChord is not installed .* --install-polychord, or put .*nautilus: {}}"):
+    with pytest.raises(InputError, match=r"PolyChord is not installed .* --install-polychord, or use .*nautilus: {}}"):
         run(gaussian, tmp_path)
 
 

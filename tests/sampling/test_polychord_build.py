@@ -95,7 +95,7 @@ def test_download_that_fails(environment, monkeypatch):
 
 def test_sources_that_are_not_the_expected_ones(tmp_path):
     (tmp_path / "generate.F90").write_text("end module\n")
-    with pytest.raises(InputError, match=r"generate\.F90 of cosmosis 3\.26 is not the one expected"):
+    with pytest.raises(InputError, match=r"generate\.F90 of cosmosis 3\.26 differs from the expected source"):
         build._change(tmp_path)
 
 

@@ -1,0 +1,205 @@
+"""21cmKAN (Dorigo Jones et al. 2025, arXiv:2508.11752): its files as they are, without torch.
+
+A Kolmogorov-Arnold network: every layer is silu(x) W_b^T + B(x) (W_s * scaler)^T, B the cubic B-splines on a grid of
+knots that is stored for each input. The inputs are scaled to 0..1 by the training set's minima and maxima, log10
+taken first where the parameter is logarithmic; the output is scaled back by those of the signal and runs from high
+redshift to low.
+"""
+
+import threading
+from pathlib import Path
+
+import numba
+import numpy as np
+
+from lstmfit.datasets.specs import SignalSpec, recognise_spec
+from lstmfit.emulator.base import BaseEmulator
+from lstmfit.emulator.formats.pickles import Inert, read_torch
+from lstmfit.emulator.threads import share_out
+from lstmfit.errors import InputError, listed, one_line
+from lstmfit.files import sha256
+from lstmfit.outputs import OutputLayout
+from lstmfit.schema import shown
+
+CLASSES = ("efficient_kan.kan.KAN", "efficient_kan.kan.KANLinear", "torch.nn.modules.container.ModuleList",
+           "torch.nn.modules.activation.SiLU")  # fmt: skip
+"""Classes that the published files name."""
+DEGREE = 3
+REMEDY = "copy it again from 21cmKAN's folder models"
+
+
+def load_kan(path, spec: SignalSpec | None = None) -> BaseEmulator:
+    """Load a 21cmKAN emulator.
+
+    Parameters
+    ----------
+    path : path
+        ``emulator_*.pth``; ``train_mins_*.npy`` and ``train_maxs_*.npy`` lie beside it.
+    spec : SignalSpec, optional
+        Parameters and grid. By default those of 21cmGEM or ARES, whichever fits the numbers of inputs and channels.
+
+    Returns
+    -------
+    BaseEmulator
+        In float64, as its authors evaluate it.
+
+    Raises
+    ------
+    InputError
+        A file is missing, is not what it should be, or asks to run code.
+    """
+    path = Path(path)
+    layers = [_layer(path, i, layer) for i, layer in enumerate(_read_layers(path))]
+    sizes = [len(layers[0][0]), *(len(base[0]) for _, base, _ in layers)]
+    if any(len(knots) != size for (knots, _, _), size in zip(layers, sizes)):
+        raise InputError(f"{path}: layers of {listed(sizes)} do not follow one another; {REMEDY}")
+    if len({knots.shape[1] for knots, _, _ in layers}) > 1:
+        raise InputError(f"{path}: its layers have splines on different numbers of knots, which 21cmKAN does not have")
+    spec = spec or recognise_spec(path, sizes[0], sizes[-1])
+    spec.check_sizes(path, sizes[0], sizes[-1])
+    low, high, files = _read_extremes(path, sizes[0])
+    parameters = tuple(column.parameter(*ends) for column, *ends in zip(spec.parameters, low, high))
+    redshifts = spec.grid
+    engine = KanEngine(sizes, layers, parameters, low, high)
+    layout = OutputLayout.of(len(redshifts), ("signal",))
+    checksum = sha256(path, *files)
+    network = f"21cmKAN {'-'.join(map(str, sizes))}"
+    name = path.stem.removeprefix("emulator_")
+    return BaseEmulator(engine, layout, redshifts, parameters, name=name, checksum=checksum, network=network)
+
+
+def _read_layers(path) -> list[dict]:
+    """State of every KANLinear, first to last: of the whole pickled module, or of a state dict."""
+    if not path.is_file():
+        raise InputError(f"no emulator file {path}")
+    content = read_torch(path, CLASSES)
+    if isinstance(content, Inert):
+        try:
+            modules = content.state["_modules"]["layers"].state["_modules"].values()
+            return [module.state["_parameters"] | module.state["_buffers"] for module in modules]
+        except (KeyError, AttributeError, TypeError):
+            raise InputError(f"{path} is a {content.kind}, but not of 21cmKAN: it has no layers; {REMEDY}") from None
+    if isinstance(content, dict) and all(isinstance(key, str) for key in content):
+        found: dict[str, dict] = {}
+        for key, array in content.items():
+            layer, _, name = key.removeprefix("layers.").partition(".")
+            found.setdefault(layer, {})[name] = array
+        if found and all(layer.isdecimal() for layer in found):
+            return [found[layer] for layer in sorted(found, key=int)]
+    raise InputError(f"{path} holds {shown(content)}; the layers of a 21cmKAN network are expected; {REMEDY}")
+
+
+def _layer(path, i, state) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Knots (n_in, n_knots), W_b transposed (n_in, n_out), W_s * scaler (n_in, n_bases, n_out); all float64."""
+    where = f"{path}: layer {i}"
+    arrays = []
+    for name, dimensions in (("grid", 2), ("base_weight", 2), ("spline_weight", 3)):
+        array = state.get(name)
+        if not isinstance(array, np.ndarray) or array.ndim != dimensions or array.dtype.kind != "f" or not array.size:
+            raise InputError(f"{where} has {shown(array)} as {name}; an array of {dimensions} axes is needed; {REMEDY}")
+        arrays.append(array.astype(float))
+    knots, base, spline = arrays
+    scaler = state.get("spline_scaler")
+    if scaler is not None:
+        if not isinstance(scaler, np.ndarray) or scaler.shape != base.shape:
+            raise InputError(f"{where}: spline_scaler does not have the shape of base_weight; {REMEDY}")
+        spline = spline * scaler[:, :, None]
+    n_out, n_in = base.shape
+    if len(knots) != n_in or spline.shape != (n_out, n_in, knots.shape[1] - DEGREE - 1):
+        shapes = listed(str(array.shape) for array in arrays)
+        raise InputError(f"{where}: grid, base_weight and spline_weight have shapes {shapes}, not of cubic splines")
+    if not (np.diff(knots) > 0).all() or not all(np.isfinite(array).all() for array in (knots, base, spline)):
+        raise InputError(f"{where}: its knots do not ascend, or a weight is not finite; {REMEDY}")
+    return knots, base.T, spline.transpose(1, 2, 0)
+
+
+def _read_extremes(path, n_params) -> tuple[np.ndarray, np.ndarray, list[Path]]:
+    """Minima and maxima (n_params + 1,) of the scaled parameters and the signal, and their files."""
+    label = path.stem.removeprefix("emulator_")
+    files = [path.with_name(f"train_{what}_{label}.npy") for what in ("mins", "maxs")]
+    arrays = []
+    for file in files:
+        if not file.is_file():
+            raise InputError(f"no file {file}; 21cmKAN's minima and maxima lie beside the emulator, under this name")
+        try:
+            array = np.load(file, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise InputError(f"{file} is not an array of NumPy ({one_line(error, 120)}); {REMEDY}") from None
+        if array.shape != (n_params + 1,) or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise InputError(
+                f"{file} has shape {array.shape}; {n_params + 1} finite numbers are needed: one of each parameter, "
+                "log10 where it is logarithmic, and one of the signal in mK"
+            )
+        arrays.append(array.astype(float))
+    low, high = arrays
+    if not (low < high).all():
+        raise InputError(f"{files[0]}: number {int(np.argmin(low < high)) + 1} is not below its maximum")
+    return low, high, files
+
+
+class KanEngine:
+    """Forward pass on the CPU in float64.
+
+    Parameters
+    ----------
+    sizes : sequence of int
+        Widths of the layers, parameters first.
+    layers : sequence of tuple
+        Knots (n_in, n_knots), silu weights (n_in, n_out) and spline weights (n_in, n_bases, n_out) of each layer.
+    parameters : sequence of Parameter
+        Which are logarithmic.
+    low, high : numpy.ndarray
+        (n_params + 1,) minima and maxima of the scaled parameters and of the signal in mK.
+
+    Notes
+    -----
+    Calls are safe from several threads: each has its own work space. It can be pickled and copied.
+    """
+
+    name = "numba"
+    threads: int | None = None
+    """Threads of a batch; None for `numba.config.NUMBA_NUM_THREADS`."""
+
+    def __init__(self, sizes, layers, parameters, low, high):
+        from lstmfit.emulator.formats import _kan_kernel
+
+        self._parts = sizes, layers, parameters, low, high
+        self._kernel = _kan_kernel
+        knots = np.concatenate([knots.ravel() for knots, _, _ in layers])
+        # The row of silu first, then those of the bases, input by input.
+        weights = np.concatenate([np.concatenate([w[:, None], s], axis=1).ravel() for _, w, s in layers])
+        log = np.array([float(p.log) for p in parameters])
+        inputs = np.stack([log, low[:-1], (high - low)[:-1]])
+        self._width = max(sizes)
+        self._rest = (
+            np.array(sizes, dtype=np.int64), layers[0][0].shape[1], self._width, inputs, knots, weights,
+            float(high[-1] - low[-1]), float(low[-1]),
+        )  # fmt: skip
+        self._n_out = sizes[-1]
+        self._local = threading.local()
+
+    def __reduce__(self):
+        return type(self), self._parts
+
+    def _work(self) -> np.ndarray:
+        return np.empty(2 * self._width + DEGREE + 1)
+
+    def single(self, theta: np.ndarray) -> np.ndarray:
+        """The signal (n_channels,) float64 of theta (n_params,); this thread's next call overwrites it."""
+        local = self._local
+        try:
+            work, out = local.work, local.out
+        except AttributeError:
+            work, out = local.work, local.out = self._work(), np.empty(self._n_out)
+        self._kernel.single(theta, out, work, *self._rest)
+        return out
+
+    def batch(self, theta: np.ndarray) -> np.ndarray:
+        """Signals (n, n_channels) float64 of theta (n, n_params), on several threads (see `threads`)."""
+        theta, out = np.ascontiguousarray(theta), np.empty((len(theta), self._n_out))
+
+        def run(first, last):
+            self._kernel.batch(theta, out, first, last, self._work(), *self._rest)
+
+        share_out(run, len(theta), 16, self.threads or numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
+        return out
