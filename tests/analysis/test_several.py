@@ -165,7 +165,7 @@ def test_a_changed_run_is_refused(run, tmp_path):
     assert "chain_dead-birth.txt" in SEALED
     text = (folder / "chain_dead-birth.txt").read_text()
     (folder / "chain_dead-birth.txt").write_text(text[: len(text) // 2])
-    with pytest.raises(InputError, match="has been changed since the fit"):
+    with pytest.raises(InputError, match="has changed since the fit"):
         read_chain(folder)
 
 

@@ -225,7 +225,7 @@ def test_mpi_that_is_not_mpiruns():
 def test_missing_mpi4py(monkeypatch):
     monkeypatch.setenv("OMPI_COMM_WORLD_SIZE", "2")
     monkeypatch.setitem(sys.modules, "mpi4py", None)
-    with pytest.raises(InputError, match=r"mpi4py cannot be loaded .* pip install mpi4py"):
+    with pytest.raises(InputError, match=r"mpi4py, which cannot be loaded .* pip install mpi4py"):
         mpi.world()
 
 
