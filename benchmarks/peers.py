@@ -80,7 +80,7 @@ def fit_keras(model, train, val, budget, batch, callbacks=()):
 
 
 def vae(data, budget):
-    """21cmVAE's direct emulator: 288-352-288-224 ReLU, MSE over amplitude squared, Adam 0.01, rate reduced on plateaus."""
+    """21cmVAE's direct emulator: 288-352-288-224 ReLU, MSE / amplitude^2, Adam 0.01, rate reduced on plateaus."""
     tf, keras = import_keras()
     mean, scale = data.train.signal.mean(axis=0), data.train.signal.std()
     layers = [keras.layers.Dense(n, "relu") for n in (288, 352, 288, 224)]

@@ -200,9 +200,9 @@ def test_mocks_and_noise_beyond_any_sense(changes, message):
 @pytest.mark.parametrize(
     ("foreground", "message"),
     [
-        ({"scale": 1e-20}, "scale is 1e-20; give 1e-12 to 1e"),
-        ({"scale": 1e20}, r"scale is 1e\+20"),
-        ({"scale": [1, 1, 1, 1, 1e-30]}, "scale is 1e-30"),
+        ({"scale": 1e-20}, "scale .* is 1e-20 K; give 1e-12 to 1e"),
+        ({"scale": 1e20}, r"scale .* is 1e\+20"),
+        ({"scale": [1, 1, 1, 1, 1e-30]}, "scale .* is 1e-30"),
         ({"scale": [1, 2]}, "scale has 2 numbers for 5 terms"),
         ({"mean": 1e20}, "mean .*at most"),
         ({"mean": float("nan")}, "mean"),
@@ -251,7 +251,7 @@ def test_files_of_noise_that_hold_something_else(tmp_path):
     make("a.txt", text(b""), "has shape .0, 1. and type|is not a table")
     make("b.txt", text(b"1\n2\nx\n"), "b.txt is not a table of numbers")
     make("c.txt", text(b"1\n2\xff\n3"), "c.txt is not a table of numbers")
-    make("d.txt", text(b"1\n2\n3\n4"), "has 4 rows; 3 channels are fitted")
+    make("d.txt", text(b"1\n2\n3\n4"), "has 4 rows, but 3 channels are fitted")
     make("e.txt", text(b"1\n2\nnan"), "has a sigma of nan mK in row 2")
     make("f.txt", text(b"1\n-2\n3"), "has a sigma of -2 mK in row 1")
     make("g.txt", text(b"1\n1e-9\n3"), "has a sigma of 1e-09 mK in row 1")

@@ -334,7 +334,7 @@ def test_points_are_simulated_once(honest, tmp_path):
 
 def test_bad_input(honest, biased):
     run = run_of(honest)
-    with pytest.raises(InputError, match="n is 5; at least 25"):
+    with pytest.raises(InputError, match="n is 5, but at least 25"):
         measure_bias(run, "echo21", n=5)
     with pytest.raises(InputError, match="did you mean 'echo21'"):
         measure_bias(run, "eco21")

@@ -203,9 +203,9 @@ def test_ranks_share_the_mocks_and_lose_none_when_one_is_killed(tmp_path):
 
 
 def test_bad_input(tmp_path):
-    with pytest.raises(InputError, match="n is 0; at least one mock"):
+    with pytest.raises(InputError, match="n is 0, but at least one mock"):
         calibrate(quick_run(), tmp_path / "c", 0)
-    with pytest.raises(InputError, match="points is 3; at least 25"):
+    with pytest.raises(InputError, match="points is 3; give at least 25"):
         calibrate(quick_run(), tmp_path / "c", 1, points=3)
     run = quick_run()
     run["likelihood"] = run["likelihood"] | {"x_HI": {}}

@@ -286,7 +286,7 @@ def test_log10_of_named_columns(rng):
     ours = Chain("ours", MCMCSamples(data=log, columns=NAMES), frozenset(["x"]))
     one, two, _ = align(ours, b, ["x"])
     np.testing.assert_allclose(one.samples["x"], two.samples["x"])
-    with pytest.raises(InputError, match="x is log10 in one chain only; add --log10 x"):
+    with pytest.raises(InputError, match="x is in log10 in one chain only; add --log10 x"):
         align(ours, b)
     with pytest.raises(InputError, match="no parameter 'X' in either chain; did you mean 'x'"):
         align(a, b, ["X"])
@@ -315,7 +315,7 @@ def test_bad_chains(rng, tmp_path):
     begun.mkdir()
     write_names(begun / "chain")
     (begun / "chain.resume").write_text("")
-    with pytest.raises(InputError, match="a run that has not finished"):
+    with pytest.raises(InputError, match="let the run finish"):
         read_chain(begun)
     a = Chain("a", MCMCSamples(data=draws(rng, 50), columns=["p", "q"]))
     b = Chain("b", MCMCSamples(data=draws(rng, 50), columns=NAMES))

@@ -281,7 +281,7 @@ def test_bad_spectra_are_refused():
     skew = np.eye(n)
     skew[0, 1] = 5.0
     cases = [
-        ({"frequency": FREQUENCY + 100.0}, r"lie outside the emulator.s .*band:"),
+        ({"frequency": FREQUENCY + 100.0}, r"lie outside the emulator.s .*check the emulator"),
         ({"noise": noise.Noise(-5.0)}, "give a number from 1e-06"),
         ({"weight": np.zeros(n)}, "weights must be positive"),
         ({"noise": noise.Noise(0.0, negative)}, "not positive definite"),
@@ -292,7 +292,7 @@ def test_bad_spectra_are_refused():
         ({"noise": noise.Noise(0.0)}, "not positive definite"),
         ({"noise": student, "foreground": marginalised}, "marginalise: false"),
         ({"noise": student, "error": SignalError(np.eye(len(Z)))}, "emulator_error: diagonal"),
-        ({"foreground": narrow}, "needs a width"),
+        ({"foreground": narrow}, "scale of a marginalised coefficient"),
         ({"foreground": sampled, "systematics": sampled}, "have the parameter .* more than once"),
     ]
     for changes, message in cases:
@@ -327,7 +327,7 @@ def test_bad_noise_files_are_refused(tmp_path):
     (tmp_path / "table.csv").write_text("# sigma\n1, 5\n2, 6\n3, 7\n4, 8\n")
     for file, kind, message in [
         ("none.csv", "channels", "no file"),
-        ("short.csv", "channels", "has 3 rows; 4 channels"),
+        ("short.csv", "channels", "has 3 rows, but 4 channels"),
         ("text.csv", "channels", "not a table of numbers"),
         ("negative.csv", "channels", "a sigma of -3"),
         ("table.csv", "covariance", "give 4 x 4 numbers"),

@@ -60,14 +60,14 @@ def test_samples_follow_the_prior():
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"min": 1.0, "max": 1.0}, "needs a width"),
+        ({"min": 1.0, "max": 1.0}, "needs min < max"),
         ({"dist": "loguniform", "min": 0.0, "max": 1.0}, "min > 0"),
         ({"dist": "normal", "loc": 0.0, "scale": 1.0}, "did you mean 'norm'"),
-        ({"dist": "levi_civita"}, "known are uniform"),
+        ({"dist": "levi_civita"}, "or one of uniform"),
         ({"dist": "norm", "loc": 0.0, "scale": -1.0}, "scale > 0"),
         ({"dist": "norm", "loc": 0.0}, "needs scale"),
         ({"min": "1e-3x", "max": 1.0}, "'1e-3x' is not a number"),
-        ({"min": 0.0, "max": 1.0, "width": 3}, "has no 'width'"),
+        ({"min": 0.0, "max": 1.0, "width": 3}, "has no key 'width'"),
         ({"dist": "truncnorm", "loc": 0.0, "scale": 1e-3, "min": 5.0, "max": 6.0}, "entirely outside"),
     ],
 )
@@ -108,12 +108,12 @@ def test_log_normal_and_any_of_scipys(spec, reference):
     ("spec", "message"),
     [
         ({"dist": "gamma"}, "needs a; got nothing"),
-        ({"dist": "gamma", "a": -1.0}, "does not exist"),
+        ({"dist": "gamma", "a": -1.0}, "not valid for a gamma prior"),
         ({"dist": "gamma", "a": 1.0, "scale": 0.0}, "scale > 0"),
         ({"dist": "beta", "a": 1.0, "b": 1.0, "min": 1.0}, "either min and max or loc and scale"),
-        ({"dist": "beta", "a": 1.0, "b": 1.0, "min": 1.0, "max": 1.0}, "needs a width"),
-        ({"dist": "beta", "a": 1.0, "b": 1.0, "c": 1.0}, "has no 'c'"),
-        ({"dist": "poisson", "mu": 1.0}, "is unknown"),
+        ({"dist": "beta", "a": 1.0, "b": 1.0, "min": 1.0, "max": 1.0}, "needs min < max"),
+        ({"dist": "beta", "a": 1.0, "b": 1.0, "c": 1.0}, "has no key 'c'"),
+        ({"dist": "poisson", "mu": 1.0}, "unknown prior distribution"),
         ({"dist": "lognorm", "s": 0.0}, "s > 0"),
     ],
 )
