@@ -56,6 +56,7 @@ $(VENV)/.fit: $(SOURCES) | $(PYTHON)
 
 $(VENV)/.test: $(SOURCES) | $(PYTHON)
 	$(PYTHON) -m pip install -q -e ".[simulate,mpi,train-cpu,test]"
+	$(PYTHON) -m pip install -q --no-deps "py21cmemu>=3"
 	touch $@ $(VENV)/.fit
 
 $(VENV)/.polychord: lstmfit/sampling/polychord/build.py | $(VENV)/.fit

@@ -40,9 +40,10 @@ class Likelihood(Protocol):
     Notes
     -----
     It is built by ``cls(redshifts, **options)`` with the model's redshifts (n_channels,) and the options of the run
-    file, and called as ``likelihood(*outputs, values)`` with values (len(names),) float64. It must not modify its
-    arguments. ``mocked(arguments, rng)`` may return the options of a mock: see `lstmfit.likelihoods.planck_tau`. The
-    likelihood of a spectrum is built by ``cls.from_options(options, spectrum, redshifts, signal_covariance)``: see
+    file (and with ``layout``, the `lstmfit.outputs.OutputLayout` of the model, if it has an argument of that name). It
+    is called as ``likelihood(*outputs, values)`` with values (len(names),) float64, and must not modify its arguments.
+    ``mocked(arguments, rng)`` may return the options of a mock: see `lstmfit.likelihoods.planck_tau`. The likelihood of
+    a spectrum is built by ``cls.from_options(options, spectrum, redshifts, signal_covariance)``: see
     `lstmfit.likelihoods.global_signal.GlobalSignal`.
     """
 
@@ -125,7 +126,7 @@ def find_likelihood(name: str):
     return found
 
 
-def make_likelihood(name: str, redshifts: np.ndarray, options, spectrum=None, signal_covariance=None):
+def make_likelihood(name: str, redshifts: np.ndarray, options, spectrum=None, signal_covariance=None, layout=None):
     """Build a likelihood by name with the options of a run file.
 
     Parameters
@@ -136,6 +137,8 @@ def make_likelihood(name: str, redshifts: np.ndarray, options, spectrum=None, si
         (n_channels,) redshift grid of the model.
     options : dict or Block
         Options of the likelihood.
+    layout : OutputLayout, optional
+        Outputs of the model, for likelihoods with an argument of that name.
     spectrum, signal_covariance : optional
         Data, and covariance of the emulator error, for the likelihood of a spectrum, i.e. one with ``from_options``.
 
@@ -148,6 +151,8 @@ def make_likelihood(name: str, redshifts: np.ndarray, options, spectrum=None, si
     if hasattr(found, "from_options"):
         return found.from_options(options, spectrum, redshifts, signal_covariance)
     try:
+        if "layout" in inspect.signature(found).parameters and "layout" not in options:
+            options = options | {"layout": layout}
         inspect.signature(found).bind(redshifts, **options)
     except TypeError as error:
         raise InputError(f"likelihood {name}: {error}; its options are {inspect.signature(found)}") from None

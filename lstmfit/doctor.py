@@ -10,6 +10,7 @@ EXTRAS = (
     ("mpi4py", "mpi"),
     ("echo21", "simulate"),
     ("tensorflow", "train"),
+    ("py21cmemu", "21cmemu"),
 )
 """Optional modules, and the extras of this package that install them."""
 

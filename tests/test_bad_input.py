@@ -155,7 +155,7 @@ def test_priors_of_cobaya_in_a_run_file():
         ("fX: {value: min(1)}", "min takes 2 or more"),
         ("a: &a [1]\nfX: *b", "is not valid YAML"),
         ("sLy: {prior: {min: .nan, max: 1}}", "nan is not a finite number"),
-        ("other: 3", "none of the parameters of .* is used here"),
+        ("other: 3", "has none of the parameters of this run"),
     ],
 )
 def test_parameter_sets(tmp_path, text, message):
@@ -268,7 +268,7 @@ def test_files_of_noise_that_hold_something_else(tmp_path):
     header = b"\x93NUMPY\x01\x00\x76\x00{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999,), }"
     make("q.npy", text(header.ljust(127) + b"\n"), "q.npy is not a table of numbers")
     make("r.npy", npy(np.full((3, 3), np.nan)), "not finite", "covariance")
-    make("s.npy", npy(np.ones((3, 2))), "s.npy is 3 x 2; 3 channels are fitted", "covariance")
+    make("s.npy", npy(np.ones((3, 2))), "s.npy is 3 x 2, but 3 channels are fitted", "covariance")
     of_file("no file", tmp_path / "none.txt")
     of_file("no file", tmp_path)
     of_file("noise file", "a\0b")

@@ -85,7 +85,7 @@ def test_mistakes_in_the_noise(noise, message):
         ("params", {"fX": {"value": "10**("}}, "cannot be read"),
         ("params", {"fX": {"value": "__import__('os')"}}, "unknown function '__import__'"),
         ("params", {"fX": {"value": 1, "prior": {"min": 0, "max": 1}}}, "give at most one of prior, value and derived"),
-        ("params", {"fX": {"prior": {"min": 1, "max": 1}}}, "needs a width"),
+        ("params", {"fX": {"prior": {"min": 1, "max": 1}}}, "needs min < max"),
         ("params", {"fX": {"priro": {}}}, "did you mean 'prior'"),
     ],
 )
@@ -152,7 +152,7 @@ def test_kinds_of_block_are_not_pydantics_names_nor_further_mistakes(noise, mess
 
 def test_a_block_that_is_none_and_a_choice_that_is_a_block():
     run = mock_of() | {"params": {"fX": "a+"}}
-    with pytest.raises(InputError, match=r"^run: params.fX is 'a\+'; give a mapping, like \{key: value\}$"):
+    with pytest.raises(InputError, match=r"^run: params.fX is 'a\+'; give a mapping such as \{key: value\}$"):
         config.load(run)
     radiometer = {"model": "radiometer", "channel_width": 1, "integration_time": 1, "sky": {"temperature": -1}}
     message = r"^run: data.mock.noise.sky.temperature is -1; input should be greater than 0; also: (\S+) is missing;"

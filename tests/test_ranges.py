@@ -79,9 +79,9 @@ def test_widened_moves_outwards(given_range):
     ("changes", "message"),
     [
         ({"name": "a b"}, "not a valid name"),
-        ({"name": "x" * 300}, "at most 64 characters"),
+        ({"name": "x" * 300}, "at most 64 letters"),
         ({"name": "fX\x00"}, "not a valid name"),
-        ({"name": "1a"}, "not a digit first"),
+        ({"name": "1a"}, "do not start with a digit"),
         ({"name": 3}, "not a valid name"),
         ({"min": float("nan")}, "p: min: nan is not a finite number"),
         ({"max": float("inf")}, "p: max: inf is not a finite number"),
@@ -89,7 +89,7 @@ def test_widened_moves_outwards(given_range):
         ({"min": 3.0}, r"the range 3..2 is empty"),
         ({"log": 1}, "log is 1; give true or false"),
         ({"unit": 5}, "unit is 5; give text"),
-        ({"zero": 1e-6}, "a log parameter and zero > 0 are needed"),
+        ({"zero": 1e-6}, "requires log: true and zero > 0"),
         ({"log": True, "min": -1.0}, "needs min > 0"),
     ],
 )

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
+from lstmfit.datasets.specs import find_spec
 from lstmfit.emulator import store
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.base import BaseEmulator
-from lstmfit.emulator.formats import load_foreign
+from lstmfit.emulator.formats import is_named, load_foreign, load_named
+from lstmfit.emulator.formats.keras_files import is_keras
+from lstmfit.emulator.formats.lstm21cm import read_lstm21cm
 from lstmfit.emulator.numpy_engine import forward, signal_jacobian
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError, did_you_mean, listed
@@ -94,7 +97,7 @@ class Emulator(BaseEmulator):
         ----------
         source : str or path
             A name that `shipped` lists, or a path: a file of ``lstmfit train``, or an emulator that
-            `lstmfit.emulator.formats` reads as it is.
+            `lstmfit.emulator.formats` reads as it is; or ``21cmemu:mcg`` or ``21cmemu:acg``, of the package py21cmemu.
         engine : {"numba", "xla", "jax", "numpy"}
             See the class; emulators of other groups have ``numba`` alone.
         parameters : str or path, optional
@@ -111,18 +114,27 @@ class Emulator(BaseEmulator):
         InputError
             No such name or file, or a file that is damaged or of another version.
         """
-        files = shipped()
-        name = str(source)
+        files, name, foreign = shipped(), str(source), None
         if name in files:
-            return cls(**store.read(files[name]), name=name, engine=engine)
-        path = user_path(source, "emulator")
-        if not path.exists() and not path.suffix:
-            raise InputError(f"no emulator {shown(name)}, neither shipped nor a file; {did_you_mean(name, files)}")
-        foreign = load_foreign(path, parameters)
+            path = files[name]
+        elif is_named(name):
+            foreign = load_named(name)
+        else:
+            path = user_path(source, "emulator")
+            if not path.exists() and not path.suffix:
+                raise InputError(f"no emulator {shown(name)}, neither shipped nor a file; {did_you_mean(name, files)}")
+            if is_keras(path):
+                spec = None if parameters is None else find_spec(parameters)
+                return cls(**read_lstm21cm(path, spec), engine=engine)
+            name = path.stem
+            foreign = load_foreign(path, parameters)
+        if parameters is not None and (foreign is None or is_named(name)):
+            given = shown(str(parameters))
+            raise InputError(f"emulator {name} names its own parameters; leave parameters: {given} out")
         if foreign is None:
-            return cls(**store.read(path), name=path.stem, engine=engine)
+            return cls(**store.read(path), name=name, engine=engine)
         if engine != "numba":
-            raise InputError(f"{path} is of another group ({foreign.network}) and runs by numba alone, not {engine}")
+            raise InputError(f"{source} is of another group ({foreign.network}); its only engine is {foreign.engine}")
         return foreign
 
     def save(self, path) -> None:

@@ -70,10 +70,13 @@ def load(name: str) -> Simulator:
 
 
 def is_emulator(name: str) -> bool:
-    """Whether a simulator's name is that of an emulator: a shipped one, or a file or folder."""
+    """Whether a simulator's name is that of an emulator: a shipped one, one of a package, or a file or folder."""
     from lstmfit.emulator.emulator import shipped
+    from lstmfit.emulator.formats import is_named
 
-    return name not in SIMULATORS and (name in shipped() or ("\0" not in name and Path(name).expanduser().exists()))
+    if name in SIMULATORS:
+        return False
+    return name in shipped() or is_named(name) or ("\0" not in name and Path(name).expanduser().exists())
 
 
 def _check_specs(name, simulator):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -13,9 +14,12 @@ from networks import MAXIMA, MINIMA, PARAMETERS, draw_theta, random_network, wri
 from lstmfit import Emulator
 from lstmfit.datasets.signal_sets import load_signals, write_test_set
 from lstmfit.emulator import store
-from lstmfit.emulator.published import load_published
+from lstmfit.emulator.formats.globalemu import read_folder
+from lstmfit.emulator.formats.lstm21cm import read_lstm21cm
 from lstmfit.errors import InputError
 from lstmfit.simulators.setfile import read_finished, read_plan_of, summary
+
+GLOBALEMU = Path(__file__).parent / "formats" / "data" / "globalemu_ares"
 
 
 def sign(path):
@@ -51,8 +55,11 @@ def originals(tmp_path_factory):
     write_gem(folder / "gem.h5", rng)
     write_test_set(folder / "named.h5", load_signals(folder / "gem.h5"))
     write_keras2(folder / "keras.h5", rng)
-    np.savetxt(folder / "low.txt", MINIMA)
-    np.savetxt(folder / "high.txt", MAXIMA)
+    for name in ("keras", "changed_keras", "cut_keras", "one_keras"):
+        np.savetxt(folder / f"train_mins_{name}.txt", MINIMA)
+        np.savetxt(folder / f"train_maxs_{name}.txt", MAXIMA)
+    shutil.copytree(GLOBALEMU, folder / "globalemu")
+    shutil.copy(GLOBALEMU / "model.h5", folder / "dense.h5")
     return folder
 
 
@@ -62,11 +69,13 @@ def read_emulator(path):
     Emulator.load(path, engine="numpy")
 
 
-def read_keras(path):
-    load_published(path, path.with_name("low.txt"), path.with_name("high.txt"))
+def read_dense(path):
+    shutil.copy(path, path.parent / "globalemu" / "model.h5")
+    read_folder(path.parent / "globalemu")
 
 
-READERS = {"emulator.h5": read_emulator, "gem.h5": load_signals, "named.h5": load_signals, "keras.h5": read_keras}
+READERS = {"emulator.h5": read_emulator, "gem.h5": load_signals, "named.h5": load_signals, "keras.h5": read_lstm21cm,
+           "dense.h5": read_dense}  # fmt: skip
 
 VALUES = st.one_of(
     st.none(), st.booleans(), st.integers(-(2**62), 2**62), st.floats(), st.text(max_size=20),
@@ -244,28 +253,31 @@ def test_a_keras_file_of_another_network_is_told_of_once(originals):
         config = json.loads(file.attrs["model_config"])
         config["config"]["layers"][1]["class_name"] = "GRU"
         file.attrs["model_config"] = json.dumps(config)
-    with pytest.raises(InputError, match="network of GRU, LSTM, Dense; 21cmLSTM is LSTM, LSTM, Dense") as error:
-        read_keras(path)
+    with pytest.raises(InputError, match="network of GRU, LSTM, Dense; a Keras file of 21cmLSTM has") as error:
+        read_lstm21cm(path)
     assert str(error.value).count("21cmLSTM") == 1
     with h5py.File(path, "r+") as file:
         del file.attrs["model_config"]
     with pytest.raises(InputError, match="attribute model_config is missing") as error:
-        read_keras(path)
+        read_lstm21cm(path)
     assert str(error.value).count("missing") == 1
 
 
-def test_minima_and_maxima_that_are_none(originals, tmp_path):
-    path = originals / "keras.h5"
+def test_minima_and_maxima_that_are_none(originals):
+    path = changed(originals, "keras.h5", lambda f: None)
+    low, high = (path.with_name(f"train_{end}_one_keras.txt") for end in ("mins", "maxs"))
+    before = low.read_text(), high.read_text()
+    high.write_text("500 " * 9)
     for content, message in (
         ("", "has 0 numbers"), ("a b", "not a list of numbers"), ("nan " * 9, "finite ones are needed"),
-        ("400 " * 9, r"from 10\^400 to 10\^500"), ("\x00\xff", "not a list of numbers"),
+        ("400 " * 9, r"fstar runs from 10\^400 .* the log10 of its range is expected"),
+        ("\x00\xff", "not a list of numbers"), ("600 " * 9, "number 1 is not below its maximum"),
     ):  # fmt: skip
-        (tmp_path / "low.txt").write_text(content, encoding="latin-1")
-        (tmp_path / "high.txt").write_text("500 " * 9)
+        low.write_text(content, encoding="latin-1")
         with pytest.raises(InputError, match=message):
-            load_published(path, tmp_path / "low.txt", tmp_path / "high.txt")
-    with pytest.raises(InputError, match="number 1 is not below its maximum"):
-        load_published(path, originals / "high.txt", originals / "low.txt")
+            read_lstm21cm(path)
+    low.write_text(before[0])
+    high.write_text(before[1])
 
 
 def test_signals_in_kelvin_are_noticed(originals, tmp_path):

@@ -5,9 +5,30 @@ from pathlib import Path
 from lstmfit.emulator.base import BaseEmulator
 from lstmfit.errors import InputError
 
+PREFIX = "21cmemu:"
+"""Of the names of emulators that are read from an installed package."""
+
+
+def is_named(source) -> bool:
+    """Whether a source is the name of an emulator of another group, and no path."""
+    return isinstance(source, str) and source.startswith(PREFIX)
+
+
+def load_named(source: str) -> BaseEmulator:
+    """Load an emulator of another group by its name, see `is_named`.
+
+    Raises
+    ------
+    InputError
+        There is none of this name, or the package that it is read from is missing.
+    """
+    from lstmfit.emulator.formats.emu21cm import load_21cmemu
+
+    return load_21cmemu(source)
+
 
 def load_foreign(path: Path, parameters=None) -> BaseEmulator | None:
-    """Load an emulator of another group.
+    """Load an emulator of another group, unless it is this package's own network, which 21cmLSTM is too.
 
     Parameters
     ----------
@@ -28,13 +49,15 @@ def load_foreign(path: Path, parameters=None) -> BaseEmulator | None:
         It is one of them, but damaged or incomplete.
     """
     from lstmfit.datasets.specs import find_spec
+    from lstmfit.emulator.formats.globalemu import is_globalemu
     from lstmfit.emulator.formats.pickles import is_torch
 
-    spec = None if parameters is None else find_spec(parameters)
-    if path.is_file() and is_torch(path):
-        from lstmfit.emulator.formats.kan import load_kan
-
-        return load_kan(path, spec)
     if path.is_dir():
-        raise InputError(f"emulator {path} is a folder, but not one of globalemu; give a file or a shipped name")
-    return None
+        if not is_globalemu(path):
+            raise InputError(f"emulator {path} is a folder, but not one of globalemu; give a file or a shipped name")
+        from lstmfit.emulator.formats.globalemu import load_globalemu as load
+    elif is_torch(path):
+        from lstmfit.emulator.formats.kan import load_kan as load
+    else:
+        return None
+    return load(path, None if parameters is None else find_spec(parameters))

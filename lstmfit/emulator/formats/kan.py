@@ -6,16 +6,14 @@ taken first where the parameter is logarithmic; the output is scaled back by tho
 redshift to low.
 """
 
-import threading
 from pathlib import Path
 
-import numba
 import numpy as np
 
 from lstmfit.datasets.specs import SignalSpec, recognise_spec
 from lstmfit.emulator.base import BaseEmulator
+from lstmfit.emulator.formats.compiled import CompiledEngine
 from lstmfit.emulator.formats.pickles import Inert, read_torch
-from lstmfit.emulator.threads import share_out
 from lstmfit.errors import InputError, listed, one_line
 from lstmfit.files import sha256
 from lstmfit.outputs import OutputLayout
@@ -60,7 +58,7 @@ def load_kan(path, spec: SignalSpec | None = None) -> BaseEmulator:
     low, high, files = _read_extremes(path, sizes[0])
     parameters = tuple(column.parameter(*ends) for column, *ends in zip(spec.parameters, low, high))
     redshifts = spec.grid
-    engine = KanEngine(sizes, layers, parameters, low, high)
+    engine = make_engine(sizes, layers, parameters, low, high)
     layout = OutputLayout.of(len(redshifts), ("signal",))
     checksum = sha256(path, *files)
     network = f"21cmKAN {'-'.join(map(str, sizes))}"
@@ -137,8 +135,8 @@ def _read_extremes(path, n_params) -> tuple[np.ndarray, np.ndarray, list[Path]]:
     return low, high, files
 
 
-class KanEngine:
-    """Forward pass on the CPU in float64.
+def make_engine(sizes, layers, parameters, low, high) -> CompiledEngine:
+    """What computes the signal, in float64.
 
     Parameters
     ----------
@@ -150,56 +148,15 @@ class KanEngine:
         Which are logarithmic.
     low, high : numpy.ndarray
         (n_params + 1,) minima and maxima of the scaled parameters and of the signal in mK.
-
-    Notes
-    -----
-    Calls are safe from several threads: each has its own work space. It can be pickled and copied.
     """
-
-    name = "numba"
-    threads: int | None = None
-    """Threads of a batch; None for `numba.config.NUMBA_NUM_THREADS`."""
-
-    def __init__(self, sizes, layers, parameters, low, high):
-        from lstmfit.emulator.formats import _kan_kernel
-
-        self._parts = sizes, layers, parameters, low, high
-        self._kernel = _kan_kernel
-        knots = np.concatenate([knots.ravel() for knots, _, _ in layers])
-        # The row of silu first, then those of the bases, input by input.
-        weights = np.concatenate([np.concatenate([w[:, None], s], axis=1).ravel() for _, w, s in layers])
-        log = np.array([float(p.log) for p in parameters])
-        inputs = np.stack([log, low[:-1], (high - low)[:-1]])
-        self._width = max(sizes)
-        self._rest = (
-            np.array(sizes, dtype=np.int64), layers[0][0].shape[1], self._width, inputs, knots, weights,
-            float(high[-1] - low[-1]), float(low[-1]),
-        )  # fmt: skip
-        self._n_out = sizes[-1]
-        self._local = threading.local()
-
-    def __reduce__(self):
-        return type(self), self._parts
-
-    def _work(self) -> np.ndarray:
-        return np.empty(2 * self._width + DEGREE + 1)
-
-    def single(self, theta: np.ndarray) -> np.ndarray:
-        """The signal (n_channels,) float64 of theta (n_params,); this thread's next call overwrites it."""
-        local = self._local
-        try:
-            work, out = local.work, local.out
-        except AttributeError:
-            work, out = local.work, local.out = self._work(), np.empty(self._n_out)
-        self._kernel.single(theta, out, work, *self._rest)
-        return out
-
-    def batch(self, theta: np.ndarray) -> np.ndarray:
-        """Signals (n, n_channels) float64 of theta (n, n_params), on several threads (see `threads`)."""
-        theta, out = np.ascontiguousarray(theta), np.empty((len(theta), self._n_out))
-
-        def run(first, last):
-            self._kernel.batch(theta, out, first, last, self._work(), *self._rest)
-
-        share_out(run, len(theta), 16, self.threads or numba.config.NUMBA_NUM_THREADS)  # type: ignore[attr-defined]
-        return out
+    knots = np.concatenate([knots.ravel() for knots, _, _ in layers])
+    # The row of silu first, then those of the bases, input by input.
+    weights = np.concatenate([np.concatenate([w[:, None], s], axis=1).ravel() for _, w, s in layers])
+    inputs = np.stack([np.array([float(p.log) for p in parameters]), low[:-1], (high - low)[:-1]])
+    width = max(sizes)
+    rest = (
+        np.array(sizes, dtype=np.int64), layers[0][0].shape[1], width, inputs, knots, weights,
+        float(high[-1] - low[-1]), float(low[-1]),
+    )  # fmt: skip
+    kernel = "lstmfit.emulator.formats._kan_kernel"
+    return CompiledEngine(kernel, sizes[-1], 2 * width + DEGREE + 1, np.float64, rest)
