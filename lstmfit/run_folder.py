@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 
 from lstmfit import config as run_file
 from lstmfit.config import RunConfig
+from lstmfit.emulator_source import files_of, is_emulator_path
 from lstmfit.errors import InputError, listed
 from lstmfit.files import locked, sha256
 from lstmfit.likelihoods.base import with_defaults
@@ -43,6 +44,8 @@ MOST_COPIED = 16_000_000
 """Bytes up to which an input is copied into the folder; a larger one is held to its checksum where it lies."""
 SLOTS = (("data", "file"), ("data", "mock", "noise", "file"), ("likelihood", "global_signal", "noise", "file"))
 """Where a run file names a file besides its emulator."""
+SPEC = ("emulator", "parameters")
+"""Where it may name the file that says what an emulator's parameters are."""
 
 
 
@@ -254,18 +257,26 @@ def _files(config: RunConfig) -> dict[tuple[str, ...], str]:
     """Files that a run file names besides a shipped emulator, by place."""
     content = _content(config)
     found = {keys: path for keys in SLOTS if (path := _get(content, keys)) is not None}
-    if config.emulator is not None and Path(config.emulator).is_file():
-        found["emulator",] = config.emulator
+    emulator = config.emulator
+    if emulator is not None and is_emulator_path(emulator.file):
+        found[("emulator",) if emulator.parameters is None else ("emulator", "file")] = emulator.file
+    if emulator is not None and emulator.parameters is not None and Path(emulator.parameters).is_file():
+        found[SPEC] = emulator.parameters
     return found
+
+
+def _place(keys) -> str:
+    """Dotted place in the run file; of an emulator the same in both of its forms."""
+    return "emulator" if keys == ("emulator", "file") else ".".join(keys)
 
 
 def record_inputs(config: RunConfig) -> dict[str, dict]:
     """Path and checksum of every file that a run is made from, for its record; by dotted place in the run file."""
     return {
-        ".".join(keys): {"path": str(Path(path).absolute()), "sha256": sha256(path)}
+        _place(keys): {"path": str(Path(path).absolute()), "sha256": sha256(*files_of(path))}
         for keys, path in _files(config).items()
         # A run is resumed from its own data.csv, also where the file that it came from is gone.
-        if Path(path).is_file()
+        if Path(path).exists()
     }
 
 
@@ -277,10 +288,10 @@ def write_config(config: RunConfig, folder: Path) -> None:
     content = _content(config)
     for keys, path in _files(config).items():
         source = Path(path).absolute()
-        if not source.is_file():
+        if not source.exists():
             continue
         name = os.path.relpath(source, folder.absolute())
-        if keys[-2:] == ("noise", "file") and source.stat().st_size <= MOST_COPIED:
+        if (keys == SPEC or keys[-2:] == ("noise", "file")) and source.stat().st_size <= MOST_COPIED:
             copy = folder / INPUTS / source.name
             if source != copy.absolute():
                 copy.parent.mkdir(exist_ok=True)
@@ -310,29 +321,30 @@ def check_inputs(folder: Path, config: RunConfig) -> RunConfig:
     Raises
     ------
     InputError
-        A noise file is missing or has been changed, or the emulator's file is missing.
+        A noise file, or the spec of an emulator's parameters, is missing or has been changed; the emulator is missing.
     """
     inputs = record(config).inputs
-    for keys in SLOTS[1:]:
+    for keys in (*SLOTS[1:], SPEC):
+        what = "spec of parameters" if keys == SPEC else "noise file"
         known, path = inputs.get(".".join(keys)), _get(_content(config), keys)
         # The noise of a mock has been drawn; only a new mock would read it.
         if known is None or path is None or keys[0] == "data":
             continue
         if not Path(path).is_file():
-            raise InputError(f"{folder}: the noise file {path} of this run is missing; put it back")
+            raise InputError(f"{folder}: the {what} {path} of this run is missing; put it back")
         if sha256(path) != known.sha256:
             raise InputError(
-                f"{folder}: the noise file {path} has been changed since the fit; put it back, or repeat the fit with "
+                f"{folder}: the {what} {path} has been changed since the fit; put it back, or repeat the fit with "
                 "--force"
             )
     known = inputs.get("emulator")
-    if known is None or Path(config.emulator).is_file():
+    if known is None or is_emulator_path(config.emulator.file):
         return config
-    if Path(known.path).is_file():
-        return config.model_copy(update={"emulator": known.path})
+    if is_emulator_path(known.path):
+        return config.model_copy(update={"emulator": config.emulator.model_copy(update={"file": known.path})})
     raise InputError(
-        f"{folder}: the emulator file {config.emulator} of this run is missing; put it back, or give its new place in "
-        f"the run file and type: lstmfit fit RUN -o {folder} --resume"
+        f"{folder}: the emulator file {config.emulator.file} of this run is missing; put it back, or give its new "
+        f"place in the run file and type: lstmfit fit RUN -o {folder} --resume"
     )
 
 

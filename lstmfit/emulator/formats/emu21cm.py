@@ -15,12 +15,11 @@ from scipy.special import erf, expit
 
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.base import BaseEmulator
-from lstmfit.emulator.formats import PREFIX
+from lstmfit.emulator.formats import PREFIX, checksum_of
 from lstmfit.emulator.formats.pickles import read_torch
 from lstmfit.emulator.numba_engine import NumbaEngine
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError, did_you_mean, one_line
-from lstmfit.files import sha256
 from lstmfit.outputs import OutputLayout
 from lstmfit.parameters import Parameter
 
@@ -154,7 +153,7 @@ def _emulator(engine, name, redshifts, parameters, axes, files) -> BaseEmulator:
         parameters,
         record={"source": f"{PACKAGE} {version}", "simulation": "21cmFAST"},
         name=f"{PREFIX}{name}",
-        checksum=sha256(*files),
+        checksum=checksum_of(files, parameters, redshifts),
         network=f"21cmEMU {name} of {PACKAGE} {version}",
     )
 
