@@ -39,7 +39,8 @@ class Likelihood(Protocol):
 
     Notes
     -----
-    It is built by ``cls(redshifts, **options)`` with the model's redshifts (n_channels,) and the run file's options,
+    It is built by ``cls(redshifts, **options)`` with the model's redshifts (n_channels,) and the run file's options
+    (and ``layout``, the `lstmfit.outputs.OutputLayout` of the model, if it takes an argument of that name),
     and called as ``likelihood(*outputs, values)``, values being (len(names),) float64; what it is handed it must not
     change. ``mocked(arguments, rng)`` may give the options of a mock: see `lstmfit.likelihoods.planck_tau`.
     The likelihood of a spectrum is built by ``cls.from_options(options, spectrum, redshifts, signal_covariance)``: see
@@ -125,7 +126,7 @@ def find_likelihood(name: str):
     return found
 
 
-def make_likelihood(name: str, redshifts: np.ndarray, options, spectrum=None, signal_covariance=None):
+def make_likelihood(name: str, redshifts: np.ndarray, options, spectrum=None, signal_covariance=None, layout=None):
     """Build a likelihood by name with the options of a run file.
 
     Parameters
@@ -136,6 +137,8 @@ def make_likelihood(name: str, redshifts: np.ndarray, options, spectrum=None, si
         (n_channels,) the model's grid.
     options : dict or Block
         Its options.
+    layout : OutputLayout, optional
+        What the model gives, for likelihoods that ask for it.
     spectrum, signal_covariance : optional
         Data, and covariance of the emulator's error, for a likelihood of a spectrum: one with ``from_options``.
 
@@ -148,6 +151,8 @@ def make_likelihood(name: str, redshifts: np.ndarray, options, spectrum=None, si
     if hasattr(found, "from_options"):
         return found.from_options(options, spectrum, redshifts, signal_covariance)
     try:
+        if "layout" in inspect.signature(found).parameters and "layout" not in options:
+            options = options | {"layout": layout}
         inspect.signature(found).bind(redshifts, **options)
     except TypeError as error:
         raise InputError(f"likelihood {name}: {error}; its options are {inspect.signature(found)}") from None

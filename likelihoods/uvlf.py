@@ -1,6 +1,7 @@
 """Ultraviolet luminosity functions: galaxies per magnitude and volume, from the halo mass function directly."""
 
 import contextlib
+import itertools
 import threading
 from typing import Annotated, ClassVar, Literal
 
@@ -10,6 +11,7 @@ from scipy.interpolate import CubicSpline
 
 from lstmfit.errors import InputError, listed
 from lstmfit.likelihoods.base import read_options
+from lstmfit.outputs import OutputLayout
 from lstmfit.schema import Block, NotNegative, Number, Positive
 
 UNIT = 1e-6
@@ -166,6 +168,58 @@ class DoublePowerLaw:
         )
 
 
+EMITTED = "log10_uvlf"
+"""Output of a model that gives luminosity functions itself: log10 of phi per magnitude and comoving Mpc^3."""
+
+
+class EmittedLuminosityFunction:
+    """Luminosity function of a model that gives a table of it, interpolated in log10.
+
+    Linear in redshift and magnitude between the table's own, as 21CMMC does with those of 21cmFAST.
+
+    Parameters
+    ----------
+    where : str
+        For messages.
+    z, magnitude : numpy.ndarray
+        (n_bins,) redshift and absolute magnitude of each bin.
+    axes : mapping of str to numpy.ndarray
+        ``redshift`` (n_z,) and ``M_UV`` (n_M,) of the table, ascending.
+
+    Raises
+    ------
+    InputError
+        A bin is outside the table.
+    """
+
+    def __init__(self, where: str, z: np.ndarray, magnitude: np.ndarray, axes):
+        if list(axes) != ["redshift", "M_UV"]:
+            raise InputError(f"{where}: the model's {EMITTED} has axes {listed(axes)}; redshift and M_UV are needed")
+        self.weights = np.zeros((len(z), *(len(values) for values in axes.values())))
+        for i, point in enumerate(zip(z, magnitude)):
+            corners = [_corners(where, name, values, x) for (name, values), x in zip(axes.items(), point)]
+            for (j, a), (k, b) in itertools.product(*corners):
+                self.weights[i, j, k] += a * b
+        self.weights = self.weights.reshape(len(z), -1)
+
+    def __call__(self, table: np.ndarray) -> np.ndarray:
+        """Luminosity function (n_bins,) in `UNIT` for the model's log10 table, flat."""
+        return 10.0 ** (self.weights @ table) / UNIT
+
+
+def _corners(where, name, values, x) -> list[tuple[int, float]]:
+    """The two neighbours of x on an axis and their weights."""
+    if not values[0] <= x <= values[-1]:
+        option = "redshifts" if name == "redshift" else "brightest and faintest"
+        raise InputError(
+            f"{where}: a bin has {name} {x:g}, but the model's luminosity function spans {values[0]:g}..{values[-1]:g}; "
+            f"leave the bin out with {option}"
+        )
+    i = int(np.clip(np.searchsorted(values, x, side="right") - 1, 0, len(values) - 2))
+    share = (x - values[i]) / (values[i + 1] - values[i])
+    return [(i, 1.0 - share), (i + 1, share)]
+
+
 MODELS = {"constant": ConstantEfficiency, "double_power_law": DoublePowerLaw}
 
 
@@ -183,7 +237,7 @@ class Options(Block):
     brightest: Number | None
     faintest: Number | None
     error_factor: Positive
-    efficiency: Literal["constant", "double_power_law"]
+    efficiency: Literal["constant", "double_power_law"] | None
     values: list[Number] | None
     table: Annotated[dict[Number, Table], Field(min_length=1)]
 
@@ -199,6 +253,8 @@ class UVLF:
         Stem of the ``.yaml`` with the table and the defaults.
     options : dict
         Those of the ``.yaml``: redshifts, the brightest and faintest bins, a factor on the errors, the efficiency.
+    layout : OutputLayout, optional
+        What the model gives. Where that is a luminosity function and no efficiency is named, it is used.
 
     Attributes
     ----------
@@ -211,14 +267,16 @@ class UVLF:
         Unknown option or redshift, nothing left after the cuts, or errors that are not positive.
     """
 
-    outputs = ()
     params: ClassVar[dict[str, dict]] = {}
 
-    def __init__(self, name: str, options: dict):
+    def __init__(self, name: str, options: dict, layout: OutputLayout | None = None):
         given = read_options(name, Options, options)
         where = f"likelihood.{name}"
         rows = _read_table(where, given.table, given.redshifts)
-        self.names = EFFICIENCIES[given.efficiency]
+        emitted = given.efficiency is None and layout is not None and EMITTED in layout
+        self.outputs = (EMITTED,) if emitted else ()
+        efficiency = given.efficiency or "constant"
+        self.names = () if emitted else EFFICIENCIES[efficiency]
         bright = -np.inf if given.brightest is None else given.brightest
         faint = np.inf if given.faintest is None else given.faintest
         rows = rows[(rows[:, 1] >= bright) & (rows[:, 1] <= faint)]
@@ -230,12 +288,15 @@ class UVLF:
             if len(given.values) != len(rows):
                 raise InputError(f"{where}: {len(given.values)} values for {len(rows)} bins; give one for each")
             self.phi = np.array(given.values, dtype=float)
-        self.predict = MODELS[given.efficiency](self.z, self.magnitude)
+        if emitted:
+            self.predict = EmittedLuminosityFunction(where, self.z, self.magnitude, layout.axes[EMITTED])
+        else:
+            self.predict = MODELS[efficiency](self.z, self.magnitude)
         self._norm = -float(np.log(self.err).sum()) - 0.5 * len(rows) * np.log(2.0 * np.pi)
 
-    def __call__(self, values: np.ndarray) -> float:
-        """Log likelihood for the parameters of the efficiency."""
-        r = (self.predict(values) - self.phi) / self.err
+    def __call__(self, *arguments) -> float:
+        """Log likelihood for the model's table, flat, or else the parameters of the efficiency."""
+        r = (self.predict(arguments[0]) - self.phi) / self.err
         return self._norm - 0.5 * float(np.dot(r, r))
 
     def mocked(self, arguments, rng: np.random.Generator | None) -> dict:
@@ -248,7 +309,7 @@ class UVLF:
         rng : numpy.random.Generator or None
             Draws the noise; without it the mock lies at the truth.
         """
-        phi = self.predict(arguments[-1])
+        phi = self.predict(arguments[0])
         if rng is not None:
             phi = phi + self.err * rng.standard_normal(len(phi))
         return {"values": [float(v) for v in phi]}

@@ -3,6 +3,7 @@
 import numpy as np
 
 from lstmfit.likelihoods.uvlf import UVLF
+from lstmfit.outputs import OutputLayout
 
 
 class UVLFBouwens2015(UVLF):
@@ -12,9 +13,11 @@ class UVLFBouwens2015(UVLF):
     ----------
     redshifts : numpy.ndarray
         Not needed.
+    layout : OutputLayout, optional
+        What the model gives.
     **options
         Those of ``uvlf_bouwens2015.yaml``; see `UVLF`.
     """
 
-    def __init__(self, redshifts: np.ndarray, /, **options):
-        super().__init__("uvlf_bouwens2015", options)
+    def __init__(self, redshifts: np.ndarray, /, layout: OutputLayout | None = None, **options):
+        super().__init__("uvlf_bouwens2015", options, layout)

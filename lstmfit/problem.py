@@ -264,7 +264,7 @@ def build(config: RunConfig, spectrum: Spectrum | None = None) -> Problem:
     blocks = {name: {k: v for k, v in given.items() if k != "mock"} for name, given in options.items()}
     covariance = None if signal.emulator is None else signal.emulator.errors.get("covariance")
     likelihoods = {
-        name: make_likelihood(name, signal.redshifts, block, spectrum, covariance)
+        name: make_likelihood(name, signal.redshifts, block, spectrum, covariance, signal.layout)
         for name, block in ({"global_signal": config.likelihood.global_signal} | blocks).items()
     }
     _check_outputs(signal, likelihoods, config.signal is not None)
@@ -343,7 +343,7 @@ def _make_mocks(config, signal, likelihoods, options):
             arguments = [outputs[signal.layout[o]] if o in signal.layout else truth[o] for o in likelihood.outputs]
             arguments.append(np.array([truth[n] for n in likelihood.names]))
             given |= likelihood.mocked(arguments, _mock_generator(name, choice))
-            likelihoods[name] = make_likelihood(name, signal.redshifts, given)
+            likelihoods[name] = make_likelihood(name, signal.redshifts, given, layout=signal.layout)
         options[name] = given
 
 
