@@ -16,9 +16,9 @@ def run_bench(source: str = "echo21", peers: bool = True) -> dict:
     source : str
         Shipped name or emulator file.
     peers : bool
-        Also this network in XLA and the published 21cmLSTM (two LSTM layers of 451 units over 451 steps, random
-        weights: its cost does not depend on them), called eagerly as its authors' code does and compiled by XLA.
-        Needs TensorFlow.
+        Also this network in XLA, if it is of this package, and the published 21cmLSTM (two LSTM layers of 451 units
+        over 451 steps, random weights: its cost does not depend on them), called eagerly as its authors' code does and
+        compiled by XLA. Needs TensorFlow.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def run_bench(source: str = "echo21", peers: bool = True) -> dict:
         emulator._engine.threads = threads
         batched = _time(emulator._engine.batch, theta[None, None], 1.0) / len(theta)
         name = emulator.name if threads == 1 else f"{emulator.name}, all cores"
-        results[name] = _row(single if threads == 1 else None, batched, "numba", threads)
+        results[name] = _row(single if threads == 1 else None, batched, emulator.engine, threads)
     if peers:
         results |= _peers(emulator, theta)
     return results
@@ -65,12 +65,14 @@ def _peers(emulator, theta):
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:
         raise InputError("TensorFlow runs already with other threads; start the benchmark in a fresh process") from None
-    model = build(emulator.architecture, 0, emulator.weights)
-    x = tf.constant(emulator.scaling.inputs(theta), tf.float32)
-    compiled = tf.function(lambda x: model(x)[0], jit_compile=True)
-    one = _time(lambda i: compiled(x[:1]).numpy(), [(0,)], 1.0)
-    many = _time(lambda i: compiled(x).numpy(), [(0,)], 1.0) / len(theta)
-    results = {f"{emulator.name} in XLA": _row(one, many, "XLA", 1)}
+    results = {}
+    if isinstance(emulator, Emulator):
+        model = build(emulator.architecture, 0, emulator.weights)
+        x = tf.constant(emulator.scaling.inputs(theta), tf.float32)
+        compiled = tf.function(lambda x: model(x)[0], jit_compile=True)
+        one = _time(lambda i: compiled(x[:1]).numpy(), [(0,)], 1.0)
+        many = _time(lambda i: compiled(x).numpy(), [(0,)], 1.0) / len(theta)
+        results[f"{emulator.name} in XLA"] = _row(one, many, "XLA", 1)
     published = keras.Sequential(
         [
             keras.layers.Input((451, 8)),

@@ -209,6 +209,16 @@ class McgEngine:
                   for i in (0, 2, 4, 6)]  # fmt: skip
         self._tau = layers, float(constants.take("tau_scale")), float(constants.take("tau_bias"))
 
+    @property
+    def threads(self) -> int | None:
+        """Threads of a batch; None for `numba.config.NUMBA_NUM_THREADS`."""
+        return self._columns.engine.threads
+
+    @threads.setter
+    def threads(self, n):
+        for part in (self._signal, self._x_HI, self._rows, self._columns):
+            part.engine.threads = n
+
     def batch(self, theta: np.ndarray) -> np.ndarray:
         """All outputs (n, n_out) float64 of theta (n, n_params)."""
         # In parts: the states of the LSTM over redshifts are two thousand numbers of each signal.
@@ -278,11 +288,11 @@ class _Recurrent:
         }
         offsets, scales, nothing = np.full((1, self._n), float(offset)), np.array([float(scale)]), np.empty(0)
         scaling = Scaling(np.zeros(n_in, bool), low, high, offsets, scales, nothing, nothing)
-        self._engine = NumbaEngine(architecture, scaling, {k: a.astype(np.float32) for k, a in arrays.items()})
+        self.engine = NumbaEngine(architecture, scaling, {k: a.astype(np.float32) for k, a in arrays.items()})
 
     def __call__(self, x):
         x = np.asarray(x, float)
-        out = self._engine.single(x[0])[None] if len(x) == 1 else self._engine.batch(x)
+        out = self.engine.single(x[0])[None] if len(x) == 1 else self.engine.batch(x)
         # The engine hands the last step out first, as redshift ascends for it.
         return out[:, ::-1]
 
