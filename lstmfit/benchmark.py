@@ -16,9 +16,9 @@ def run_bench(source: str = "echo21", peers: bool = True) -> dict:
     source : str
         Name of a shipped emulator, or an emulator file.
     peers : bool
-        Also time this network in XLA, and the published 21cmLSTM (two LSTM layers of 451 units over 451 steps, with
-        random weights, which do not affect the time), both eagerly as in its authors' code and compiled by XLA.
-        Requires TensorFlow.
+        Also time this network in XLA, if it is an LSTM of lstmfit, and the published 21cmLSTM (two LSTM layers of 451
+        units over 451 steps, with random weights, which do not affect the time), both eagerly as in its authors' code
+        and compiled by XLA. Requires TensorFlow.
 
     Returns
     -------
@@ -41,7 +41,7 @@ def run_bench(source: str = "echo21", peers: bool = True) -> dict:
         emulator._engine.threads = threads
         batched = _time(emulator._engine.batch, theta[None, None], 1.0) / len(theta)
         name = emulator.name if threads == 1 else f"{emulator.name}, all cores"
-        results[name] = _row(single if threads == 1 else None, batched, "numba", threads)
+        results[name] = _row(single if threads == 1 else None, batched, emulator.engine, threads)
     if peers:
         results |= _peers(emulator, theta)
     return results
@@ -67,12 +67,14 @@ def _peers(emulator, theta):
         raise InputError(
             "TensorFlow is already running with more than one thread; start the benchmark in a new process"
         ) from None
-    model = build(emulator.architecture, 0, emulator.weights)
-    x = tf.constant(emulator.scaling.inputs(theta), tf.float32)
-    compiled = tf.function(lambda x: model(x)[0], jit_compile=True)
-    one = _time(lambda i: compiled(x[:1]).numpy(), [(0,)], 1.0)
-    many = _time(lambda i: compiled(x).numpy(), [(0,)], 1.0) / len(theta)
-    results = {f"{emulator.name} in XLA": _row(one, many, "XLA", 1)}
+    results = {}
+    if isinstance(emulator, Emulator):
+        model = build(emulator.architecture, 0, emulator.weights)
+        x = tf.constant(emulator.scaling.inputs(theta), tf.float32)
+        compiled = tf.function(lambda x: model(x)[0], jit_compile=True)
+        one = _time(lambda i: compiled(x[:1]).numpy(), [(0,)], 1.0)
+        many = _time(lambda i: compiled(x).numpy(), [(0,)], 1.0) / len(theta)
+        results[f"{emulator.name} in XLA"] = _row(one, many, "XLA", 1)
     published = keras.Sequential(
         [
             keras.layers.Input((451, 8)),

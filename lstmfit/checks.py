@@ -106,7 +106,7 @@ def _emulator_report(config, problem) -> dict:
     error = config.likelihood.global_signal.emulator_error
     recorded = emulator.record.get("test", {})
     report = {f"emulator_{what}_rms_mK": recorded[f"{what}_mK"] for what in ("mean", "p95") if recorded}
-    test = shipped_test_set(config.emulator)
+    test = shipped_test_set(config.emulator.file)
     sampled = any(p.name in problem.names for p in emulator.parameters)
     if test is not None and len(test) and sampled:
         # With the emulator error in the covariance, white noise is no longer white.

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from lstmfit.datasets.columns import check_columns
+from lstmfit.emulator_source import EmulatorSource
 from lstmfit.errors import InputError, did_you_mean, listed
 from lstmfit.files import user_path, write_text
 from lstmfit.likelihoods.base import LIKELIHOODS, find_likelihood
@@ -213,7 +214,7 @@ class ParamBlock(Block):
 class RunConfig(Block):
     """A whole run file."""
 
-    emulator: str | None = None
+    emulator: EmulatorSource | None = None
     simulator: str | None = None
     signal: Literal["flattened_gaussian"] | None = None
     extrapolate: StrictBool = False
@@ -294,10 +295,7 @@ def _absolute(config: RunConfig, folder: Path) -> RunConfig:
     block = config.likelihood.global_signal.beside(folder)
     changes["likelihood"] = config.likelihood.model_copy(update={"global_signal": block})
     if config.emulator is not None:
-        path = user_path(config.emulator, "emulator")
-        # A file takes precedence over a shipped emulator of the same name.
-        if (folder / path).is_file() or path != Path(config.emulator):
-            changes["emulator"] = str(folder / path)
+        changes["emulator"] = config.emulator.beside(folder)
     if config.simulator is not None and "\0" not in config.simulator and (folder / config.simulator).exists():
         # An emulator that stands for the simulator.
         changes["simulator"] = str(folder / config.simulator)

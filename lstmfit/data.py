@@ -140,7 +140,7 @@ def true_parameters(config: RunConfig, signal) -> dict[str, float]:
 
 
 def _test_signal(config, signal, index):
-    test = shipped_test_set(config.emulator) if config.emulator is not None else None
+    test = shipped_test_set(config.emulator.file) if config.emulator is not None else None
     if test is None:
         raise InputError(f"test_signal: {signal.name} comes without a test set; give theta instead")
     if not 0 <= index < len(test.theta):

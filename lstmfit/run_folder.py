@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 
 from lstmfit import config as run_file
 from lstmfit.config import RunConfig
+from lstmfit.emulator_source import files_of, is_emulator_path
 from lstmfit.errors import InputError, listed
 from lstmfit.files import locked, sha256
 from lstmfit.likelihoods.base import with_defaults
@@ -43,6 +44,8 @@ MOST_COPIED = 16_000_000
 """Inputs up to this size in bytes are copied into the folder; of larger ones only the checksum is recorded."""
 SLOTS = (("data", "file"), ("data", "mock", "noise", "file"), ("likelihood", "global_signal", "noise", "file"))
 """Keys of the run file that name a file, apart from the emulator."""
+SPEC = ("emulator", "parameters")
+"""Key of the file that names an emulator's parameters."""
 
 
 class InputRecord(Block):
@@ -253,18 +256,26 @@ def _files(config: RunConfig) -> dict[tuple[str, ...], str]:
     """Files named in a run file, except a shipped emulator, by their keys."""
     content = _content(config)
     found = {keys: path for keys in SLOTS if (path := _get(content, keys)) is not None}
-    if config.emulator is not None and Path(config.emulator).is_file():
-        found["emulator",] = config.emulator
+    emulator = config.emulator
+    if emulator is not None and is_emulator_path(emulator.file):
+        found[("emulator",) if emulator.parameters is None else ("emulator", "file")] = emulator.file
+    if emulator is not None and emulator.parameters is not None and Path(emulator.parameters).is_file():
+        found[SPEC] = emulator.parameters
     return found
+
+
+def _place(keys) -> str:
+    """Dotted place in the run file; of an emulator the same in both of its forms."""
+    return "emulator" if keys == ("emulator", "file") else ".".join(keys)
 
 
 def record_inputs(config: RunConfig) -> dict[str, dict]:
     """Path and checksum of every input file of a run, by its dotted key in the run file."""
     return {
-        ".".join(keys): {"path": str(Path(path).absolute()), "sha256": sha256(path)}
+        _place(keys): {"path": str(Path(path).absolute()), "sha256": sha256(*files_of(path))}
         for keys, path in _files(config).items()
         # A run resumes from its own data.csv, even if the original file no longer exists.
-        if Path(path).is_file()
+        if Path(path).exists()
     }
 
 
@@ -276,10 +287,10 @@ def write_config(config: RunConfig, folder: Path) -> None:
     content = _content(config)
     for keys, path in _files(config).items():
         source = Path(path).absolute()
-        if not source.is_file():
+        if not source.exists():
             continue
         name = os.path.relpath(source, folder.absolute())
-        if keys[-2:] == ("noise", "file") and source.stat().st_size <= MOST_COPIED:
+        if (keys == SPEC or keys[-2:] == ("noise", "file")) and source.stat().st_size <= MOST_COPIED:
             copy = folder / INPUTS / source.name
             if source != copy.absolute():
                 copy.parent.mkdir(exist_ok=True)
@@ -309,28 +320,29 @@ def check_inputs(folder: Path, config: RunConfig) -> RunConfig:
     Raises
     ------
     InputError
-        A noise file is missing or has changed, or the emulator file is missing.
+        A noise file or the spec of an emulator's parameters is missing or has changed, or the emulator is missing.
     """
     inputs = record(config).inputs
-    for keys in SLOTS[1:]:
+    for keys in (*SLOTS[1:], SPEC):
+        what = "spec of parameters" if keys == SPEC else "noise file"
         known, path = inputs.get(".".join(keys)), _get(_content(config), keys)
         # The noise file of a mock is not needed, because the noise has already been drawn.
         if known is None or path is None or keys[0] == "data":
             continue
         if not Path(path).is_file():
-            raise InputError(f"{folder}: the noise file {path} of this run is missing; restore it")
+            raise InputError(f"{folder}: the {what} {path} of this run is missing; restore it")
         if sha256(path) != known.sha256:
             raise InputError(
-                f"{folder}: the noise file {path} has changed since the fit; restore it, or repeat the fit with --force"
+                f"{folder}: the {what} {path} has changed since the fit; restore it, or repeat the fit with --force"
             )
     known = inputs.get("emulator")
-    if known is None or Path(config.emulator).is_file():
+    if known is None or is_emulator_path(config.emulator.file):
         return config
-    if Path(known.path).is_file():
-        return config.model_copy(update={"emulator": known.path})
+    if is_emulator_path(known.path):
+        return config.model_copy(update={"emulator": config.emulator.model_copy(update={"file": known.path})})
     raise InputError(
-        f"{folder}: the emulator file {config.emulator} of this run is missing; restore it, or give its new path in "
-        f"the run file and run: lstmfit fit RUN -o {folder} --resume"
+        f"{folder}: the emulator file {config.emulator.file} of this run is missing; restore it, or give its new path "
+        f"in the run file and run: lstmfit fit RUN -o {folder} --resume"
     )
 
 

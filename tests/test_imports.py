@@ -112,7 +112,8 @@ def test_only_the_command_line_prints():
 ROOMS = [
     ("errors", "constants", "_version"),
     ("schema", "files", "mpi", "plugins"),
-    ("yaml_files", "mistakes", "hdf5", "kernels", "workers", "outputs", "echo21_package", "console"),
+    ("yaml_files", "mistakes", "hdf5", "kernels", "workers", "outputs", "echo21_package", "console",
+     "emulator_source"),
     ("parameters",),
     ("priors", "datasets"),
     ("likelihoods",),

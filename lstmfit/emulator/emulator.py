@@ -1,5 +1,6 @@
 """The emulator as a user sees it: physical parameters in, mK out."""
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from lstmfit.emulator.formats.keras_files import is_keras
 from lstmfit.emulator.formats.lstm21cm import read_lstm21cm
 from lstmfit.emulator.numpy_engine import forward, signal_jacobian
 from lstmfit.emulator.scaling import Scaling
+from lstmfit.emulator_source import EmulatorSource, is_mapping_text
 from lstmfit.errors import InputError, did_you_mean, listed
 from lstmfit.files import user_path
+from lstmfit.mistakes import validate_block
 from lstmfit.outputs import OutputLayout
 from lstmfit.schema import shown
 
@@ -95,9 +98,10 @@ class Emulator(BaseEmulator):
 
         Parameters
         ----------
-        source : str or path
+        source : str, path or mapping
             A name that `shipped` lists, or a path: a file of ``lstmfit train``, or an emulator that
             `lstmfit.emulator.formats` reads as it is; or ``21cmemu:mcg`` or ``21cmemu:acg``, of the package py21cmemu.
+            A mapping, also as text in YAML, has ``file`` and ``parameters``.
         engine : {"numba", "xla", "jax", "numpy"}
             See the class; emulators of other groups have ``numba`` alone.
         parameters : str or path, optional
@@ -114,6 +118,9 @@ class Emulator(BaseEmulator):
         InputError
             No such name or file, or a file that is damaged or of another version.
         """
+        if isinstance(source, (Mapping, EmulatorSource)) or is_mapping_text(source):
+            given = validate_block(EmulatorSource, source, "emulator")
+            return cls.load(given.file, engine, given.parameters)
         files, name, foreign = shipped(), str(source), None
         if name in files:
             path = files[name]

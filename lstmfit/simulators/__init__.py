@@ -73,10 +73,13 @@ def is_emulator(name: str) -> bool:
     """Whether a simulator's name is that of an emulator: a shipped one, one of a package, or a file or folder."""
     from lstmfit.emulator.emulator import shipped
     from lstmfit.emulator.formats import is_named
+    from lstmfit.emulator_source import is_mapping_text
 
     if name in SIMULATORS:
         return False
-    return name in shipped() or is_named(name) or ("\0" not in name and Path(name).expanduser().exists())
+    if name in shipped() or is_named(name) or is_mapping_text(name):
+        return True
+    return "\0" not in name and Path(name).expanduser().exists()
 
 
 def _check_specs(name, simulator):

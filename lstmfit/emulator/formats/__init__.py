@@ -1,9 +1,12 @@
 """Emulators of other groups, read as they are: what a file is, is told from its content."""
 
+import hashlib
 from pathlib import Path
 
 from lstmfit.emulator.base import BaseEmulator
+from lstmfit.emulator_source import is_globalemu
 from lstmfit.errors import InputError
+from lstmfit.files import sha256
 
 PREFIX = "21cmemu:"
 """Of the names of emulators that are read from an installed package."""
@@ -25,6 +28,22 @@ def load_named(source: str) -> BaseEmulator:
     from lstmfit.emulator.formats.emu21cm import load_21cmemu
 
     return load_21cmemu(source)
+
+
+def checksum_of(files, parameters, redshifts) -> str:
+    """SHA-256 of what a published emulator is: its files, and the parameters and grid that a spec may have named.
+
+    Parameters
+    ----------
+    files : sequence of path
+        In a fixed order.
+    parameters : sequence of Parameter
+        In the order of theta.
+    redshifts : numpy.ndarray
+        (n_channels,).
+    """
+    content = f"{sha256(*files)} {tuple(parameters)} {redshifts.tolist()}"
+    return hashlib.sha256(content.encode()).hexdigest()
 
 
 def load_foreign(path: Path, parameters=None) -> BaseEmulator | None:
@@ -49,7 +68,6 @@ def load_foreign(path: Path, parameters=None) -> BaseEmulator | None:
         It is one of them, but damaged or incomplete.
     """
     from lstmfit.datasets.specs import find_spec
-    from lstmfit.emulator.formats.globalemu import is_globalemu
     from lstmfit.emulator.formats.pickles import is_torch
 
     if path.is_dir():

@@ -15,12 +15,11 @@ from scipy.special import erf, expit
 
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.base import BaseEmulator
-from lstmfit.emulator.formats import PREFIX
+from lstmfit.emulator.formats import PREFIX, checksum_of
 from lstmfit.emulator.formats.pickles import read_torch
 from lstmfit.emulator.numba_engine import NumbaEngine
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError, did_you_mean, one_line
-from lstmfit.files import sha256
 from lstmfit.outputs import OutputLayout
 from lstmfit.parameters import Parameter
 
@@ -154,7 +153,7 @@ def _emulator(engine, name, redshifts, parameters, axes, files) -> BaseEmulator:
         parameters,
         record={"source": f"{PACKAGE} {version}", "simulation": "21cmFAST"},
         name=f"{PREFIX}{name}",
-        checksum=sha256(*files),
+        checksum=checksum_of(files, parameters, redshifts),
         network=f"21cmEMU {name} of {PACKAGE} {version}",
     )
 
@@ -209,6 +208,16 @@ class McgEngine:
         layers = [[weights.take(f"tau_head.net.{i}.{what}", *[None] * n) for what, n in (("weight", 2), ("bias", 1))]
                   for i in (0, 2, 4, 6)]  # fmt: skip
         self._tau = layers, float(constants.take("tau_scale")), float(constants.take("tau_bias"))
+
+    @property
+    def threads(self) -> int | None:
+        """Threads of a batch; None for `numba.config.NUMBA_NUM_THREADS`."""
+        return self._columns.engine.threads
+
+    @threads.setter
+    def threads(self, n):
+        for part in (self._signal, self._x_HI, self._rows, self._columns):
+            part.engine.threads = n
 
     def batch(self, theta: np.ndarray) -> np.ndarray:
         """All outputs (n, n_out) float64 of theta (n, n_params)."""
@@ -279,11 +288,11 @@ class _Recurrent:
         }
         offsets, scales, nothing = np.full((1, self._n), float(offset)), np.array([float(scale)]), np.empty(0)
         scaling = Scaling(np.zeros(n_in, bool), low, high, offsets, scales, nothing, nothing)
-        self._engine = NumbaEngine(architecture, scaling, {k: a.astype(np.float32) for k, a in arrays.items()})
+        self.engine = NumbaEngine(architecture, scaling, {k: a.astype(np.float32) for k, a in arrays.items()})
 
     def __call__(self, x):
         x = np.asarray(x, float)
-        out = self._engine.single(x[0])[None] if len(x) == 1 else self._engine.batch(x)
+        out = self.engine.single(x[0])[None] if len(x) == 1 else self.engine.batch(x)
         # The engine hands the last step out first, as redshift ascends for it.
         return out[:, ::-1]
 

@@ -15,13 +15,13 @@ import numpy as np
 from lstmfit.datasets.public import PUBLIC
 from lstmfit.datasets.specs import SignalSpec, presets, recognise_spec
 from lstmfit.emulator.base import BaseEmulator
+from lstmfit.emulator.formats import checksum_of
 from lstmfit.emulator.formats.compiled import CompiledEngine
 from lstmfit.emulator.formats.keras_files import Layer, read_keras
 from lstmfit.emulator.formats.numbers import read_list
 from lstmfit.emulator.formats.pickles import read_plain
 from lstmfit.emulator.simd import LANES, padded, panels
 from lstmfit.errors import InputError, listed, one_line
-from lstmfit.files import sha256
 from lstmfit.outputs import OutputLayout
 from lstmfit.schema import shown
 
@@ -59,11 +59,6 @@ class Folder:
     scale: float
     baseline: np.ndarray
     files: list[Path]
-
-
-def is_globalemu(path) -> bool:
-    """Whether a folder is one of globalemu, whole or not."""
-    return Path(path).is_dir() and any((Path(path) / name).exists() for name in ("preprocess_settings.pkl", "model.h5"))
 
 
 def load_globalemu(path, spec: SignalSpec | None = None) -> BaseEmulator:
@@ -106,7 +101,7 @@ def load_globalemu(path, spec: SignalSpec | None = None) -> BaseEmulator:
         folder.redshifts,
         parameters,
         name=path.resolve().name,
-        checksum=sha256(*folder.files),
+        checksum=checksum_of(folder.files, parameters, folder.redshifts),
         network=f"globalemu {'-'.join(map(str, sizes))}",
     )
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from lstmfit.datasets.specs import SignalSpec, recognise_spec
 from lstmfit.emulator.base import BaseEmulator
+from lstmfit.emulator.formats import checksum_of
 from lstmfit.emulator.formats.compiled import CompiledEngine
 from lstmfit.emulator.formats.pickles import Inert, read_torch
+from lstmfit.emulator_source import extremes_of
 from lstmfit.errors import InputError, listed, one_line
-from lstmfit.files import sha256
 from lstmfit.outputs import OutputLayout
 from lstmfit.schema import shown
 
@@ -60,7 +61,7 @@ def load_kan(path, spec: SignalSpec | None = None) -> BaseEmulator:
     redshifts = spec.grid
     engine = make_engine(sizes, layers, parameters, low, high)
     layout = OutputLayout.of(len(redshifts), ("signal",))
-    checksum = sha256(path, *files)
+    checksum = checksum_of([path, *files], parameters, redshifts)
     network = f"21cmKAN {'-'.join(map(str, sizes))}"
     name = path.stem.removeprefix("emulator_")
     return BaseEmulator(engine, layout, redshifts, parameters, name=name, checksum=checksum, network=network)
@@ -113,8 +114,7 @@ def _layer(path, i, state) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _read_extremes(path, n_params) -> tuple[np.ndarray, np.ndarray, list[Path]]:
     """Minima and maxima (n_params + 1,) of the scaled parameters and the signal, and their files."""
-    label = path.stem.removeprefix("emulator_")
-    files = [path.with_name(f"train_{what}_{label}.npy") for what in ("mins", "maxs")]
+    files = extremes_of(path, ".npy")
     arrays = []
     for file in files:
         if not file.is_file():

@@ -13,11 +13,12 @@ import numpy as np
 from lstmfit.constants import redshift_to_frequency
 from lstmfit.datasets.specs import SignalSpec, recognise_spec
 from lstmfit.emulator.architecture import Architecture
+from lstmfit.emulator.formats import checksum_of
 from lstmfit.emulator.formats.keras_files import read_keras
 from lstmfit.emulator.formats.numbers import read_list
 from lstmfit.emulator.scaling import Scaling
+from lstmfit.emulator_source import extremes_of
 from lstmfit.errors import InputError, listed
-from lstmfit.files import sha256
 
 
 def read_lstm21cm(path, spec: SignalSpec | None = None) -> dict:
@@ -55,8 +56,7 @@ def read_lstm21cm(path, spec: SignalSpec | None = None) -> dict:
     spec.check_sizes(path, n_params, n_channels)
     if spec.grid is None:
         raise InputError(f"{path} has no redshift grid; add redshifts: {{min: 5, max: 50, n: 451}} to the spec")
-    label = path.stem.removeprefix("emulator_")
-    files = [path.with_name(f"train_{end}_{label}.txt") for end in ("mins", "maxs")]
+    files = extremes_of(path, ".txt")
     what = "the minima and maxima of the parameters, log10 where it is taken, of the frequency and of the signal"
     remedy = "it lies beside the emulator, under this name"
     low, high = (read_list(file, what, n_params + 2, remedy) for file in files)
@@ -65,7 +65,8 @@ def read_lstm21cm(path, spec: SignalSpec | None = None) -> dict:
             f"{files[0]} and {files[1].name}: number {int(np.argmin(low < high)) + 1} is not below its maximum"
         )
     parameters = tuple(column.parameter(*ends) for column, *ends in zip(spec.parameters, low, high))
-    return assemble(layers, parameters, spec.grid, low, high, label, sha256(path, *files))
+    checksum = checksum_of([path, *files], parameters, spec.grid)
+    return assemble(layers, parameters, spec.grid, low, high, path.stem.removeprefix("emulator_"), checksum)
 
 
 def assemble(layers, parameters, redshifts, low, high, name, checksum="") -> dict:

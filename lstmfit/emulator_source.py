@@ -1,0 +1,94 @@
+"""Which emulator is meant: a name, a file or a folder, and what its parameters are where it does not tell."""
+
+from pathlib import Path
+
+from pydantic import model_serializer, model_validator
+
+from lstmfit.files import user_path
+from lstmfit.schema import Block, shown
+from lstmfit.yaml_files import dump_yaml, parse_yaml
+
+GLOBALEMU = ("model.h5", "preprocess_settings.pkl")
+"""Files of which a folder of globalemu has one at least."""
+GLOBALEMU_OTHERS = ("z.txt", "data_mins.txt", "data_maxs.txt", "cdf.txt", "AFB.txt", "labels_stds.npy")
+
+
+def is_globalemu(path) -> bool:
+    """Whether a path is a folder of globalemu, whole or not."""
+    return Path(path).is_dir() and any((Path(path) / name).exists() for name in GLOBALEMU)
+
+
+def is_emulator_path(path) -> bool:
+    """Whether a path is a file, or a folder that may be an emulator: another one may have a shipped emulator's name."""
+    return Path(path).is_file() or is_globalemu(path)
+
+
+def files_of(path) -> list[Path]:
+    """Files that an emulator is read from: the minima and maxima beside it, or the files of its folder.
+
+    Parameters
+    ----------
+    path : path
+        A file or folder, see `is_emulator_path`.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return [path / name for name in (*GLOBALEMU, *GLOBALEMU_OTHERS) if (path / name).is_file()]
+    beside = extremes_of(path, ".npy") + extremes_of(path, ".txt")
+    return [path, *(file for file in beside if file.is_file())]
+
+
+def extremes_of(path, suffix: str) -> list[Path]:
+    """Where the minima and maxima of a 21cmKAN (.npy) or 21cmLSTM (.txt) emulator lie, by its file's name."""
+    label = Path(path).stem.removeprefix("emulator_")
+    return [Path(path).with_name(f"train_{end}_{label}{suffix}") for end in ("mins", "maxs")]
+
+
+class EmulatorSource(Block):
+    """An emulator as a run file or a command names it: text, or a mapping; a mapping may be written as text too.
+
+    Parameters
+    ----------
+    file : str
+        Name of a shipped emulator, file, folder, or ``21cmemu:mcg``.
+    parameters : str, optional
+        What the parameters of another group's emulator are: see `lstmfit.datasets.specs.find_spec`.
+    """
+
+    file: str
+    parameters: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, data):
+        if is_mapping_text(data):
+            data = parse_yaml(data, "emulator")
+        if isinstance(data, str):
+            return {"file": data}
+        if not isinstance(data, (dict, EmulatorSource)):
+            raise ValueError(f"{shown(data)} is no name or path; give one, or {{file: PATH, parameters: 21cmgem}}")
+        return data
+
+    @model_serializer(mode="wrap")
+    def _short(self, handler):
+        return self.file if self.parameters is None else handler(self)
+
+    def __str__(self):
+        if self.parameters is None:
+            return self.file
+        return f"{{{', '.join(dump_yaml(self.model_dump()).strip().splitlines())}}}"
+
+    def beside(self, folder: Path) -> "EmulatorSource":
+        """The same with paths taken from a folder, where something lies there."""
+        changes, path = {}, user_path(self.file, "emulator")
+        # The name of a shipped emulator is not a path, unless there is such a file.
+        if is_emulator_path(folder / path) or path != Path(self.file):
+            changes["file"] = str(folder / path)
+        if self.parameters is not None and (folder / user_path(self.parameters, "parameters")).is_file():
+            changes["parameters"] = str(folder / user_path(self.parameters, "parameters"))
+        return self.model_copy(update=changes)
+
+
+def is_mapping_text(source) -> bool:
+    """Whether a source is a mapping written as text: ``{file: FOLDER, parameters: ares}``."""
+    return isinstance(source, str) and source.lstrip().startswith("{")
