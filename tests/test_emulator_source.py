@@ -129,16 +129,16 @@ def test_the_run_keeps_its_spec_and_can_be_moved(copy, project):
 def test_a_spec_that_was_changed_is_noticed(copy):
     spec = copy / "out" / "inputs" / "ares.yaml"
     spec.write_text(SPEC.replace("f_esc", "escape"))
-    with pytest.raises(InputError, match=r"the spec of parameters .*ares.yaml has been changed since the fit"):
+    with pytest.raises(InputError, match=r"the spec of parameters .*ares.yaml has changed since the fit"):
         load_problem(copy / "out")
     spec.unlink()
-    with pytest.raises(InputError, match=r"the spec of parameters .*ares.yaml of this run is missing; put it back"):
+    with pytest.raises(InputError, match=r"the spec of parameters .*ares.yaml of this run is missing; restore it"):
         load_problem(copy / "out")
 
 
 def test_a_run_is_not_resumed_with_another_spec(copy):
     (copy / "ares.yaml").write_text(SPEC.replace("{name: gamma_lo}", "{name: gamma_lo, min: 0.1}"))
-    with pytest.raises(InputError, match="has a run of something else: different emulator"):
+    with pytest.raises(InputError, match=r"contains a different run \(differs in emulator\)"):
         fit(copy / "run.yaml", copy / "out", resume=True)
 
 
@@ -149,7 +149,7 @@ def test_a_folder_that_was_changed_or_removed_is_noticed(copy, tmp_path):
     shutil.rmtree(copy / "net")
     text = (copy / "out" / "run.yaml").read_text()
     (copy / "out" / "run.yaml").write_text(text.replace("/proj/net", "/proj/gone"))
-    with pytest.raises(InputError, match=r"the emulator file .*net of this run is missing; put it back"):
+    with pytest.raises(InputError, match=r"the emulator file .*net of this run is missing; restore it"):
         load_problem(copy / "out")
 
 
