@@ -1,4 +1,4 @@
-"""The study of docs/results/bias.md: fits, bias against ECHO21, comparison with direct fits, table, figures.
+"""The bias study of docs/results/bias.md: fits, bias against ECHO21, comparison with direct fits, table, figures.
 
     python benchmarks/bias_study.py [WORK]
 
@@ -33,7 +33,7 @@ BEVINS_BIAS = {5: 0.69}
 
 
 def finished_run(folder: Path, name: str) -> Run:
-    """The run of the shipped emulator in `folder`, fitted where it is not there or of another emulator."""
+    """Run of the shipped emulator in `folder`, fitted if it is missing or from a different emulator."""
     try:
         problem = load_problem(folder)
         return read_run(folder, problem=problem)
@@ -44,7 +44,7 @@ def finished_run(folder: Path, name: str) -> Run:
 
 
 def direct_run(folder: Path, target: Path) -> Run:
-    """A committed direct fit, unpacked."""
+    """Unpack a committed direct fit."""
     for file in folder.iterdir():
         if file.suffix == ".gz":
             (target / file.stem).write_bytes(gzip.decompress(file.read_bytes()))
@@ -54,7 +54,7 @@ def direct_run(folder: Path, target: Path) -> Run:
 
 
 def study(work: Path) -> dict:
-    """Everything that is measured, by noise in mK."""
+    """All measurements, by noise in mK."""
     results = {}
     for noise in NOISE:
         run = finished_run(work / f"mock_{noise}mK", f"mock_{noise}mK")
@@ -72,7 +72,7 @@ def study(work: Path) -> dict:
         if committed.is_dir():
             with tempfile.TemporaryDirectory() as target:
                 entry["direct"] = bias_between(run, direct_run(committed, Path(target)))
-            # Where the reader finds it, not the temporary folder that it was unpacked into.
+            # The path in the repository, not the temporary folder that it was unpacked into.
             entry["direct"]["truth"] = committed.relative_to(TOP).as_posix()
         results[noise] = entry
     return {
@@ -82,7 +82,7 @@ def study(work: Path) -> dict:
 
 
 def table(results: dict) -> str:
-    """Markdown of the study's figures."""
+    """Results of the study as Markdown."""
     e = results["emulator"]
     lines = [
         f"Emulator `{e['checksum'][:12]}`, mean error {e['mean_percent']:.3f} % = {e['mean_mK']:.3f} mK on "
@@ -122,7 +122,7 @@ def table(results: dict) -> str:
 
 
 def picture(results: dict, path: Path):
-    """Bias by parameter and divergence against noise."""
+    """Plot the bias by parameter and the divergence against noise."""
     noise = np.array([float(n) for n in results["noise"]])
     entries = list(results["noise"].values())
     figure = new_figure(figsize=(10.0, 4.4), layout="constrained")
@@ -164,7 +164,7 @@ def picture(results: dict, path: Path):
 
 
 def main():
-    """Run the study and put it into the docs."""
+    """Run the study and write it to the docs."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     work = Path(sys.argv[1] if len(sys.argv) > 1 else "chains/bias_study")
     results = study(work)

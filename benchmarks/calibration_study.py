@@ -1,4 +1,4 @@
-"""The calibration campaigns of docs/results/calibration.md: mocks of the simulator, fitted with the shipped emulator.
+"""The calibrations of docs/results/calibration.md: mocks from the simulator, fitted with the shipped emulator.
 
     python benchmarks/calibration_study.py WORK -n 100 [--jobs N] [--only 5mK,5mK_error] [--tables]
     python benchmarks/calibration_study.py WORK --verify 8
@@ -23,15 +23,15 @@ from lstmfit.analysis.plots import BLUE, GREY, RED, new_figure, save
 from lstmfit.calibration import calibrate
 
 CAMPAIGNS = {"25mK": (25, False), "5mK": (5, False), "5mK_error": (5, True), "1mK": (1, False), "1mK_error": (1, True)}
-"""Noise in mK, and whether the emulator's error covariance is in the likelihood. All share their mocks' parameters and
-noise draws, so that two of one noise are fits of the same data."""
+"""Noise in mK, and whether the emulator's error covariance is in the likelihood. All use the same parameters and noise
+draws, so that two calibrations with the same noise fit the same data."""
 SMALL, USUAL = ("10d", "5d"), ("25d", "5d")
-"""Live points and repeats: of the campaigns, and what a fit has by default; at 1 mK the small ones do not suffice."""
+"""Live points and repeats of the calibrations, and the defaults of a fit; at 1 mK the small numbers are not enough."""
 SHOWN = (50, 100, 400, 1000)
 
 
 def run_file(noise, emulator_error, settings=None):
-    """Run file of a campaign; its mock only gives the channels."""
+    """Run file of a calibration; its mock only defines the channels."""
     settings = settings or (USUAL if noise < 5 else SMALL)
     theta = {"fX": 0.1, "fLy": 1.0, "fesc": 0.05, "Tmin_vir": 1e4, "tstar": 0.5, "sLy": 2.64, "wX": 1.5}
     noise = float(noise)
@@ -46,12 +46,12 @@ def run_file(noise, emulator_error, settings=None):
 
 
 def progress_of(name):
-    """Say how far a campaign is."""
+    """Print the progress of a calibration."""
     return lambda done, n: print(f"{name}: {done} of {n}", flush=True)
 
 
 def verify(work: Path, n: int, jobs: int):
-    """The same mocks with small and with usual settings: ranks, widths and distances must not move."""
+    """Compare small and default settings on the same mocks: ranks, widths and distances must agree."""
     text = [
         "| noise [mK] | rms difference of ranks (expected for independent chains) | mean width ratio | its scatter "
         "| mean difference of z | rms difference of z | ratio of calls |",
@@ -87,7 +87,7 @@ def verify(work: Path, n: int, jobs: int):
 
 
 def detectable(n: int, power: float = 0.8, level: float = 0.05, repeats: int = 4000) -> dict:
-    """What n mocks see of one parameter, with the given power at the given level of chance.
+    """Effects that n mocks can detect in one parameter, with the given power and significance level.
 
     Returns
     -------
@@ -114,7 +114,7 @@ def detectable(n: int, power: float = 0.8, level: float = 0.05, repeats: int = 4
     found = {
         "shift_mean": float((norm.isf(level / 2) + norm.isf(1 - power)) / np.sqrt(n)),
         "shift_ks": solve(lambda x: seen_by_ranks(x, 1.0), 0.0, 2.0),
-        # The sum of z^2 exceeds its 95 % by chance once in twenty; widths too small by x inflate it by 1 / x^2.
+        # The sum of z^2 exceeds its 95th percentile in 5 % of cases; widths too small by x inflate it by 1 / x^2.
         "narrow_chi2": float(np.sqrt(chi2.ppf(1 - power, n) / chi2.isf(level, n))),
         "narrow_ks": 1.0 / solve(lambda x: seen_by_ranks(0.0, 1.0 / x), 1.0, 10.0),
     }
@@ -128,7 +128,7 @@ def detectable(n: int, power: float = 0.8, level: float = 0.05, repeats: int = 4
 
 
 def campaign_lines(name, mocks, summary):
-    """Rows of the two tables of a campaign."""
+    """Rows of the two tables for a calibration."""
     noise, error = CAMPAIGNS[name]
     ranks = np.array([list(m["rank"].values()) for m in mocks])
     z = np.array([list(m["z"].values()) for m in mocks])
@@ -167,7 +167,7 @@ def campaign_lines(name, mocks, summary):
 
 
 def pair_line(noise, without, with_error):
-    """What the emulator's error in the likelihood changes, on the same mocks."""
+    """Effect of the emulator error in the likelihood, on the same mocks."""
     n = min(len(without), len(with_error))
     a, b = without[:n], with_error[:n]
     names = list(a[0]["rank"])
@@ -186,7 +186,7 @@ def pair_line(noise, without, with_error):
 
 
 def tables(work: Path) -> tuple[str, dict]:
-    """Markdown of all campaigns, and what it is made of."""
+    """Results of all calibrations as Markdown, and the underlying figures."""
     short, long, results, mocks = [], [], {}, {}
     for name in CAMPAIGNS:
         if not read_mocks(work / name):
@@ -253,7 +253,7 @@ def tables(work: Path) -> tuple[str, dict]:
 
 
 def picture(mocks, path: Path):
-    """Ranks of each campaign against uniform ones, and the emulation bias over mocks."""
+    """Plot the ranks of each calibration against uniform ones, and the emulation bias over mocks."""
     columns = 2 if len(mocks) < 4 else 3
     rows = -(-(len(mocks) + 1) // columns)
     figure = new_figure(figsize=(3.7 * columns, 3.2 * rows), layout="constrained")
@@ -290,7 +290,7 @@ def picture(mocks, path: Path):
 
 
 def main():
-    """Run the campaigns, or make the tables of what is there."""
+    """Run the calibrations, or only create the tables of existing ones."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("-n", type=int, default=100)

@@ -40,7 +40,7 @@ def coverage(jacobian, error, sigma, prior, inverse):
     posterior = np.linalg.inv(weighted @ jacobian.T + np.diag(1.0 / prior))
     gain = posterior @ weighted
     shift = -gain @ error
-    # Of the mean about the truth: by the noise that the data have, and by truths drawn from the prior.
+    # Covariance of the mean about the truth, from the noise of the data and from truths drawn from the prior.
     pull = posterior / prior
     scatter = sigma**2 * gain @ gain.T + pull @ (prior[:, None] * pull.T)
     width = np.sqrt(np.diag(posterior))
@@ -51,7 +51,7 @@ def coverage(jacobian, error, sigma, prior, inverse):
 
 
 def main():
-    """Compute, put the table into the page."""
+    """Compute the table and write it to the page."""
     emulator, test = Emulator.load("echo21"), shipped_test_set("echo21")
     error = emulator(test.theta) - test.signal
     derivatives = jacobians(emulator, test.theta, emulator.names)

@@ -1,4 +1,4 @@
-"""Make a set of signals as hard as 21cmGEM's, in the layout of the public file, to develop the default recipe on.
+"""Create a set of signals as hard to emulate as 21cmGEM's, in the same format, to develop the default recipe.
 
     python benchmarks/hard_set.py hard.h5 --n 24562 --seed 1
     lstmfit train hard.h5 -o hard_emulator.h5
@@ -49,7 +49,7 @@ def optical_depth(z, ionised):
 
 
 def ionised_fraction(z, photons, rmfp):
-    """Ionised volume for ionising photons per atom; a short mean free path draws the end out."""
+    """Ionised volume for ionising photons per atom; a short mean free path delays the end."""
     q = np.minimum(photons, 1.0)
     return 1.0 - (1.0 - q) ** (0.25 + 3.0 / rmfp[:, None])
 
@@ -67,7 +67,7 @@ def signals(theta):
     step = fine[1] - fine[0]
     seen = np.stack([np.interp(horizon, fine, row) for row in cumulative]) - cumulative
     coupling = 6.0e7 * step * seen * ((1 + fine) / 20) ** 2
-    # X-rays: softer spectra heat more and nearby; the harder, the later.
+    # X-rays: softer spectra heat more and locally; the harder, the later.
     hardness = nu_min + 0.4 * (1.5 - alpha)
     efficiency = 1.0 / (0.4 + hardness**1.5)
     delay = 0.03 + 0.12 * hardness
@@ -78,7 +78,7 @@ def signals(theta):
     for i in range(len(fine) - 2, -1, -1):
         ratio = ((1 + fine[i]) / (1 + fine[i + 1])) ** 2
         temperature[:, i] = temperature[:, i + 1] * ratio + 0.5 * step * (heating[:, i] + heating[:, i + 1])
-    # Reionisation: the efficiency that gives the tau which was asked for, by bisection in its logarithm.
+    # Reionisation: bisection of the logarithm of the efficiency to obtain the requested tau.
     shape = collapse / collapse[:, :1]
     low, high = np.full(len(theta), -3.0), np.full(len(theta), 8.0)
     for _ in range(50):
@@ -96,7 +96,7 @@ def signals(theta):
 
 
 def draw(n, rng):
-    """Parameters from the public ranges (n, 7): uniform, in the logarithm where it is the custom."""
+    """Parameters from the public ranges (n, 7): uniform, or log-uniform where this is customary."""
     columns = []
     for low, high, log in RANGES.values():
         columns.append(10 ** rng.uniform(np.log10(low), np.log10(high), n) if log else rng.uniform(low, high, n))
@@ -104,7 +104,7 @@ def draw(n, rng):
 
 
 def main():
-    """Write the set."""
+    """Create and write the set."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output")
     parser.add_argument("--n", type=int, default=24_562, help="training signals, as in the public set")

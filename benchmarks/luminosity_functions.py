@@ -1,4 +1,4 @@
-"""Microseconds of a call of the luminosity-function likelihood, both efficiencies, all redshifts and bins.
+"""Time per call of the luminosity-function likelihood in microseconds, for both efficiencies, all redshifts and bins.
 
 Run: OMP_NUM_THREADS=1 python benchmarks/luminosity_functions.py
 """

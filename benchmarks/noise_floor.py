@@ -1,4 +1,4 @@
-"""How smooth is ECHO21 itself? The error that no emulator of it can beat.
+"""Numerical noise of ECHO21 itself, a lower limit for the error of its emulators.
 
     python benchmarks/noise_floor.py [N]
 

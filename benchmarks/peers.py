@@ -1,4 +1,4 @@
-"""Train the field's emulators on one set, with one compute budget each, and compare errors and latencies.
+"""Train published emulators on the same set with the same compute budget, and compare errors and latencies.
 
     python benchmarks/peers.py SET.h5 -o OUT.json --seconds 300 --n 8192
 
@@ -31,7 +31,7 @@ PEERS = ("lstmfit", "21cmLSTM", "21cmVAE", "21cmKAN", "globalemu")
 
 
 def inputs(data, split):
-    """Parameters scaled to -1..1, log10 where they are log."""
+    """Parameters scaled to -1..1, in log10 for log parameters."""
     low, high = np.array([(p.min, p.max) for p in data.parameters]).T
     log = np.array([p.log for p in data.parameters])
     x, low, high = (np.where(log, np.log10(np.where(log, a, 1.0)), a) for a in (split.theta, low, high))
@@ -39,7 +39,7 @@ def inputs(data, split):
 
 
 def timed(function, seconds=2.0):
-    """Median seconds of a call."""
+    """Median time of a call in seconds."""
     function()
     times, end = [], time.perf_counter() + seconds
     while time.perf_counter() < end or len(times) < 3:
@@ -50,7 +50,7 @@ def timed(function, seconds=2.0):
 
 
 def latencies(model, x):
-    """Milliseconds of one signal: eager, and compiled by XLA."""
+    """Time per signal in milliseconds: eager, and compiled by XLA."""
     tf, _ = import_keras()
     one = tf.constant(x[:1])
     compiled = tf.function(lambda a: model(a, training=False), jit_compile=True)
@@ -80,7 +80,7 @@ def fit_keras(model, train, val, budget, batch, callbacks=()):
 
 
 def vae(data, budget):
-    """21cmVAE's direct emulator: 288-352-288-224 ReLU, MSE over amplitude squared, Adam 0.01, rate cut on plateaus."""
+    """21cmVAE's direct emulator: 288-352-288-224 ReLU, MSE / amplitude^2, Adam 0.01, rate reduced on plateaus."""
     tf, keras = import_keras()
     mean, scale = data.train.signal.mean(axis=0), data.train.signal.std()
     layers = [keras.layers.Dense(n, "relu") for n in (288, 352, 288, 224)]
@@ -151,7 +151,7 @@ def lstm(data, budget):
     layers = [keras.layers.LSTM(n, return_sequences=True) for _ in range(2)]
     model = keras.Sequential([keras.layers.Input((n, len(data.parameters) + 1)), *layers, keras.layers.Dense(1)])
     model.compile(keras.optimizers.Adam(1e-3), "mse")
-    # Validating on all signals would take longer than the whole budget.
+    # Validation on all signals would exceed the whole budget.
     val = tuple(a[:64] for a in sequences(data.val))
     fit_keras(model, sequences(data.train), val, budget, 10)
     x, _ = sequences(data.test)
@@ -160,7 +160,7 @@ def lstm(data, budget):
 
 
 def globalemu(data, budget):
-    """Package globalemu, by its own code: 3 x 16 tanh, batch 451, Adam 1e-3; no AFB (it would download)."""
+    """The package globalemu with its own code: 3 x 16 tanh, batch 451, Adam 1e-3; no AFB, which needs a download."""
     import tempfile
 
     from globalemu.eval import evaluate as evaluate_globalemu
@@ -180,7 +180,7 @@ def globalemu(data, budget):
             options = {"base_dir": "model/", "batch_size": 451, "layer_sizes": [16, 16, 16], "random_seed": 0}
             options["input_shape"] = len(data.parameters) + 1
             start = time.monotonic()
-            # Two epochs at first, whatever the budget: it cannot resume from a history of one.
+            # Start with two epochs, because it cannot resume from a history of one.
             nn(epochs=2, **options)
             while time.monotonic() < start + budget:
                 nn(epochs=1, resume=True, **options)
@@ -193,7 +193,7 @@ def globalemu(data, budget):
 
 
 def ours(data, budget, rate):
-    """Our default recipe, with as many updates as the budget allows at `rate` updates a second."""
+    """Our default recipe, with as many updates as the budget allows at `rate` updates per second."""
     from lstmfit.emulator.training import Recipe
 
     emulator = train_emulator(data, Recipe(updates=int(budget * rate), validate_every=200))
@@ -202,7 +202,7 @@ def ours(data, budget, rate):
 
 
 def picture(content, path):
-    """Error against latency, each peer as its authors call it (open) and at its best (filled)."""
+    """Plot error against latency, for the authors' code (open) and the fastest variant (filled)."""
     from lstmfit.analysis.plots import new_figure, save
 
     figure = new_figure(figsize=(6.0, 4.0), layout="constrained")
@@ -219,7 +219,7 @@ def picture(content, path):
 
 
 def main():
-    """Run the peers, write the table and the picture."""
+    """Train the emulators, and write the table and the plot."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("set")
     parser.add_argument("-o", "--output", default="peers.json")

@@ -1,4 +1,4 @@
-"""Where the time of a fit goes: the table of docs/results/scaling.md.
+"""Time spent in each part of a fit: the table of docs/results/scaling.md.
 
     python benchmarks/profile_fit.py WORK [--run runs/mock_25mK.yaml]
     mpirun -n 3 python benchmarks/profile_fit.py WORK
@@ -35,13 +35,13 @@ PARTS = {
 
 
 class Clock:
-    """Nanoseconds and calls of a function."""
+    """Total time in nanoseconds and number of calls of a function."""
 
     def __init__(self):
         self.ns = self.calls = 0
 
     def around(self, function):
-        """The same function, on this clock."""
+        """Wrap a function to be timed by this clock."""
         now = time.perf_counter_ns
 
         def timed(*arguments):
@@ -55,7 +55,7 @@ class Clock:
 
 
 def overhead() -> tuple[float, float]:
-    """Nanoseconds that a clock adds to what it measures, and to what it is called from, per call."""
+    """Overhead per call in nanoseconds of a clock, on its own measurement and on the enclosing one."""
     clock, n = Clock(), 200_000
     nothing = clock.around(lambda theta: None)
     began = time.perf_counter_ns()
@@ -65,7 +65,7 @@ def overhead() -> tuple[float, float]:
 
 
 def profile(work: Path, run: Path) -> dict:
-    """Seconds in each part, of all workers together, and their number of calls."""
+    """Total time in seconds of each part over all workers, and numbers of calls."""
     comm = world()
     rank = 0 if comm is None else comm.Get_rank()
     content = config.load(run)
@@ -89,7 +89,7 @@ def profile(work: Path, run: Path) -> dict:
         return comm.reduce(None, op=_add)
 
     def seconds(name, *within):
-        """Of a clock, without what it and those inside it cost."""
+        """Time of a clock without the overhead of the clocks."""
         clock = clocks[name]
         return 1e-9 * (clock.ns - clock.calls * inside - sum(clocks[w].calls * outside for w in within))
 
@@ -114,14 +114,14 @@ def profile(work: Path, run: Path) -> dict:
 
 
 def _add(a, b):
-    """Sum of two workers' figures; rank 0 has none."""
+    """Sum of the results of two workers; rank 0 has none."""
     if a is None or b is None:
         return a or b
     return {key: a[key] + b[key] for key in a}
 
 
 def main():
-    """Profile, and put the table into the page."""
+    """Profile a fit and write the table to the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--run", type=Path, default=TOP / "runs" / "mock_25mK.yaml")

@@ -1,4 +1,4 @@
-"""How many repeats does PolyChord need? The same fit with many seeds: the table of docs/results/samplers.md.
+"""Number of repeats that PolyChord needs, from the same fit with many seeds: the table of docs/results/samplers.md.
 
     python benchmarks/repeats.py WORK [--runs mock_5mK,mock_25mK] [--repeats 5,10,20] [--seeds 8] [--jobs 2]
 
@@ -24,7 +24,7 @@ from lstmfit.analysis.foreign_chains import read_chain
 
 
 def fit(work: Path, run: str, repeats: int, seed: int) -> Path:
-    """Fit a shipped run file in one process, unless that is done."""
+    """Fit a shipped run file in one process, unless it has already been fitted."""
     folder = work / f"{run}_{repeats}d_{seed}"
     content = yaml.safe_load((TOP / "runs" / f"{run}.yaml").read_text())
     content["sampler"] = {"polychord": {"nlive": "25d", "num_repeats": f"{repeats}d", "seed": seed}}
@@ -39,7 +39,7 @@ def fit(work: Path, run: str, repeats: int, seed: int) -> Path:
 
 
 def figures(folders: list[Path]) -> dict:
-    """Of runs that differ by their seed alone: scatter of evidences and means against what they quote."""
+    """Compare the scatter of evidences and means over runs with different seeds with the quoted errors."""
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
     samples = [read_chain(folder).samples for folder in folders]
     names = list(summaries[0]["parameters"])
@@ -56,14 +56,14 @@ def figures(folders: list[Path]) -> dict:
         "logZ_err": float(quoted.mean()),
         "logZ_scatter": float(logZ.std(ddof=1)),
         "ess": float(sizes.mean()),
-        # Variance over seeds in units of a mean of that many independent draws.
+        # Variance over seeds relative to that of the mean of as many independent draws.
         "excess": dict(zip(names, np.sqrt(sizes.mean() * means.var(axis=0, ddof=1)) / width)),
         "insertion_p": [s["insertion_p"] for s in summaries],
     }
 
 
 def main():
-    """Run them all, put the table into the page."""
+    """Run all fits and write the table to the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--runs", default="mock_5mK,mock_25mK")

@@ -1,4 +1,4 @@
-"""The three samplers on the same fits: the table of docs/results/samplers.md.
+"""Compare the three samplers on the same fits: the table of docs/results/samplers.md.
 
     python benchmarks/samplers.py WORK [--runs mock_25mK,mock_5mK]
 
@@ -22,7 +22,7 @@ SAMPLERS = ("polychord", "nautilus", "blackjax")
 
 
 def fit(work: Path, run: str, sampler: str) -> Path:
-    """Fit a shipped run file with another sampler, unless that is done."""
+    """Fit a shipped run file with a different sampler, unless it has already been fitted."""
     folder = work / f"{run}_{sampler}"
     content = yaml.safe_load((TOP / "runs" / f"{run}.yaml").read_text())
     content["sampler"] = {sampler: {"seed": 1}}
@@ -34,7 +34,7 @@ def fit(work: Path, run: str, sampler: str) -> Path:
 
 
 def main():
-    """Fit, compare with PolyChord, put the table into the page."""
+    """Fit, compare with PolyChord, and write the table to the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--runs", default="mock_25mK,mock_5mK")

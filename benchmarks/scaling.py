@@ -32,11 +32,11 @@ WAYS = {
     "3 ranks": ([*MPIRUN, "3"], [], 2),
     "4 ranks": ([*MPIRUN, "4"], [], 3),
 }
-"""Way -> what stands before the command, its options, its workers."""
+"""Way to run -> prefix of the command, its options, number of workers."""
 
 
 def measure(work: Path, run: Path, seeds: int) -> dict:
-    """Fit in every way; way -> list of {calls, points, sampling_s, whole_s, logZ, logZ_err}."""
+    """Fit in all ways; returns way -> list of {calls, points, sampling_s, whole_s, logZ, logZ_err}."""
     found = {way: [] for way in WAYS}
     content = yaml.safe_load(run.read_text())
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -61,18 +61,18 @@ def measure(work: Path, run: Path, seeds: int) -> dict:
 
 
 def speed_up(workers, n_live):
-    """PolyChord's law, n ln(1 + k/n) for k workers and n live points (Handley et al. 2015b, on parallelisation)."""
+    """Expected speed-up, n ln(1 + k/n) for k workers and n live points (Handley et al. 2015b, on parallelisation)."""
     return n_live * np.log1p(np.asarray(workers) / n_live)
 
 
 def ratios(found: dict) -> dict:
-    """Points a second against one process, of each seed."""
+    """Points per second relative to one process, for each seed."""
     rates = {way: np.array([r["points"] / r["sampling_s"] for r in rows]) for way, rows in found.items()}
     return {way: rate / rates["one process"] for way, rate in rates.items()}
 
 
 def table(found: dict) -> str:
-    """Markdown of the measured rates against one process."""
+    """Measured rates relative to one process as Markdown."""
     lines = [
         "| | workers | points per second, relative to one process | per worker | calls per point | sampling [s] "
         "| whole command [s] | logZ |",
@@ -93,7 +93,7 @@ def table(found: dict) -> str:
 
 
 def picture(found: dict, path: Path):
-    """Measured speed-ups, and PolyChord's law beyond."""
+    """Plot the measured speed-ups, and the expectation for more workers."""
     figure = new_figure(figsize=(6.0, 4.2), layout="constrained")
     axis = figure.subplots()
     workers = np.geomspace(1, 3000, 200)
@@ -109,7 +109,7 @@ def picture(found: dict, path: Path):
 
 
 def main():
-    """Measure, and put the table, the record and the picture where the page has them."""
+    """Measure, and write the table, the record and the plot for the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--run", type=Path, default=TOP / "runs" / "mock_25mK.yaml")

@@ -1,4 +1,4 @@
-"""Ten million likelihood calls in one fit: does any process grow? The figures of docs/results/scaling.md.
+"""Memory of all processes during a fit of ten million likelihood calls: the figures of docs/results/scaling.md.
 
     python benchmarks/soak.py WORK [--calls 1e7]
 
@@ -20,23 +20,23 @@ import yaml
 
 TOP = Path(__file__).resolve().parent.parent
 CALLS_PER_LIVE_POINT = 2000
-"""Of the demo: 346,000 calls of 175 live points."""
+"""Likelihood calls per live point, from the demo: 346,000 calls for 175 live points."""
 
 
 def resident(process: int) -> float:
-    """MB in memory of a process."""
+    """Resident memory of a process in MB."""
     text = Path(f"/proc/{process}/status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+)", text)[1]) / 1024
 
 
 def children(process: int) -> list[int]:
-    """The processes that a process has started."""
+    """Child processes of a process."""
     text = "".join(task.read_text() for task in Path(f"/proc/{process}/task").glob("*/children"))
     return [int(word) for word in text.split()]
 
 
 def main():
-    """Run, watch, print."""
+    """Run the fit, monitor its memory and print the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--calls", type=float, default=1e7)

@@ -1,4 +1,4 @@
-"""Pictures of the documentation, from the output folders of the run files: python docs/figures.py CHAINS."""
+"""Figures of the documentation, from the output folders of the run files: python docs/figures.py CHAINS."""
 
 import sys
 from pathlib import Path
@@ -13,14 +13,14 @@ BLUE, ORANGE, RED = "#1f5fa8", "#e08214", "#c8321e"
 
 
 def small(source: Path, target: Path, width: int = 900) -> None:
-    """Copy a picture, narrower and in 128 colours."""
+    """Copy an image with a smaller width and 128 colours."""
     image = Image.open(source).convert("RGB")
     image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
     image.quantize(128).save(target, optimize=True)
 
 
 def joint(chains: Path, alone: str, together: str, target: Path) -> None:
-    """Posteriors of the spectrum alone and of all data, one above the other."""
+    """Plot the posteriors of the spectrum alone and of all data in one corner plot."""
     from anesthetic import make_2d_axes
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -43,14 +43,14 @@ def joint(chains: Path, alone: str, together: str, target: Path) -> None:
 
 
 def narrowing(chains: Path, alone: str, together: str) -> dict[str, float]:
-    """Standard deviation of each parameter with all data over that with the spectrum alone."""
+    """Ratio of the standard deviations of each parameter with all data and with the spectrum alone."""
     runs = [read_run(chains / name) for name in (alone, together)]
     before, after = ({n: run.natural()[n].std() for n in run.problem.names} for run in runs)
     return {name: float(after[name] / before[name]) for name in before if name in after}
 
 
 def main(chains: Path) -> None:
-    """Every picture whose runs are there."""
+    """Create all figures whose runs exist."""
     IMAGES.mkdir(exist_ok=True)
     for name in SIGNALS:
         if (chains / name / "signal.png").is_file():

@@ -1,4 +1,4 @@
-"""Likelihoods. They know nothing of samplers or of TensorFlow: the signal reaches them as an argument."""
+"""Likelihoods. They are independent of samplers and TensorFlow: the signal is passed to them as an argument."""
 
 import importlib
 
@@ -16,7 +16,7 @@ __all__ = ["LIKELIHOODS", "GaussianNoise", "GlobalSignal", "Likelihood", "Noise"
 
 
 def __getattr__(name):
-    """Load the others at first use: a run file is validated without SciPy."""
+    """Import submodules at first use, so that a run file is validated without SciPy."""
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

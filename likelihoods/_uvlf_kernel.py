@@ -1,4 +1,4 @@
-"""Luminosity function of the double power law, compiled: one root or two per magnitude bin."""
+"""Compiled luminosity function of the double power law: one or two roots per magnitude bin."""
 
 import math
 
@@ -18,32 +18,32 @@ def _log_rate(x, x_p, lo, hi, log_norm, slope):
 
 @cached_kernel()
 def luminosity_function(target, which, table, first, step, slope, values):
-    """Sum over the masses that shine at each bin's magnitude of dn/dlnM / |dM_UV/dlnM|.
+    """Sum of dn/dlnM / |dM_UV/dlnM| over the masses with the magnitude of each bin.
 
-    ln f(M) M^slope is concave in ln M, because gamma_hi < gamma_lo: it rises to one peak at most. A Newton step from
-    the asymptote, which lies above it, then never overshoots the root, and a few are enough.
+    Because gamma_hi < gamma_lo, ln f(M) M^slope is concave in ln M and has at most one peak. So Newton steps from the
+    asymptote, which lies above the function, never overshoot the root, and a few steps are enough.
 
     Parameters
     ----------
     target : numpy.ndarray
-        (n_bins,) ln f(M) M^slope that a bin needs, mass in 10^12 solar.
+        (n_bins,) ln f(M) M^slope for the magnitude of each bin, with masses in 10^12 solar masses.
     which : numpy.ndarray
-        (n_bins,) index of its redshift in the table.
+        (n_bins,) index of the bin's redshift in the table.
     table : numpy.ndarray
         Cubic coefficients of ln dn/dlnM on ln M = first + i step:
         shape (n_cells, n_z, 4), highest power first.
     first, step, slope : float
-        The grid of ln M, and the power of the accretion rate.
+        Start and step of the grid of ln M, and the exponent of the accretion rate.
     values : numpy.ndarray
-        f_star, M_p (solar), gamma_lo, gamma_hi.
+        f_star, M_p (solar masses), gamma_lo, gamma_hi.
 
     Returns
     -------
     numpy.ndarray
-        (n_bins,) in the table's unit.
+        (n_bins,) in the unit of the table.
     """
     x_p, lo, hi = math.log(values[1] / 1e12), values[2], values[3]
-    # Exchanging the two powers changes nothing, and the steeper rise belongs to small masses.
+    # The function is symmetric in the two exponents; the steeper rise belongs to small masses.
     lo, hi = max(lo, hi), min(lo, hi)
     log_norm = math.log(2.0 * values[0])
     rising, falling = lo + slope, hi + slope

@@ -1,4 +1,4 @@
-"""Densities for a number with different errors up and down, and for one-sided limits."""
+"""Densities of a measurement with different upper and lower errors, and of one-sided limits."""
 
 import math
 
@@ -6,7 +6,7 @@ from scipy.special import log_ndtr, ndtr
 
 
 def two_piece(model: float, value: float, up: float, down: float) -> float:
-    """Split normal: Gaussian of width `up` where the model lies above the value, `down` below; normalised.
+    """Split normal: a Gaussian of width `up` if the model is above the value, `down` if below; normalised.
 
     Parameters
     ----------
@@ -44,8 +44,8 @@ def variable_width(model: float, value: float, up: float, down: float) -> float:
 def upper_limit(model: float, limit: float, err: float) -> float:
     """Upper limit on a fraction between 0 and 1 (arXiv:2504.09725).
 
-    L = 1/2 [erf((1 + m - d) / (sqrt2 s)) - erf((m - d) / (sqrt2 s))]: about one well below the limit d, and falling
-    like a Gaussian's tail of width s above it.
+    L = 1/2 [erf((1 + m - d) / (sqrt2 s)) - erf((m - d) / (sqrt2 s))]: about one well below the limit d, and a Gaussian
+    tail of width s above it.
 
     Parameters
     ----------
@@ -59,19 +59,19 @@ def upper_limit(model: float, limit: float, err: float) -> float:
     """
     low, high = (model - limit) / err, (1.0 + model - limit) / err
     if high - low < 1e-4:
-        # Of a wide error the two functions agree in nearly all digits: density times width, to 1e-10.
+        # For a wide error the two functions are nearly equal: use density times width, which is accurate to 1e-10.
         middle = 0.5 * (low + high)
         return -0.5 * middle * middle - 0.5 * math.log(2.0 * math.pi) - math.log(err)
     if high < -5.0:
         low, high = -high, -low
     if low > 5.0:
-        # In the tail the two error functions cancel: take the difference of the logarithms of the tails.
+        # In the tail the two error functions cancel, so use the logarithms of the tail probabilities.
         return float(log_ndtr(-low)) + math.log1p(-math.exp(float(log_ndtr(-high) - log_ndtr(-low))))
     return math.log(float(ndtr(high) - ndtr(low)))
 
 
 def half_gaussian(model: float, limit: float, err: float) -> float:
-    """Upper limit as in 21CMMC: flat below it, a Gaussian of width `err` above; not normalised.
+    """Upper limit as in 21CMMC: flat below the limit, a Gaussian of width `err` above; not normalised.
 
     Parameters
     ----------

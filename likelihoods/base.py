@@ -1,4 +1,4 @@
-"""What a likelihood is, and how one is found by name."""
+"""Protocol of a likelihood, and how likelihoods are found by name and built."""
 
 import inspect
 from importlib import resources
@@ -19,31 +19,31 @@ LIKELIHOODS = {
     "uvlf_bouwens2015": "lstmfit.likelihoods.uvlf_bouwens2015:UVLFBouwens2015",
     "uvlf_bouwens2021": "lstmfit.likelihoods.uvlf_bouwens2021:UVLFBouwens2021",
 }
-"""Likelihoods that ship, by the name that run files use."""
+"""Dotted paths of the shipped likelihoods, by their names in run files."""
 
 
 class Likelihood(Protocol):
-    """A likelihood: built once, called some hundred thousand times.
+    """A likelihood: built once, called several hundred thousand times.
 
-    Its defaults lie in a ``.yaml`` beside its module, its references in a ``.bib``.
+    Its defaults are in a ``.yaml`` next to its module, its references in a ``.bib``.
 
     Attributes
     ----------
     outputs : tuple of str
-        What it needs of the model: ``signal`` (n_channels,) mK, ``x_HI`` (n_channels,), ``tau``. Where the model has
-        no such output but a parameter of that name (the tau of 21cmGEM), it gets the parameter.
+        Outputs of the model that it needs: ``signal`` (n_channels,) mK, ``x_HI`` (n_channels,), ``tau``. If the model
+        has no such output but a parameter of that name (tau of 21cmGEM), the parameter is passed.
     names : tuple of str
         Parameters that it takes; those of the model and of other likelihoods are shared by name.
     params : dict of str to dict
-        ``prior`` and ``latex`` of those that it brings itself; may be empty.
+        ``prior`` and ``latex`` of the parameters that it adds; may be empty.
 
     Notes
     -----
-    It is built by ``cls(redshifts, **options)`` with the model's redshifts (n_channels,) and the run file's options
-    (and ``layout``, the `lstmfit.outputs.OutputLayout` of the model, if it takes an argument of that name),
-    and called as ``likelihood(*outputs, values)``, values being (len(names),) float64; what it is handed it must not
-    change. ``mocked(arguments, rng)`` may give the options of a mock: see `lstmfit.likelihoods.planck_tau`.
-    The likelihood of a spectrum is built by ``cls.from_options(options, spectrum, redshifts, signal_covariance)``: see
+    It is built by ``cls(redshifts, **options)`` with the model's redshifts (n_channels,) and the options of the run
+    file (and with ``layout``, the `lstmfit.outputs.OutputLayout` of the model, if it has an argument of that name). It
+    is called as ``likelihood(*outputs, values)`` with values (len(names),) float64, and must not modify its arguments.
+    ``mocked(arguments, rng)`` may return the options of a mock: see `lstmfit.likelihoods.planck_tau`. The likelihood of
+    a spectrum is built by ``cls.from_options(options, spectrum, redshifts, signal_covariance)``: see
     `lstmfit.likelihoods.global_signal.GlobalSignal`.
     """
 
@@ -57,30 +57,30 @@ class Likelihood(Protocol):
 
 
 def read_defaults(name: str, package: str = "lstmfit.likelihoods") -> dict:
-    """Content of the ``.yaml`` that lies beside a likelihood's module."""
+    """Content of the ``.yaml`` next to a likelihood's module."""
     text = resources.files(package).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     return parse_yaml(text, f"{name}.yaml")
 
 
 def with_defaults(name: str, options: dict) -> dict:
-    """Options of a likelihood with the defaults of one that ships written out; others know their own.
+    """Options of a likelihood, including the defaults of a shipped one; other classes have their own defaults.
 
-    The block of ``global_signal`` has been validated with the run file, and its defaults are in it.
+    The block of ``global_signal`` is validated with the run file and already contains its defaults.
     """
     return (read_defaults(name) if name in LIKELIHOODS and name != "global_signal" else {}) | options
 
 
 def read_options(name: str, block: type[Block], options: dict):
-    """Options of a likelihood that ships: its defaults, overridden by a run file's, validated.
+    """Validated options of a shipped likelihood: its defaults, updated with those of a run file.
 
     Parameters
     ----------
     name : str
-        Of the likelihood and of the ``.yaml`` with its defaults.
+        Name of the likelihood and of the ``.yaml`` with its defaults.
     block : type
-        The schema.
+        Class that validates the options.
     options : dict
-        Of the run file.
+        Options from the run file.
 
     Returns
     -------
@@ -90,12 +90,12 @@ def read_options(name: str, block: type[Block], options: dict):
     Raises
     ------
     InputError
-        An option that it does not have, or a value that it cannot have.
+        An option is unknown, or its value is invalid.
     """
     defaults = read_defaults(name)
     for key in options:
         if key not in defaults:
-            hint = did_you_mean(key, defaults, "its options are")
+            hint = did_you_mean(key, defaults, "options are")
             raise InputError(f"likelihood.{name}: unknown option {shown(key)}; {hint}")
     try:
         return block.model_validate(defaults | options)
@@ -104,7 +104,7 @@ def read_options(name: str, block: type[Block], options: dict):
 
 
 def find_likelihood(name: str):
-    """Class of a likelihood, by the name of a shipped one or by the dotted path of your own.
+    """Class of a likelihood, given the name of a shipped one or the dotted path of your own.
 
     Parameters
     ----------
@@ -114,15 +114,15 @@ def find_likelihood(name: str):
     Raises
     ------
     InputError
-        Unknown name, no such module, or no such class in it.
+        The name is unknown, or there is no such module or class.
     """
     target = LIKELIHOODS.get(name, name)
     if not is_dotted(target):
         hint = did_you_mean(name, LIKELIHOODS)
-        raise InputError(f'likelihood: unknown {shown(name)}; {hint}; your own is written "package.module.Class"')
+        raise InputError(f'likelihood: unknown {shown(name)}; {hint}; for your own, give "package.module.Class"')
     found = import_dotted(target, "likelihood")
     if not callable(found):
-        raise InputError(f"likelihood {name} is {shown(found)}; a class is needed, see docs/likelihoods.md")
+        raise InputError(f"likelihood {name} is {shown(found)}, but must be a class; see docs/likelihoods.md")
     return found
 
 
@@ -134,18 +134,18 @@ def make_likelihood(name: str, redshifts: np.ndarray, options, spectrum=None, si
     name : str
         As for `find_likelihood`.
     redshifts : numpy.ndarray
-        (n_channels,) the model's grid.
+        (n_channels,) redshift grid of the model.
     options : dict or Block
-        Its options.
+        Options of the likelihood.
     layout : OutputLayout, optional
-        What the model gives, for likelihoods that ask for it.
+        Outputs of the model, for likelihoods with an argument of that name.
     spectrum, signal_covariance : optional
-        Data, and covariance of the emulator's error, for a likelihood of a spectrum: one with ``from_options``.
+        Data, and covariance of the emulator error, for the likelihood of a spectrum, i.e. one with ``from_options``.
 
     Raises
     ------
     InputError
-        As `find_likelihood`, options that it does not take, or what is built is not a likelihood.
+        As `find_likelihood`; also if an option is not accepted, or if the object is not a likelihood.
     """
     found = find_likelihood(name)
     if hasattr(found, "from_options"):
@@ -157,22 +157,22 @@ def make_likelihood(name: str, redshifts: np.ndarray, options, spectrum=None, si
     except TypeError as error:
         raise InputError(f"likelihood {name}: {error}; its options are {inspect.signature(found)}") from None
     except ValueError:
-        # Compiled classes have no signature to look at.
+        # Compiled classes may have no signature.
         pass
     try:
         likelihood = found(redshifts, **options)
     except InputError:
         raise
     except ImportError as error:
-        raise InputError(f"likelihood {name}: {error}; install what is missing") from error
+        raise InputError(f"likelihood {name}: {error}; install the missing package") from error
     except Exception as error:
-        # A ValueError is the user's mistake in words; anything else a mistake in the class.
+        # A ValueError describes a mistake of the user; anything else is a bug in the class.
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         raise InputError(f"likelihood {name}: {kind}{error}") from error
     missing = [what for what in ("outputs", "names") if not hasattr(likelihood, what)]
     if missing or not callable(likelihood):
         raise InputError(
-            f"likelihood {name} lacks {', '.join(missing) or '__call__'}; see docs/likelihoods.md for what is needed"
+            f"likelihood {name} lacks {', '.join(missing) or '__call__'}; see docs/likelihoods.md for what is required"
         )
     for what in ("outputs", "names"):
         value = getattr(likelihood, what)

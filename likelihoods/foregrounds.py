@@ -1,9 +1,9 @@
-"""Foregrounds and systematics, in mK: each model is the run file's block of its name, and builds a `Component`.
+"""Foregrounds and systematics, in mK. Each model is a block of the run file that builds a `Component`.
 
-A linear model is a basis: foreground = basis @ coefficients. It can be sampled, or marginalised analytically.
-Every other model is a callable component with parameters by name.
+A linear model is a basis: foreground = basis @ coefficients. It can be sampled, or marginalised analytically. Any other
+model is a function of named parameters.
 
-A leaf without pandas and SciPy: the run file is validated with it. A new model is one class and its entry in
+Imports neither pandas nor SciPy, because run files are validated with it. A new model is one class and its entry in
 `FOREGROUNDS` or `SYSTEMATICS`.
 """
 
@@ -25,8 +25,8 @@ from lstmfit.schema import Block, Count, Number, Positive
 def log_polynomial(frequency, terms: int, reference: float) -> np.ndarray:
     """Basis of the linear log polynomial ("LinLog").
 
-    T(nu) = (nu / nu_c)^-2.5 sum_i a_i ln(nu / nu_c)^i, the form of EDGES' analyses (Bowman et al. 2018, Eq. 2 is its
-    expansion; Hills et al. 2018), with coefficients in K.
+    T(nu) = (nu / nu_c)^-2.5 sum_i a_i ln(nu / nu_c)^i, as used for EDGES (Bowman et al. 2018, Eq. 2 is its expansion;
+    Hills et al. 2018), with coefficients in K.
 
     Parameters
     ----------
@@ -49,16 +49,16 @@ def log_polynomial(frequency, terms: int, reference: float) -> np.ndarray:
 def physical_linear(frequency, terms: int, reference: float) -> np.ndarray:
     """Basis of the five physically motivated terms.
 
-    T(nu) = a_0 y^-2.5 + a_1 y^-2.5 ln y + a_2 y^-2.5 ln^2 y + a_3 y^-4.5 + a_4 y^-2, y = nu / nu_c: a synchrotron sky
-    with its index and curvature, ionospheric absorption and emission to first order (Bowman et al. 2018, Eq. 1; Hills
-    et al. 2018, Eq. 8), with coefficients in K.
+    T(nu) = a_0 y^-2.5 + a_1 y^-2.5 ln y + a_2 y^-2.5 ln^2 y + a_3 y^-4.5 + a_4 y^-2, y = nu / nu_c: synchrotron
+    emission with a spectral index and curvature, ionospheric absorption and emission to first order (Bowman et al.
+    2018, Eq. 1; Hills et al. 2018, Eq. 8), with coefficients in K.
 
     Parameters
     ----------
     frequency : numpy.ndarray
         (n,) MHz.
     terms : int
-        Number of coefficients: always 5.
+        Number of coefficients; always 5.
     reference : float
         nu_c in MHz.
 
@@ -81,7 +81,7 @@ def loglog_polynomial(frequency, values, reference: float) -> np.ndarray:
     frequency : numpy.ndarray
         (n,) MHz.
     values : sequence of float
-        a_0, a_1, ...; any number of them.
+        Any number of coefficients a_0, a_1, ...
     reference : float
         nu_c in MHz.
 
@@ -146,22 +146,22 @@ def sinusoid(frequency, values, reference: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Component:
-    """A term of the model at the data's channels.
+    """A term of the model at the channels of the data.
 
     Parameters
     ----------
     names : tuple of str
-        Its parameters.
+        Names of its parameters.
     evaluate : callable
         values (len(names),) -> (n,) mK.
     params : dict of str to dict
-        Default prior, where there is one, and LaTeX label of each parameter.
+        LaTeX label and, if there is one, default prior of each parameter.
     basis : numpy.ndarray, optional
-        (n, len(names)) where it is linear: evaluate(values) = basis @ values.
+        (n, len(names)) basis of a linear component: evaluate(values) = basis @ values.
     mean, scale : numpy.ndarray, optional
-        (len(names),) Gaussian prior of the coefficients of a linear one, in K.
+        (len(names),) mean and standard deviation of the Gaussian prior of the coefficients of a linear component, in K.
     marginalise : bool
-        Whether the coefficients of a linear one are integrated out analytically instead of sampled.
+        Whether the coefficients of a linear component are marginalised analytically instead of sampled.
     """
 
     names: tuple[str, ...]
@@ -174,27 +174,27 @@ class Component:
 
 
 class ComponentBlock(Block):
-    """Abstract: options of a foreground or of a systematic error."""
+    """Abstract base class of the options of a foreground or systematic error."""
 
     model: str
 
     def resolved(self, frequency: np.ndarray) -> "ComponentBlock":
-        """The same with every default worked out for channels (n,) at MHz."""
+        """Copy with all defaults resolved for channels at these frequencies (n,) in MHz."""
         return self
 
     def build(self, frequency: np.ndarray) -> Component:
-        """The component at channels (n,) at MHz.
+        """Build the component for channels at these frequencies (n,) in MHz.
 
         Raises
         ------
         InputError
-            The options do not suit the channels.
+            The options do not match the channels.
         """
         raise NotImplementedError
 
 
 class _WithReference(ComponentBlock):
-    """A model with a reference frequency in MHz; the middle of the band by default."""
+    """A model with a reference frequency in MHz, by default the centre of the band."""
 
     reference: Positive | None = None
 
@@ -204,7 +204,7 @@ class _WithReference(ComponentBlock):
         Raises
         ------
         InputError
-            A reference in Hz or GHz, which would overflow or cancel in the powers of frequency.
+            The reference is far from the data, probably in Hz or GHz; powers of frequency would overflow.
         """
         reference = self.reference
         if reference is None:
@@ -212,16 +212,16 @@ class _WithReference(ComponentBlock):
         if not 1e-3 * np.min(frequency) <= reference <= 1e3 * np.max(frequency):
             raise InputError(
                 f"reference is {reference:g} MHz, but the data span {np.min(frequency):.4g} to "
-                f"{np.max(frequency):.4g}; give a frequency in MHz near them"
+                f"{np.max(frequency):.4g} MHz; give a frequency in MHz near the band"
             )
         return self
 
 
 class _Foreground(_WithReference):
-    """A foreground of some terms: their number where the model leaves it open, 5 by default."""
+    """A foreground with a number of terms, 5 by default unless the model fixes it."""
 
     NAMES: ClassVar[tuple[str, ...] | None] = None
-    """Parameters of a model that has a fixed number of them; the others have a0, a1, ..."""
+    """Parameters of a model with a fixed number of them; otherwise a0, a1, ..."""
 
     terms: Annotated[Count, Field(le=100)] | None = None
     marginalise: StrictBool | None = None
@@ -229,12 +229,12 @@ class _Foreground(_WithReference):
     @model_validator(mode="after")
     def _as_many_terms_as_it_has(self):
         if self.NAMES is not None and self.terms not in (None, len(self.NAMES)):
-            raise ValueError(f"{self.model} has {len(self.NAMES)} parameters, not {self.terms}; leave terms out")
+            raise ValueError(f"{self.model} has {len(self.NAMES)} parameters, not {self.terms}; omit terms")
         return self
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its parameters."""
+        """Names of its parameters."""
         if self.NAMES is not None:
             return self.NAMES
         return tuple(f"a{i}" for i in range(5 if self.terms is None else self.terms))
@@ -245,19 +245,19 @@ class _Foreground(_WithReference):
         Raises
         ------
         InputError
-            A reference that is not near the data, or not fewer terms than channels.
+            The reference is far from the data, or there are not fewer terms than channels.
         """
         found = super().resolved(frequency)
         n = len(self.names)
         if n >= len(frequency):
             raise InputError(
-                f"foreground: {n} terms for {len(frequency)} channels; use at least 1 and fewer than channels"
+                f"foreground: {n} terms for {len(frequency)} channels; use at least 1 and fewer terms than channels"
             )
         return found.model_copy(update={"terms": n, "marginalise": bool(self.marginalise)})
 
 
 class _Linear(_Foreground):
-    """A foreground that is linear in its coefficients; mean and scale are their Gaussian prior, in K."""
+    """A foreground that is linear in its coefficients, with the mean and scale of their Gaussian prior in K."""
 
     BASIS: ClassVar[Callable]
 
@@ -270,7 +270,7 @@ class _Linear(_Foreground):
         Raises
         ------
         InputError
-            Besides: a mean or scale for another number of terms.
+            As above, or mean or scale does not match the number of terms.
         """
         found = super().resolved(frequency)
         changes = {what: _one_each(what, getattr(self, what), found.terms) for what in ("mean", "scale")}
@@ -308,14 +308,14 @@ class PhysicalLinear(_Linear):
 
 
 class _Nonlinear(_Foreground):
-    """A foreground that is not linear in its parameters, and so can only be sampled."""
+    """A foreground that is not linear in its parameters and can therefore only be sampled."""
 
     FUNCTION: ClassVar[Callable]
 
     @model_validator(mode="before")
     @classmethod
     def _without_the_keys_of_linear_ones(cls, data):
-        """Version 0.1 took mean and scale for every model, wrote them into every run folder, and ignored them here."""
+        """Version 0.1 accepted mean and scale for every model, wrote them to run folders, and ignored them here."""
         if not isinstance(data, dict):
             return data
         if data.get("mean", 0.0) != 0.0 or data.get("scale", 1e4) != 1e4:
@@ -383,14 +383,14 @@ FOREGROUNDS: dict[str, type[ComponentBlock]] = {
     "loglog_polynomial": LoglogPolynomial,
     "hills": Hills,
 }
-"""Foreground models by the name that run files use; the first is the default."""
+"""Foreground models by their names in run files; the first is the default."""
 
 SYSTEMATICS: dict[str, type[ComponentBlock]] = {"sinusoid": Sinusoid}
-"""Systematics by the name that run files use; the first is the default."""
+"""Systematics by their names in run files; the first is the default."""
 
 
 class MockForeground(Block):
-    """A foreground that is added to a mock: a model and the values of its parameters."""
+    """A foreground added to a mock: a model and the values of its parameters."""
 
     model: str = next(iter(FOREGROUNDS))
     reference: Positive
@@ -403,12 +403,12 @@ class MockForeground(Block):
 
     @property
     def foreground(self) -> _Foreground:
-        """The block of a fit with this foreground."""
+        """The foreground block of a fit with this model."""
         given = {"model": self.model, "reference": self.reference, "terms": len(self.coefficients)}
         return validate_model(FOREGROUNDS, "foreground", given)
 
     def evaluate(self, frequency: np.ndarray) -> np.ndarray:
-        """Temperature (n,) mK of channels (n,) at MHz; infinite where it overflows."""
+        """Temperature (n,) in mK at frequencies (n,) in MHz; infinite if it overflows."""
         with np.errstate(over="ignore", invalid="ignore"):
             return self.foreground.build(frequency).evaluate(np.array(self.coefficients))
 
@@ -419,9 +419,9 @@ def _options(models: dict[str, type[ComponentBlock]], what: str) -> Any:
 
 
 ForegroundOptions = _options(FOREGROUNDS, "foreground")
-"""A ``foreground:`` block of whatever model it names."""
+"""A ``foreground:`` block, validated by the class of its model."""
 SystematicsOptions = _options(SYSTEMATICS, "systematics")
-"""A ``systematics:`` block of whatever model it names."""
+"""A ``systematics:`` block, validated by the class of its model."""
 
 
 def _evaluate(function, frequency, reference, values):
@@ -429,12 +429,12 @@ def _evaluate(function, frequency, reference, values):
 
 
 def middle(frequency) -> float:
-    """Middle of the band in MHz: the default reference frequency."""
+    """Centre of the band in MHz, the default reference frequency."""
     return 0.5 * float(np.min(frequency) + np.max(frequency))
 
 
 def _one_each(what, value, terms):
     values = [float(v) for v in np.atleast_1d(value)]
     if len(values) not in (1, terms):
-        raise InputError(f"foreground: {what} has {len(values)} numbers for {terms} terms; give one, or one for each")
+        raise InputError(f"foreground: {what} has {len(values)} numbers for {terms} terms; give one, or one per term")
     return values * terms if len(values) == 1 else values

@@ -1,4 +1,4 @@
-"""The noise at the bottom: factored once, always normalised, linear terms marginalised exactly."""
+"""Normalised densities of residuals: Gaussian with exactly marginalised linear terms, and Student-t."""
 
 import math
 
@@ -10,52 +10,52 @@ from lstmfit.errors import InputError
 
 LN_2PI = math.log(2.0 * math.pi)
 NARROWEST, WIDEST = 1e-12, 1e9
-"""K: bounds of the prior width of a coefficient. A narrower one is a fixed number; no sky is brighter than 1e9 K."""
+"""Limits in K of the prior width of a coefficient. Anything narrower is fixed; no sky is brighter than 1e9 K."""
 
 
 class GaussianNoise:
     """ln N(residual; 0, C), with C = sigma^2 diag(1 / weight) + E + F L F^T.
 
-    sigma may change from call to call; everything that does not depend on it is worked out once. The residual is
-    brought into a basis in which sigma^2 diag(1/weight) + E is the diagonal sigma^2 + e: by scaling with the square
-    root of the weights and, where E is not diagonal, by rotating with its eigenvectors.
+    sigma may change from call to call; everything that does not depend on it is computed once. Residuals are
+    transformed to a basis in which sigma^2 diag(1/weight) + E is the diagonal sigma^2 + e. They are scaled by the
+    square root of the weights and, if E is not diagonal, rotated to its eigenvectors.
 
     Parameters
     ----------
     weight : numpy.ndarray
-        (n,) positive.
+        (n,) positive weights.
     covariance : numpy.ndarray, optional
-        E in mK^2: (n,) where it is diagonal, else (n, n), symmetric; not negative.
+        E in mK^2: (n,) variances, or a positive semi-definite matrix (n, n).
     basis : numpy.ndarray, optional
-        F, (n, k): columns whose coefficients are marginalised.
+        F, (n, k), whose coefficients are marginalised.
     mean, scale : numpy.ndarray, optional
-        (k,) mean and standard deviation of the coefficients' Gaussian prior; L = diag(scale^2).
+        (k,) mean and standard deviation of the Gaussian prior of the coefficients; L = diag(scale^2).
     centre : numpy.ndarray, optional
-        (k,) coefficients near the answer (say, fitted to the data). The caller's residuals must then be those with
-        ``basis @ centre`` taken off already. It changes nothing but rounding: a foreground is 10^5 times the noise,
-        and its square would drown the digits of ln L.
+        (k,) approximate coefficients, for example from a fit to the data. ``basis @ centre`` must already have been
+        subtracted from the residuals. This only reduces rounding errors: a foreground is 10^5 times the noise, and its
+        square would limit the precision of ln L.
 
     Attributes
     ----------
     n : int
-        Channels.
+        Number of channels.
     extra : float or numpy.ndarray
-        e, (n,) the diagonal of E in that basis.
+        e, (n,) diagonal of E in the transformed basis.
     log_jacobian : float
-        Log of the determinant of the change of basis.
+        Log determinant of the transformation.
     directions : numpy.ndarray or None
-        (k, n) orthonormal rows: the principal axes of F in that basis; None without F, as are the next six.
+        (k, n) orthonormal rows: the principal axes of F in the transformed basis. None without F, as are the next six.
     mean, width : numpy.ndarray
-        (k,) mean and standard deviation of the coefficients of `directions` by the prior.
+        (k,) prior mean and standard deviation of the coefficients of `directions`.
     precision, pull, constant, log_prior_volume : numpy.ndarray or float
-        diag(1 / width^2), mean / width^2, the sum of (mean / width)^2 and that of ln width.
+        diag(1 / width^2), mean / width^2, sum of (mean / width)^2 and sum of ln width.
     centre : numpy.ndarray
         (k,) as given.
 
     Raises
     ------
     InputError
-        A weight is not positive, E is not a covariance, or the columns are not independent.
+        A weight is not positive, E is not a covariance, or the columns of F are not independent.
     """
 
     def __init__(self, weight, covariance=None, basis=None, mean=None, scale=None, centre=None):
@@ -81,18 +81,18 @@ class GaussianNoise:
 
     def _set_covariance(self, weight, covariance):
         if covariance.shape not in ((self.n,), (self.n, self.n)):
-            raise InputError(f"covariance has shape {covariance.shape}; the data have {self.n} channels")
+            raise InputError(f"covariance has shape {covariance.shape}, but the data have {self.n} channels")
         if covariance.ndim == 1:
             if not (np.isfinite(covariance).all() and (covariance >= 0).all()):
                 raise InputError("variances must be finite and not negative")
             self.extra = weight * covariance
             return
         values, vectors = eigh(self._whiten_matrix(covariance))
-        # Emulator files hold single precision, which makes the vanishing eigenvalues of a covariance that negative.
+        # Emulator files use single precision, so zero eigenvalues of a covariance can become this negative.
         if values[0] < -1e-6 * max(values[-1], 0.0) - 1e-300:
             raise InputError(
                 f"covariance is not positive definite: its smallest eigenvalue is {values[0]:.3g} (scaled by the "
-                "weights); check that it is symmetric and made from more samples than channels"
+                "weights); check that it is symmetric and estimated from more samples than channels"
             )
         self._rotation, self.extra = np.ascontiguousarray(vectors.T), np.clip(values, 0.0, None)
 
@@ -108,20 +108,20 @@ class GaussianNoise:
         wrong = ~((scale >= NARROWEST) & (scale <= WIDEST))
         if wrong.any():
             raise InputError(
-                f"the prior of a marginalised coefficient needs a width: scale is {scale[wrong][0]:g}; give "
-                f"{NARROWEST:g} to {WIDEST:g} K (a fixed coefficient is a number under params, with marginalise: false)"
+                f"scale of a marginalised coefficient is {scale[wrong][0]:g} K; give {NARROWEST:g} to {WIDEST:g} K (to "
+                "fix a coefficient, set marginalise: false and give a number under params)"
             )
         mean = np.broadcast_to(np.asarray(mean, dtype=float), (k,))
         if not (np.abs(mean) <= WIDEST).all():
-            raise InputError(f"prior of a marginalised coefficient: mean {mean.tolist()}; give at most {WIDEST:g} K")
+            raise InputError(f"mean of a marginalised coefficient is {mean.tolist()}; give at most {WIDEST:g} K")
         whitened = self.whiten(basis)
         norms = np.sqrt((whitened**2).sum(axis=0))
         singular = np.linalg.svd(whitened / np.where(norms > 0, norms, 1.0), compute_uv=False)
         if not (norms > 0).all() or singular[-1] < 1e-13 * singular[0]:
             raise InputError(f"the {k} foreground terms are not independent on these {self.n} channels; use fewer")
-        # In the principal axes of what the prior lets the foreground do, F diag(scale) = U diag(g) V^T, the columns are
-        # orthonormal and the coefficients g V^T (a / scale) independent a priori, with standard deviations g: no
-        # prior is so narrow or so wide, and no columns are so nearly dependent, that a matrix below is ill-conditioned.
+        # In the principal axes of F diag(scale) = U diag(g) V^T the columns are orthonormal, and the coefficients
+        # g V^T (a / scale) are independent a priori with standard deviations g. So the matrices below are well
+        # conditioned for any width of the prior and for nearly dependent columns.
         directions, self.width, self._axes = principal_axes(whitened, scale)
         self.directions = np.ascontiguousarray(directions.T)
         self.centre = np.zeros(k) if centre is None else np.asarray(centre, dtype=float)
@@ -133,28 +133,28 @@ class GaussianNoise:
         self.log_prior_volume = float(np.log(self.width).sum())
 
     def whiten(self, x: np.ndarray) -> np.ndarray:
-        """Bring (n,) or the columns of (n, m) into the basis of `logpdf_whitened`; a new array."""
+        """Transform (n,) or the columns of (n, m) to the basis of `logpdf_whitened`; returns a new array."""
         x = self._root[:, None] * x if x.ndim == 2 else self._root * x
         return x if self._rotation is None else self._rotation @ x
 
     def operator(self, matrix: np.ndarray | None) -> np.ndarray | None:
-        """The matrix that does `whiten` after `matrix` (n, m) in one product; None where `whiten` alone is cheaper."""
+        """Matrix that combines `matrix` (n, m) and `whiten` in one product; None if `whiten` alone is cheaper."""
         if matrix is None:
             return None if self._rotation is None else self._rotation * self._root
         return np.ascontiguousarray(self.whiten(matrix))
 
     def _at(self, sigma):
-        """Everything that depends on sigma and not on the residual; kept until sigma changes.
+        """Everything that depends on sigma but not on the residual, cached until sigma changes.
 
         Returns
         -------
         tuple
-            sigma, inverse variance, normalisation; with a basis also F^T weighted and the inverse Cholesky factor of
-            the coefficients' posterior precision. One object, so that threads with different sigma do not mix.
+            sigma, inverse variance, normalisation; with a basis also the weighted F^T and the inverse Cholesky factor
+            of the coefficients' posterior precision. A single object, so that threads with different sigma do not mix.
         """
         square = sigma * sigma
         if not (square > 0 or (square == 0 and self.positive_without_sigma)):
-            # sigma is 0, without any other noise, or NaN: no density.
+            # There is no density if sigma is NaN, or if it is 0 and there is no other noise.
             return math.nan, 0.0, -math.inf, None, None
         variance = square + self.extra
         inverse = 1.0 / variance
@@ -163,7 +163,7 @@ class GaussianNoise:
         weighted = inverse_factor = None
         if self.directions is not None:
             weighted = self.directions * inverse
-            # LAPACK directly: the wrappers' checks would cost more than the work on these few rows.
+            # Call LAPACK directly, because the checks of SciPy's wrappers would take longer than the computation.
             factor, _ = lapack.dpotrf(self.precision + weighted @ self.directions.T, lower=1)
             inverse_factor, _ = lapack.dtrtri(factor, lower=1)
             norm -= float(np.log(factor.diagonal()).sum()) + self.log_prior_volume
@@ -172,7 +172,7 @@ class GaussianNoise:
         return kept
 
     def logpdf_whitened(self, r: np.ndarray, sigma: float) -> float:
-        """Log density of a residual (n,) that `whiten` has treated; not changed."""
+        """Log density of a residual (n,) transformed by `whiten`; it is not modified."""
         kept = self._kept
         if sigma != kept[0]:
             kept = self._at(sigma)
@@ -186,7 +186,7 @@ class GaussianNoise:
             if whole < LARGEST_DIFFERENCE:
                 chi2 = whole - float(np.dot(v, v))
             else:
-                # The difference of two large numbers: add up the squares that are left at the minimum instead.
+                # Avoid the difference of two large numbers: sum the squares that remain at the minimum.
                 best = v @ inverse_factor
                 left = r - best @ self.directions
                 chi2 = float(np.dot(left * inverse, left)) + float(np.sum(((best - self.mean) / self.width) ** 2))
@@ -198,19 +198,19 @@ class GaussianNoise:
         Parameters
         ----------
         residual : numpy.ndarray
-            (n,) mK; not changed.
+            (n,) mK; not modified.
         sigma : float
             Noise of a channel of weight one, mK.
         """
         return self.logpdf_whitened(self.whiten(residual), sigma)
 
     def coefficients(self, residual: np.ndarray, sigma: float, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Marginalised coefficients given a residual: their conditional mean, or a draw where `rng` is given.
+        """Marginalised coefficients given a residual: their conditional mean, or a random draw if `rng` is given.
 
         Returns
         -------
         numpy.ndarray
-            (k,), `centre` included.
+            (k,) coefficients, including `centre`.
         """
         _, _, _, weighted, inverse_factor = self._at(sigma)
         v = inverse_factor @ (weighted @ self.whiten(residual) + self.pull)
@@ -220,11 +220,11 @@ class GaussianNoise:
 
 
 def principal_axes(basis: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Singular value decomposition of ``basis * scale`` that is accurate for every column and every singular value.
+    """Singular value decomposition of ``basis * scale`` with high relative accuracy in all singular values.
 
-    One-sided Jacobi rotations (Demmel & Veselic 1992, SIAM J. Matrix Anal. Appl. 13, 1204): unlike LAPACK's, whose
-    errors are relative to the largest singular value, they keep the small ones where columns differ by many orders of
-    magnitude. In extended precision where the machine has it, since the columns may be nearly dependent.
+    One-sided Jacobi rotations (Demmel & Veselic 1992, SIAM J. Matrix Anal. Appl. 13, 1204) are also accurate for small
+    singular values if columns differ by many orders of magnitude, while the errors of LAPACK are relative to the
+    largest one. Extended precision is used if available, because the columns may be nearly dependent.
 
     Parameters
     ----------
@@ -236,7 +236,7 @@ def principal_axes(basis: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np
     Returns
     -------
     directions : numpy.ndarray
-        (n, k) orthonormal.
+        (n, k) orthonormal columns.
     widths : numpy.ndarray
         (k,) singular values.
     axes : numpy.ndarray
@@ -265,19 +265,19 @@ def principal_axes(basis: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray, np
 
 
 def choose_centre(basis, data, weight, mean, scale) -> np.ndarray:
-    """Coefficients to take off the data in advance: those of least squares, or the prior's mean where it is narrow.
+    """Coefficients to subtract from the data in advance: least squares, or the prior mean where the prior is narrow.
 
     Parameters
     ----------
     basis, data, weight : numpy.ndarray
         (n, k), (n,) and (n,).
     mean, scale : numpy.ndarray
-        (k,) prior of the coefficients.
+        (k,) mean and standard deviation of the prior.
 
     Returns
     -------
     numpy.ndarray
-        (k,), within a thousand standard deviations of the prior.
+        (k,) coefficients, within a thousand standard deviations of the prior mean.
     """
     root, centre = np.sqrt(weight), np.array(np.broadcast_to(np.asarray(mean, dtype=float), (basis.shape[1],)))
     scale, free = np.broadcast_to(scale, centre.shape), np.ones(len(centre), dtype=bool)
@@ -293,25 +293,25 @@ def choose_centre(basis, data, weight, mean, scale) -> np.ndarray:
 
 
 LARGEST_DIFFERENCE = 1e7
-"""Up to here chi-square may be the difference of two numbers: their rounding is below 1e-8."""
+"""Below this, chi-square may be computed as a difference: the rounding error is below 1e-8."""
 
 
 class StudentNoise:
-    """Independent Student-t noise in each channel: outliers cost less than under a Gaussian.
+    """Independent Student-t noise in each channel, which is robust to outliers.
 
     The scale of a channel is sqrt(sigma^2 / weight + e).
 
     Parameters
     ----------
     weight : numpy.ndarray
-        (n,) positive.
+        (n,) positive weights.
     variance : numpy.ndarray, optional
         e, (n,) mK^2, added to the square of the scale.
 
     Attributes
     ----------
     n, extra, log_jacobian
-        As those of `GaussianNoise`.
+        As for `GaussianNoise`.
 
     Raises
     ------
@@ -328,7 +328,7 @@ class StudentNoise:
         self.log_jacobian = 0.5 * float(np.log(weight).sum())
 
     def whiten(self, x: np.ndarray) -> np.ndarray:
-        """Scale (n,) or the columns of (n, m) by the square root of the weights; a new array."""
+        """Scale (n,) or the columns of (n, m) by the square root of the weights; returns a new array."""
         return self._root[:, None] * x if x.ndim == 2 else self._root * x
 
     def operator(self, matrix: np.ndarray | None) -> np.ndarray | None:
@@ -336,7 +336,7 @@ class StudentNoise:
         return None if matrix is None else np.ascontiguousarray(self.whiten(matrix))
 
     def logpdf_whitened(self, r: np.ndarray, sigma: float, dof: float) -> float:
-        """Log density of a residual (n,) that `whiten` has treated."""
+        """Log density of a residual (n,) transformed by `whiten`."""
         square = sigma * sigma
         if not (square > 0 and dof > 0):
             return -math.inf
@@ -349,8 +349,7 @@ class StudentNoise:
 def log_student_norm(dof: float) -> float:
     """Log of the Student-t density of unit scale at zero: ln Gamma((nu + 1) / 2) - ln Gamma(nu / 2) - ln(pi nu) / 2.
 
-    Where nu is large the two terms agree in all their digits, so that the asymptotic series of their difference is
-    used (DLMF 5.11.13).
+    For large nu the first two terms cancel, so the asymptotic series of their difference is used (DLMF 5.11.13).
 
     Parameters
     ----------
@@ -364,5 +363,5 @@ def log_student_norm(dof: float) -> float:
 
 
 def student_series(square):
-    """The series of `log_student_norm` in 1 / nu, without its first factor; `square` is 1 / nu^2."""
+    """Series of `log_student_norm` in 1 / nu, without its leading factor 1 / nu; `square` is 1 / nu^2."""
     return -1 / 4 + square * (1 / 24 + square * (-1 / 20 + square * (17 / 112 + square * (-31 / 36))))

@@ -18,7 +18,7 @@ from lstmfit.mistakes import validate_block
 from lstmfit.schema import LARGEST
 
 SMALLEST_DOF = 1e-3
-"""Degrees of freedom of a Student-t with still heavier tails than this are not told apart from none."""
+"""Smallest number of degrees of freedom of a Student-t distribution."""
 
 
 def _sum_covariances(*terms):
@@ -31,16 +31,16 @@ def _sum_covariances(*terms):
 
 @dataclass(frozen=True)
 class SignalError:
-    """Error of the signal that the likelihood is handed, as an emulator's.
+    """Error of the signal, such as that of an emulator.
 
     Parameters
     ----------
     covariance : numpy.ndarray, optional
-        (n_channels, n_channels) mK^2 on the signal's grid.
+        (n_channels, n_channels) mK^2 on the redshift grid of the signal.
     diagonal : bool
-        Take only the variances of `covariance` at the data's channels.
+        Use only the variances of `covariance` at the channels of the data.
     channel : float
-        An error in mK, the same and independent in every channel of the data.
+        Independent error in mK, the same in every channel of the data.
     """
 
     covariance: np.ndarray | None = None
@@ -49,12 +49,12 @@ class SignalError:
 
     @classmethod
     def from_option(cls, value, covariance: np.ndarray | None) -> "SignalError":
-        """What ``emulator_error:`` asks for: see `lstmfit.likelihoods.global_signal_options.GlobalSignalOptions`.
+        """Error given by ``emulator_error:``; see `lstmfit.likelihoods.global_signal_options.GlobalSignalOptions`.
 
         Raises
         ------
         InputError
-            It asks for a covariance, and there is none.
+            The option requires a covariance, but there is none.
         """
         if type(value) is float:
             return cls(channel=value)
@@ -62,13 +62,13 @@ class SignalError:
             return cls()
         if covariance is None:
             raise InputError(
-                f"emulator_error is {str(value).lower()}, but the signal carries no test-set errors; retrain the "
-                "emulator with a test set, give a number in mK, or set it to false"
+                f"emulator_error is {str(value).lower()}, but the signal has no test-set errors; retrain the emulator "
+                "with a test set, give a number in mK, or set emulator_error: false"
             )
         return cls(covariance, value == "diagonal")
 
     def on_channels(self, matrix: np.ndarray | None, n: int) -> np.ndarray | None:
-        """Covariance at n channels in mK^2, (n,) where it is diagonal or (n, n), by `interpolation_matrix`."""
+        """Covariance at n channels in mK^2, (n,) if diagonal or (n, n), given the `interpolation_matrix`."""
         if not 0 <= self.channel <= LARGEST_SIGMA:
             raise InputError(f"emulator_error is {self.channel:g} mK; give a number up to {LARGEST_SIGMA:g} mK")
         error = self.covariance
@@ -82,7 +82,8 @@ class SignalError:
 class GlobalSignal:
     """Likelihood of a spectrum: signal plus foreground plus noise.
 
-    ``ln L = -1/2 r^T C^-1 r - 1/2 ln |2 pi C|``, r = data - signal - foreground, normalised, so that evidences compare.
+    ``ln L = -1/2 r^T C^-1 r - 1/2 ln |2 pi C|`` with r = data - signal - foreground. It is normalised, so that
+    evidences can be compared.
 
     Parameters
     ----------
@@ -90,41 +91,43 @@ class GlobalSignal:
         ``frequency``, ``temperature`` and ``weight`` (n,): MHz, mK and positive weights. The noise variance of a
         channel is sigma^2 / weight.
     redshifts : numpy.ndarray
-        (n_channels,) the signal's grid.
+        (n_channels,) redshift grid of the signal.
     noise : Noise
-        The noise model.
+        Noise model.
     foreground, systematics : Component, optional
-        What is added to the signal: sampled, or marginalised analytically where the foreground says so.
+        Components added to the signal: sampled, or marginalised analytically if the foreground requests it.
     error : SignalError, optional
-        The emulator's error, which is added to the noise.
+        Emulator error, which is added to the noise.
 
     Attributes
     ----------
     outputs : tuple of str
-        What it needs of the model: the signal.
+        Outputs of the model that it needs: the signal.
     names : tuple of str
-        Its own parameters, in the order of `values`: those of the noise first.
+        Its own parameters in the order of `values`, beginning with those of the noise.
     params : dict of str to dict
         Default prior and LaTeX label of each, from ``global_signal.yaml``.
     spectrum, noise
         As given.
     marginalised : Component or None
-        The foreground whose coefficients are integrated out analytically.
+        The foreground whose coefficients are marginalised analytically.
     components : list of (Component, slice)
-        The sampled ones, each with the place of its parameters in `values`.
+        Sampled components with the positions of their parameters in `values`.
     density : GaussianNoise or StudentNoise
-        Density of a residual in the basis that it brings it to (`whiten`).
+        Density of a residual in the transformed basis (`whiten`).
     data : numpy.ndarray
-        (n,) the data in that basis, less the marginalised foreground at ``density.centre``.
+        (n,) data in the transformed basis, minus the marginalised foreground at ``density.centre``.
     root, operator : numpy.ndarray
-        What brings a signal into that basis: a matrix (n, n_channels), or where it is None the factor `root` (n,).
+        Transformation of a signal to that basis: the matrix `operator` (n, n_channels) or, if it is None, the factor
+        `root` (n,).
     linear, nonlinear : list
-        (basis in that basis, slice) of each sampled component that is linear; (evaluate, slice) of the others.
+        (transformed basis, slice) of each linear sampled component; (evaluate, slice) of the others.
 
     Raises
     ------
     InputError
-        Channels outside the signal's grid, a covariance that is not positive definite, or parts that do not combine.
+        Channels lie outside the grid of the signal, the covariance is not positive definite, or the options cannot be
+        combined.
     """
 
     outputs = ("signal",)
@@ -162,23 +165,23 @@ class GlobalSignal:
     def from_options(
         cls, options, spectrum, redshifts: np.ndarray, signal_covariance: np.ndarray | None = None
     ) -> "GlobalSignal":
-        """Build it from the options of a run file.
+        """Build the likelihood from the options of a run file.
 
         Parameters
         ----------
         options : GlobalSignalOptions or dict
-            The block.
+            Block of the run file.
         spectrum : Spectrum
-            The data.
+            Data.
         redshifts : numpy.ndarray
-            (n_channels,) the signal's grid.
+            (n_channels,) redshift grid of the signal.
         signal_covariance : numpy.ndarray, optional
-            (n_channels, n_channels) mK^2, the covariance of the emulator's error where it is known.
+            (n_channels, n_channels) mK^2, covariance of the emulator error, if known.
 
         Raises
         ------
         InputError
-            As the class itself; the options are wrong, or do not suit the data.
+            As the class itself; also if the options are invalid or do not match the data.
         """
         if not isinstance(options, GlobalSignalOptions):
             options = validate_block(GlobalSignalOptions, options, "likelihood.global_signal")
@@ -192,9 +195,9 @@ class GlobalSignal:
         marginalised, noise = self.marginalised, self.noise
         if noise.student:
             if marginalised is not None:
-                raise InputError("Student-t noise has no analytic marginalisation; set marginalise: false")
+                raise InputError("Student-t noise does not allow analytic marginalisation; set marginalise: false")
             if covariance is not None and covariance.ndim == 2:
-                raise InputError("Student-t noise takes no full covariance; set emulator_error: diagonal")
+                raise InputError("Student-t noise does not allow a full covariance; set emulator_error: diagonal")
             return StudentNoise(weight, covariance)
         prior = ()
         if marginalised is not None:
@@ -218,7 +221,10 @@ class GlobalSignal:
                 self.nonlinear.append((component.evaluate, part))
         clash = {name for name in names if names.count(name) > 1}
         if clash:
-            raise InputError(f"global_signal: two of its parts have a parameter {clash.pop()!r}")
+            raise InputError(
+                f"global_signal: noise, foreground and systematics have the parameter {clash.pop()!r} more than once; "
+                "choose another model for one of them"
+            )
         self.names = tuple(names)
         self._dof_at = 0 if noise.sigma is not None else 1
         known = read_defaults("global_signal")["params"]
@@ -232,9 +238,9 @@ class GlobalSignal:
         Parameters
         ----------
         signal : numpy.ndarray
-            (n_channels,) mK on the emulator's grid; not changed.
+            (n_channels,) mK on the emulator's grid; not modified.
         values : numpy.ndarray
-            (len(names),) the likelihood's own parameters.
+            (len(names),) parameters of the likelihood.
         """
         r = self.data - (self.root * signal if self.operator is None else self.operator @ signal)
         for basis, part in self.linear:
@@ -247,14 +253,14 @@ class GlobalSignal:
         return self.density.logpdf_whitened(r, sigma)
 
     def on_channels(self, signal, redshifts: np.ndarray | None = None) -> np.ndarray:
-        """A signal at the data's channels.
+        """A signal at the channels of the data.
 
         Parameters
         ----------
         signal : numpy.ndarray
             (n_channels,) or (m, n_channels) mK.
         redshifts : numpy.ndarray, optional
-            Its grid, where it is not that of the likelihood.
+            Redshift grid of the signal, if different from that of the likelihood.
 
         Returns
         -------
@@ -264,7 +270,7 @@ class GlobalSignal:
         Raises
         ------
         InputError
-            Channels outside that grid.
+            Channels lie outside the grid.
         """
         signal = np.asarray(signal, dtype=float)
         matrix = self._matrix if redshifts is None else interpolation_matrix(redshifts, self._frequency)
@@ -273,7 +279,7 @@ class GlobalSignal:
         return matrix @ signal if signal.ndim == 1 else signal @ matrix.T
 
     def model(self, signal, values) -> np.ndarray:
-        """Signal and sampled components at the data's channels, (n,) mK."""
+        """Signal and sampled components at the channels of the data, (n,) mK."""
         return self._with_components(self.on_channels(signal), values)
 
     def _with_components(self, model, values):
@@ -282,14 +288,14 @@ class GlobalSignal:
         return model
 
     def foreground(self, signal, values, rng: np.random.Generator | None = None) -> np.ndarray:
-        """What is added to the signal, at the data's channels: foreground and systematics.
+        """Foreground and systematics at the channels of the data.
 
-        A marginalised foreground is its conditional mean, or a draw where `rng` is given.
+        A marginalised foreground is evaluated at its conditional mean, or at a random draw if `rng` is given.
 
         Returns
         -------
         numpy.ndarray
-            (n,) mK; zero where nothing is added.
+            (n,) mK; zero if there are no such components.
         """
         total = self.model(signal, values) - self.on_channels(signal)
         if self.marginalised is not None:
@@ -297,22 +303,22 @@ class GlobalSignal:
         return total
 
     def sky(self, signal, values, rng: np.random.Generator | None = None) -> np.ndarray:
-        """What the data should be but for noise: the signal and all that is added to it, as `foreground`; (n,) mK."""
+        """Model of the data without noise: the signal plus `foreground`, (n,) mK."""
         return self.foreground(signal, values, rng) + self.on_channels(signal)
 
     def residuals(self, signal, values) -> np.ndarray:
-        """Data minus `sky`, (n,) mK, a marginalised foreground at its conditional mean."""
+        """Data minus `sky`, (n,) mK, with a marginalised foreground at its conditional mean."""
         return self._temperature - self.sky(signal, values)
 
     def standard_residuals(self, signal, values) -> np.ndarray:
-        """`residuals` in units of the noise, without the emulator's error, and by ascending frequency.
+        """`residuals` in units of the noise without the emulator error, in ascending order of frequency.
 
         Returns
         -------
         numpy.ndarray
-            (n,) independent and standard normal if the model and its noise are right. Student-t residuals are brought
-            to normal ones through their distribution functions; those of correlated noise are whitened from the lowest
-            frequency up.
+            (n,) independent and standard normal if model and noise are correct. Student-t residuals are mapped to
+            normal ones through their distribution functions; correlated residuals are whitened, starting at the lowest
+            frequency.
         """
         order = np.argsort(self._frequency, kind="stable")
         noise = self.noise.at(values).in_order(order)
@@ -334,22 +340,22 @@ class GlobalSignal:
         return float(z @ z)
 
     def mocked(self, arguments, rng: np.random.Generator | None, redshifts: np.ndarray | None = None):
-        """Data drawn from the model, at the channels and weights of the data.
+        """Mock data from the model, with the channels and weights of the data.
 
         Parameters
         ----------
         arguments : sequence
-            What a call would get at the truth: the signal and the likelihood's own parameters.
+            Arguments of a call at the true parameters: the signal and the parameters of the likelihood.
         rng : numpy.random.Generator or None
-            Draws the coefficients of a marginalised foreground from their prior, then the noise; without it the mock
-            has their mean and no noise.
+            Random generator for the coefficients of a marginalised foreground, drawn from their prior, and for the
+            noise. If None, the coefficients are at their prior mean and there is no noise.
         redshifts : numpy.ndarray, optional
-            The signal's grid, where it is not that of the likelihood.
+            Redshift grid of the signal, if different from that of the likelihood.
 
         Returns
         -------
         Spectrum
-            Like the data, with the true signal as its ``truth``.
+            The mock spectrum, with the true signal as its ``truth``.
         """
         signal, values = arguments
         true = np.array(self.on_channels(signal, redshifts))
@@ -363,25 +369,25 @@ class GlobalSignal:
 
     @property
     def n_marginalised(self) -> int:
-        """Coefficients that are integrated out analytically."""
+        """Number of analytically marginalised coefficients."""
         return 0 if self.marginalised is None else len(self.marginalised.names)
 
     @property
     def white_sigma(self) -> float | None:
-        """Noise of each channel in mK where it is white, the same in all channels and not fitted; else None."""
+        """Noise of each channel in mK if it is white, equal in all channels and fixed; otherwise None."""
         noise, weight = self.noise, self.spectrum.weight
         if noise.sigma is None or noise.student or noise.extra is not None or np.ptp(weight) != 0:
             return None
         return noise.sigma / np.sqrt(weight[0])
 
     def coefficients(self, signal, values, rng: np.random.Generator | None = None) -> np.ndarray:
-        """Marginalised coefficients (k,) given the rest: their conditional mean, or a draw where `rng` is given."""
+        """Conditional mean of the marginalised coefficients (k,), or a random draw if `rng` is given."""
         data = self._temperature - self.marginalised.basis @ self.density.centre
         sigma = self._sigma if self._sigma is not None else float(values[0])
         return self.density.coefficients(data - self.model(signal, values), sigma, rng)
 
     def check_scale(self, sigma) -> None:
-        """Warn where data and noise are in different units, see `lstmfit.likelihoods.scale_check.check_scale`."""
+        """Warn if data and noise seem to be in different units; see `lstmfit.likelihoods.scale_check.check_scale`."""
         spectrum = self.spectrum
         check_scale(spectrum.frequency, spectrum.temperature, spectrum.weight, sigma, self.noise.extra)
 

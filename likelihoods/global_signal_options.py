@@ -1,4 +1,4 @@
-"""Options of the global-signal likelihood; a leaf without pandas and SciPy, since the run file is validated with it."""
+"""Options of the global-signal likelihood. Imports neither pandas nor SciPy, as run files are validated with it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -30,10 +30,10 @@ class GlobalSignalOptions(Block):
     noise : NoiseBlock
         One of `lstmfit.likelihoods.noise.NOISE`.
     foreground, systematics : ComponentBlock, optional
-        One of `lstmfit.likelihoods.foregrounds.FOREGROUNDS`, and of `SYSTEMATICS`: what is added to the signal.
+        One of `lstmfit.likelihoods.foregrounds.FOREGROUNDS` and of `SYSTEMATICS`, which are added to the signal.
     emulator_error : bool, "diagonal" or float
-        Whether the covariance of the emulator's test errors is added to the noise, or its diagonal; or an error in mK
-        of every channel.
+        Whether to add the covariance of the emulator's test errors, or its diagonal, to the noise; or the emulator
+        error of every channel in mK.
     """
 
     noise: NoiseOptions
@@ -42,5 +42,5 @@ class GlobalSignalOptions(Block):
     emulator_error: Annotated[bool | float | str, BeforeValidator(_emulator_error)] = False
 
     def beside(self, folder: Path) -> "GlobalSignalOptions":
-        """The same with the paths of its files taken from a folder."""
+        """Copy with file paths relative to a folder made absolute."""
         return self.model_copy(update={"noise": self.noise.beside(folder)})

@@ -1,4 +1,4 @@
-"""From the grid of a signal to the channels of the data."""
+"""Interpolation from the redshift grid of a signal to the channels of the data."""
 
 import numpy as np
 
@@ -6,13 +6,13 @@ from lstmfit.constants import frequency_to_redshift, redshift_to_frequency
 from lstmfit.errors import InputError
 
 EDGE = 0.05
-"""How far, in steps of the signal's grid, a channel may lie beyond its end; it is then taken to be the end."""
+"""A channel may lie outside the signal's grid by this fraction of a step, and is then moved to the edge."""
 
 
 def interpolation_matrix(redshifts: np.ndarray, frequency: np.ndarray) -> np.ndarray | None:
-    """Matrix that takes a signal on the emulator's grid to the data's channels.
+    """Matrix that interpolates a signal from the emulator's grid to the channels of the data.
 
-    A cubic spline in redshift, which is linear in the signal, so it is worked out once.
+    This is a cubic spline in redshift. It is linear in the signal, so the matrix is computed only once.
 
     Parameters
     ----------
@@ -24,15 +24,15 @@ def interpolation_matrix(redshifts: np.ndarray, frequency: np.ndarray) -> np.nda
     Returns
     -------
     numpy.ndarray or None
-        (n, n_channels); None where the data are on the grid itself.
+        (n, n_channels); None if the data are on the grid itself.
 
     Raises
     ------
     InputError
-        A frequency outside the grid by more than a twentieth of its last step.
+        A frequency lies outside the grid by more than 5 % of the step at its edge.
     """
     z = frequency_to_redshift(frequency)
-    # Frequencies of the grid itself, written with few digits, are not outside.
+    # Allow for frequencies of the grid itself that are rounded to a few digits.
     low, high = (EDGE * abs(redshifts[i + 1] - redshifts[i]) for i in (0, -2))
     outside = (z < redshifts[0] - low) | (z > redshifts[-1] + high)
     if outside.any():
@@ -46,7 +46,7 @@ def interpolation_matrix(redshifts: np.ndarray, frequency: np.ndarray) -> np.nda
 
 
 def _outside(redshifts, frequency, outside) -> str:
-    """What is wrong, and the band to cut where that leaves most of the channels."""
+    """Error message, with the band to use if most of the channels lie within the grid."""
     low, high = redshift_to_frequency(redshifts[-1]), redshift_to_frequency(redshifts[0])
     n, bad = len(frequency), int(outside.sum())
     where = (
@@ -55,11 +55,11 @@ def _outside(redshifts, frequency, outside) -> str:
     )
     if bad > n / 2:
         return (
-            f"{where}: most of them, so do not cut them with band: but check the emulator, and that the first column "
-            "is in MHz; columns: takes redshift: 0, or frequency: 0 with frequency_unit: Hz, kHz or GHz"
+            f"{where}; check the emulator and that the first column is in MHz (otherwise set columns: to redshift: 0, "
+            "or to frequency: 0 with frequency_unit: Hz, kHz or GHz)"
         )
     good = frequency[~outside]
-    # Rounded inwards, but not so far that a good channel is lost.
+    # Round inwards without losing a good channel.
     edges = np.ceil(100.0 * low) / 100.0, np.floor(100.0 * high) / 100.0
     edges = [float(min(edges[0], good.min())), float(max(edges[1], good.max()))]
-    return f"{where}; cut them with data: {{band: {edges}}}"
+    return f"{where}; exclude them with data: {{band: {edges}}}"

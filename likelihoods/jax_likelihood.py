@@ -1,4 +1,4 @@
-"""The likelihood of a spectrum for JAX: the same formulas, from the same precomputed arrays."""
+"""The likelihood of a spectrum in JAX, with the same formulas and precomputed arrays."""
 
 import numpy as np
 
@@ -13,17 +13,18 @@ def make_loglikelihood(likelihood: GlobalSignal):
     Parameters
     ----------
     likelihood : GlobalSignal
-        Gaussian or Student-t noise, fixed or free; a marginalised foreground; sampled components that are linear.
+        A likelihood with Gaussian or Student-t noise, fixed or free; the foreground may be marginalised, and sampled
+        components must be linear.
 
     Returns
     -------
     callable
-        signal (n_channels,) mK on the emulator's grid, values (len(names),) -> ln L, as the likelihood itself.
+        signal (n_channels,) mK on the emulator's grid, values (len(names),) -> ln L, like the likelihood itself.
 
     Raises
     ------
     InputError
-        A sampled component that is not linear in its parameters.
+        A sampled component is not linear in its parameters.
     """
     if likelihood.nonlinear:
         names = ", ".join(n for c, _ in likelihood.components if c.basis is None for n in c.names)
@@ -65,7 +66,7 @@ def _gaussian(noise):
             left = r - best @ noise.directions
             squares = jnp.sum(left * left * inverse) + jnp.sum(((best - noise.mean) / noise.width) ** 2)
             whole = chi2 + noise.constant
-            # As `GaussianNoise.logpdf_whitened`: no difference of two large numbers.
+            # Avoid the difference of two large numbers, as in `GaussianNoise.logpdf_whitened`.
             chi2 = jnp.where(whole < LARGEST_DIFFERENCE, whole - v @ v, squares)
         return norm - 0.5 * chi2
 

@@ -1,9 +1,10 @@
-"""Noise models of a spectrum: each is the run file's ``noise:`` block of its name, and builds a `Noise`.
+"""Noise models of a spectrum. Each is a ``noise:`` block of the run file that builds a `Noise`.
 
-Every Gaussian one is C = sigma^2 diag(1 / weight) + E, with a number sigma, fixed or free, and a fixed E: the
-radiometer equation, one sigma per channel or a covariance from a file. So they share one fast likelihood.
+All Gaussian models have the covariance C = sigma^2 diag(1 / weight) + E, where sigma is fixed or free and E is fixed:
+the radiometer equation, one sigma per channel, or a covariance from a file. So they share one fast likelihood.
 
-A leaf without pandas and SciPy: the run file is validated with it. A new model is one class and its entry in `NOISE`.
+Imports neither pandas nor SciPy, because run files are validated with it. A new model is one class and its entry in
+`NOISE`.
 """
 
 import dataclasses
@@ -23,7 +24,7 @@ from lstmfit.mistakes import validate_model
 from lstmfit.schema import LARGEST, Block, Index, Number, Positive, shown, to_number
 
 SMALLEST_SIGMA, LARGEST_SIGMA = 1e-6, 1e12
-"""mK: bounds of a standard deviation. Below, the rounding of the data's own numbers is larger than the noise."""
+"""Limits of a standard deviation in mK. Smaller noise would be below the rounding error of the data."""
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,15 @@ class Noise:
     Parameters
     ----------
     sigma : float or None
-        Standard deviation of a channel of weight one in mK, besides `extra`; None where it is free.
+        Standard deviation of a channel of weight one in mK, in addition to `extra`; None if it is free.
     extra : numpy.ndarray, optional
-        E in mK^2, (n,) where it is diagonal or (n, n).
+        E in mK^2, (n,) if diagonal or (n, n).
     name : str
-        Name of sigma where it is free: ``sigma``, or ``floor`` where there is an E.
+        Name of sigma as a free parameter: ``sigma``, or ``floor`` if there is an E.
     student : bool
-        Student-t instead of Gaussian.
+        Student-t instead of Gaussian noise.
     dof : float or None
-        Degrees of freedom of a Student-t; None where they are free (the parameter ``dof``).
+        Degrees of freedom of Student-t noise; None if they are free (the parameter ``dof``).
     """
 
     sigma: float | None
@@ -52,32 +53,32 @@ class Noise:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its free parameters."""
+        """Names of its free parameters."""
         return ((self.name,) if self.sigma is None else ()) + (("dof",) if self.student and self.dof is None else ())
 
     def at(self, values) -> "Noise":
-        """The same with its free parameters set to values (len(names),)."""
+        """Copy with the free parameters set to values (len(names),)."""
         found = dict(zip(self.names, (float(v) for v in values)))
         sigma = self.sigma if self.sigma is not None else found[self.name]
         return dataclasses.replace(self, sigma=sigma, dof=found.get("dof", self.dof))
 
     def in_order(self, order: np.ndarray) -> "Noise":
-        """The same for the channels in another order, (n,) indices."""
+        """Copy with the channels reordered by indices (n,)."""
         if self.extra is None:
             return self
         extra = np.asarray(self.extra)
         return dataclasses.replace(self, extra=extra[order] if extra.ndim == 1 else extra[np.ix_(order, order)])
 
     def draw(self, weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draw noise (n,) mK for channels of these weights.
+        """Draw noise (n,) mK for channels with these weights.
 
         Raises
         ------
         InputError
-            Something is free, so there is nothing to draw from.
+            A parameter of the noise is free.
         """
         if self.names:
-            raise InputError(f"mock noise: {' and '.join(self.names)} is free; a mock needs a number")
+            raise InputError(f"mock noise: {' and '.join(self.names)} is free, but a mock needs a number")
         n = len(weight)
         scale = np.broadcast_to(self.sigma / np.sqrt(weight), (n,))
         if self.extra is not None and self.extra.ndim == 1:
@@ -97,7 +98,7 @@ def _free_or(value, what, good):
     except ValueError:
         number = None
     if number is None or not good(number):
-        raise ValueError(f"{shown(value)} is neither {what} nor free (free: it is fitted)")
+        raise ValueError(f"{shown(value)} is neither {what} nor free (which means that it is fitted)")
     return number
 
 
@@ -114,12 +115,15 @@ def _number(value):
 
 
 class NoiseBlock(Block):
-    """Abstract: options of a noise model in mK; ``free`` fits a number as the parameter sigma, floor or dof."""
+    """Abstract base class of the options of a noise model, in mK.
+
+    ``free`` instead of a number means that sigma, floor or dof is a parameter of the fit.
+    """
 
     model: str
 
     def build(self, frequency: np.ndarray, temperature: np.ndarray, weight: np.ndarray) -> Noise:
-        """The noise of the channels of a spectrum.
+        """Build the noise for the channels of a spectrum.
 
         Parameters
         ----------
@@ -129,12 +133,12 @@ class NoiseBlock(Block):
         Raises
         ------
         InputError
-            The options do not suit the channels.
+            The options do not match the channels.
         """
         raise NotImplementedError
 
     def beside(self, folder: Path) -> "NoiseBlock":
-        """The same with the path of its file, if it has one, taken from a folder."""
+        """Copy with the path of its file, if it has one, made absolute relative to a folder."""
         return self
 
 
@@ -150,7 +154,7 @@ class White(NoiseBlock):
 
 
 class StudentT(NoiseBlock):
-    """Student-t noise of scale `sigma` mK and `dof` degrees of freedom."""
+    """Student-t noise with scale `sigma` in mK and `dof` degrees of freedom."""
 
     model: Literal["student_t"] = "student_t"
     sigma: PositiveOrFree
@@ -162,9 +166,9 @@ class StudentT(NoiseBlock):
 
 
 class _FromFile(NoiseBlock):
-    """Noise from a file of numbers: text (commas or blanks between numbers, # starts a comment) or ``.npy``.
+    """Noise from a file of numbers: text (separated by commas or spaces, # starts a comment) or ``.npy``.
 
-    The data's weights scale only the floor, which is added in quadrature.
+    The weights of the data only scale the floor, which is added in quadrature.
     """
 
     file: str
@@ -176,14 +180,14 @@ class _FromFile(NoiseBlock):
         return self.model_copy(update={"file": str(folder / user_path(self.file, "noise file"))})
 
     def _read(self):
-        """Numbers of the file, its name for messages, what brings them to mK, and the floor."""
+        """Numbers in the file converted to mK, name of the file, conversion factor, and the floor."""
         factor = UNITS[self.unit or "mK"]
         array = _read_numbers(user_path(self.file, "noise file"))
         return array * factor, Path(self.file).name, factor, _number(self.floor or 0.0)
 
 
 class Channels(_FromFile):
-    """One standard deviation for each channel that is fitted, from a column of a file."""
+    """One standard deviation per fitted channel, from a column of a file."""
 
     model: Literal["channels"] = "channels"
     column: Index | None = None
@@ -194,7 +198,7 @@ class Channels(_FromFile):
         Raises
         ------
         InputError
-            No such file, not numbers, another number of channels, or a sigma that is not positive.
+            The file does not exist or contains no numbers, the number of channels differs, or a sigma is not positive.
         """
         array, name, _, floor = self._read()
         column, n = self.column or 0, len(frequency)
@@ -204,19 +208,20 @@ class Channels(_FromFile):
             array = array[:, column]
         if array.shape != (n,):
             raise InputError(
-                f"noise: {name} has {len(array)} rows; {n} channels are fitted (those with weight, inside the band)"
+                f"noise: {name} has {len(array)} rows, but {n} channels are fitted (those with non-zero weight inside "
+                "the band); give one row per fitted channel"
             )
         wrong = ~((array >= SMALLEST_SIGMA) & (array <= LARGEST_SIGMA))
         if wrong.any():
             raise InputError(
-                f"noise: {name} has a sigma of {array[wrong][0]:g} mK in row {wrong.argmax()}; numbers from "
-                f"{SMALLEST_SIGMA:g} to {LARGEST_SIGMA:g} mK are needed"
+                f"noise: {name} has a sigma of {array[wrong][0]:g} mK in row {wrong.argmax()}; give numbers from "
+                f"{SMALLEST_SIGMA:g} to {LARGEST_SIGMA:g} mK"
             )
         return Noise(floor, array**2, "floor")
 
 
 class Covariance(_FromFile):
-    """A covariance (n, n) of the channels that are fitted, from a file; in the square of the unit."""
+    """Covariance (n, n) of the fitted channels from a file, in the square of the unit."""
 
     model: Literal["covariance"] = "covariance"
 
@@ -226,22 +231,22 @@ class Covariance(_FromFile):
         Raises
         ------
         InputError
-            No such file, not numbers, or another number of channels.
+            The file does not exist or contains no numbers, or the number of channels differs.
         """
         array, name, factor, floor = self._read()
         n = len(frequency)
         if array.shape != (n, n):
             raise InputError(
-                f"noise: {name} is {' x '.join(map(str, array.shape))}; {n} channels are fitted (those with "
-                f"weight, inside the band), so {n} x {n} numbers are needed"
+                f"noise: {name} is {' x '.join(map(str, array.shape))}, but {n} channels are fitted (those with "
+                f"non-zero weight inside the band); give {n} x {n} numbers"
             )
         if not (np.abs(array) <= LARGEST).all():
-            raise InputError(f"noise: {name} has a covariance that is not finite; give {n} x {n} numbers")
+            raise InputError(f"noise: {name} contains values that are not finite; give {n} x {n} finite numbers")
         return Noise(floor, array * factor, "floor")
 
 
 class Sky(Block):
-    """Temperature of the sky as a power law of frequency: K, MHz and the index."""
+    """Sky temperature as a power law: temperature in K at a frequency in MHz, and the spectral index."""
 
     temperature: Positive
     frequency: Positive
@@ -249,10 +254,10 @@ class Sky(Block):
 
 
 class Radiometer(NoiseBlock):
-    """Noise by the radiometer equation, sigma(nu) = T_sky(nu) / sqrt(dnu tau), with a floor added in quadrature.
+    """Noise from the radiometer equation, sigma(nu) = T_sky(nu) / sqrt(dnu tau), with a floor added in quadrature.
 
-    `channel_width` is dnu in MHz, `integration_time` tau in hours; T_sky is the data themselves, or a power law. All
-    is divided by the square root of the weights, as in Sims et al. (2019, arXiv:1910.03165).
+    `channel_width` is dnu in MHz and `integration_time` tau in hours. T_sky is given by the data, or by a power law.
+    The noise is divided by the square root of the weights, as in Sims et al. (2019, arXiv:1910.03165).
     """
 
     model: Literal["radiometer"] = "radiometer"
@@ -272,7 +277,7 @@ class Radiometer(NoiseBlock):
         if not isinstance(self.sky, Sky):
             if not (temperature > 0).all():
                 raise InputError(
-                    f"noise: radiometer noise needs the temperature of the sky, but the data go down to "
+                    f"noise: radiometer noise needs the sky temperature, but the data go down to "
                     f"{temperature.min():.4g} mK (was a foreground subtracted?); "
                     "give sky: {temperature: K, frequency: MHz, index: -2.5}"
                 )
@@ -299,31 +304,31 @@ NOISE: dict[str, type[NoiseBlock]] = {
     "covariance": Covariance,
     "radiometer": Radiometer,
 }
-"""Noise models by the name that run files use; the first is the default."""
+"""Noise models by their names in run files; the first is the default."""
 
 NoiseOptions = Annotated[SerializeAsAny[NoiseBlock], BeforeValidator(functools.partial(validate_model, NOISE, "noise"))]
-"""A ``noise:`` block of whatever model it names."""
+"""A ``noise:`` block, validated by the class of its model."""
 
 
 def _read_numbers(path) -> np.ndarray:
-    """A table (rows, columns) or an array of numbers, from text or from ``.npy``; real, and one or two axes."""
+    """Read a table (rows, columns) or a one-dimensional array of real numbers from text or ``.npy``."""
     if not path.is_file():
-        raise InputError(f"noise: no file {path}; a path is relative to the folder of the run file")
+        raise InputError(f"noise: no file {path}; give a path relative to the folder of the run file")
     try:
         if path.suffix == ".npy":
-            # Not np.load, which takes anything that it can read: a .npz under this name, an archive, a pickle.
+            # Not np.load, which would also read an archive or a pickle under this name.
             with path.open("rb") as file:
                 array = np.lib.format.read_array(file, allow_pickle=False)
         else:
             with warnings.catch_warnings():
-                # Of an empty file, which is refused below.
+                # NumPy warns about an empty file, which is an error below.
                 warnings.simplefilter("ignore", UserWarning)
                 array = np.loadtxt(path.read_text(encoding="utf-8-sig").replace(",", " ").splitlines(), ndmin=2)
     except (ValueError, OSError, EOFError, MemoryError, OverflowError) as error:
         raise InputError(f"noise: {path.name} is not a table of numbers ({one_line(error, 120)})") from None
     if array.dtype.kind not in "iuf" or array.ndim not in (1, 2) or not array.size:
         raise InputError(
-            f"noise: {path.name} has shape {array.shape} and type {array.dtype}; a column or a table of real numbers "
-            "is needed"
+            f"noise: {path.name} has shape {array.shape} and type {array.dtype}; give a column or a table of real "
+            "numbers"
         )
     return array.astype(float)

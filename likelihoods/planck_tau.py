@@ -36,15 +36,15 @@ class PlanckTau:
     Parameters
     ----------
     redshifts : numpy.ndarray
-        Not needed.
+        Not used.
     **options
-        Those of ``planck_tau.yaml``: which measurement, or mean, err_up and err_down of your own; how asymmetric
-        errors are read; the emulator's error on tau.
+        Options of ``planck_tau.yaml``: the name of a measurement, or mean, err_up and err_down; the treatment of
+        asymmetric errors; the emulator error of tau.
 
     Raises
     ------
     InputError
-        Unknown measurement or option, or an error that is not positive.
+        A measurement or an option is unknown, or an error is not positive.
     """
 
     outputs = ("tau",)
@@ -69,18 +69,18 @@ class PlanckTau:
         return self._density(float(tau), self.value, self.up, self.down)
 
     def mocked(self, arguments, rng: np.random.Generator | None) -> dict:
-        """Options of a mock: the model's own value in place of the measured one.
+        """Options of a mock: the value of the model instead of the measured one.
 
         Parameters
         ----------
         arguments : sequence
-            What a call would get at the truth.
+            Arguments of a call at the true parameters.
         rng : numpy.random.Generator or None
-            Draws the noise; without it the mock lies at the truth.
+            Random generator for the noise; None for a mock without noise.
         """
         tau = float(arguments[0])
         if rng is not None:
             z = rng.standard_normal()
-            # An error upwards means that the truth may lie that far above the measurement.
+            # The upper error is the distance by which the truth may exceed the measurement.
             tau -= z * (self.up if z > 0 else self.down)
         return {"mean": tau}

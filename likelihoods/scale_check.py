@@ -1,4 +1,4 @@
-"""Whether data and noise can be in the same unit."""
+"""Check that data and noise are in the same unit."""
 
 import warnings
 
@@ -7,23 +7,23 @@ import numpy as np
 from lstmfit.likelihoods.foregrounds import log_polynomial, middle
 
 FACTOR = 30.0
-"""Scatter and noise that differ by more than this are a matter of units: K for mK is 1000, s for h 60 in the noise."""
+"""A larger ratio of scatter and noise points to wrong units: K instead of mK is 1000, s instead of h is 60."""
 
 
 def check_scale(frequency, temperature, weight, sigma, extra=None) -> None:
-    """Warn where the scatter from channel to channel is nothing like the noise: K taken for mK, most often.
+    """Warn if the scatter between channels is inconsistent with the noise, usually because K is mistaken for mK.
 
-    What a smooth log polynomial leaves is compared with the noise through second differences of neighbouring channels,
-    which see nothing of a smooth signal.
+    A smooth log polynomial is subtracted, and second differences of neighbouring channels, which are insensitive to a
+    smooth signal, are compared with the noise.
 
     Parameters
     ----------
     frequency, temperature, weight : numpy.ndarray
         (n,) MHz, mK and weights of the data.
     sigma : float or (float, float)
-        Noise of a channel of weight one in mK; where it is free, the ends of its prior.
+        Noise of a channel of weight one in mK; the limits of its prior if it is free.
     extra : numpy.ndarray, optional
-        Further covariance of the channels in mK^2: (n,) where it is diagonal, else (n, n).
+        Additional covariance of the channels in mK^2: (n,) if diagonal, otherwise (n, n).
     """
     if len(frequency) < 10:
         return
@@ -37,27 +37,30 @@ def check_scale(frequency, temperature, weight, sigma, extra=None) -> None:
     rest = data - smooth @ np.linalg.lstsq(root[:, None] * smooth, root * data, rcond=None)[0]
     steps = rest[2:] - 2.0 * rest[1:-1] + rest[:-2]
     ratios = [np.abs(steps) / np.sqrt(_step_variance(s * s / weight, extra)) for s in (low, high)]
-    # In units of the noise, for the smallest and the largest that it can be; 1.4826 makes sigma of a median.
+    # In units of the smallest and the largest possible noise; 1.4826 converts a median to a standard deviation.
     at_most, at_least = (1.4826 * float(np.median(ratio)) for ratio in ratios)
     if at_most >= 1.0 / FACTOR and at_least <= FACTOR:
         return
     scatter = 1.4826 * float(np.median(np.abs(steps) / np.sqrt(_step_variance(1.0 / weight, None))))
-    advice = "check data: unit (K or mK), the weights and the noise (channel_width in MHz, integration_time in hours)"
+    advice = (
+        "check the unit of the data (K or mK), the weights and the noise (channel_width in MHz, integration_time in "
+        "hours)"
+    )
     if scatter <= 1e-7 * float(np.abs(data).max()):
-        text = f"the data have no noise from channel to channel; right for a test without noise, else {advice}"
+        text = f"the data have no channel-to-channel noise; unless this is a noise-free test, {advice}"
     else:
-        free = f"between {low:.3g} and {high:.3g} mK by its prior"
+        free = f"{low:.3g} to {high:.3g} mK according to its prior"
         noise = f"{scatter / at_most:.3g} mK" if low == high else free
         text = f"neighbouring channels scatter by {scatter:.3g} mK, but the noise is {noise}; {advice}"
     warnings.warn(text, stacklevel=2)
 
 
 def _step_variance(variance, extra):
-    """Variance (n - 2,) of second differences of noise of this variance (n,) and further covariance."""
+    """Variance (n - 2,) of second differences of noise with this variance (n,) and additional covariance."""
     diagonal = variance if extra is None else variance + (extra if extra.ndim == 1 else np.diagonal(extra))
     total = diagonal[2:] + 4.0 * diagonal[1:-1] + diagonal[:-2]
     if extra is not None and extra.ndim == 2:
         pairs, ends = np.diagonal(extra, 1), np.diagonal(extra, 2)
-        # A covariance that is smooth from channel to channel leaves next to nothing; rounding must not decide.
+        # A covariance that is smooth in frequency almost cancels, so limit the effect of rounding.
         total = np.maximum(total - 4.0 * (pairs[1:] + pairs[:-1]) + 2.0 * ends, 1e-4 * total)
     return np.maximum(total, np.finfo(float).tiny)

@@ -1,4 +1,4 @@
-"""Ultraviolet luminosity functions: galaxies per magnitude and volume, from the halo mass function directly."""
+"""Ultraviolet luminosity functions: galaxies per magnitude and volume, computed from the halo mass function."""
 
 import contextlib
 import itertools
@@ -15,7 +15,7 @@ from lstmfit.outputs import OutputLayout
 from lstmfit.schema import Block, NotNegative, Number, Positive
 
 UNIT = 1e-6
-"""Luminosity functions are in 1e-6 per magnitude and comoving Mpc^3, as in the tables."""
+"""Unit of luminosity functions, as in the tables: 1e-6 per magnitude and comoving Mpc^3."""
 
 EFFICIENCIES = {
     "constant": ("tstar",),
@@ -25,13 +25,13 @@ EFFICIENCIES = {
 
 
 _COLOSSUS = threading.RLock()
-"""Held while colossus' current cosmology is another."""
+"""Held while colossus' current cosmology is replaced."""
 
 
 class HaloMassFunction:
-    """dn/dlnM of ECHO21's model (Sheth & Tormen 1999, friends of friends, its cosmology), by colossus.
+    """dn/dlnM of ECHO21's model (Sheth & Tormen 1999, friends of friends, its cosmology), computed with colossus.
 
-    Also ECHO21's relation between halo mass, star-formation rate and magnitude.
+    It also provides ECHO21's relation between halo mass, star-formation rate and magnitude.
     """
 
     def __init__(self):
@@ -48,12 +48,12 @@ class HaloMassFunction:
         self.basic = echo21.function_container.basic(self.config)
 
     def __reduce__(self):
-        # It holds modules; a copy is built again.
+        # Modules cannot be pickled, so a copy is built anew.
         return type(self), ()
 
     @contextlib.contextmanager
     def _current(self):
-        """Leave colossus' current cosmology, which is global state, as it was."""
+        """Use our cosmology in colossus, where it is global state, and restore the previous one afterwards."""
         with _COLOSSUS:
             before = self._cosmology.current_cosmo
             try:
@@ -64,7 +64,7 @@ class HaloMassFunction:
                 self._cosmology.current_cosmo = before
 
     def dn_dlnm(self, mass: np.ndarray, z: float) -> np.ndarray:
-        """Halos per comoving Mpc^3 and ln M for masses (any shape) in solar masses."""
+        """Halos per comoving Mpc^3 and ln M, for masses (any shape) in solar masses."""
         h = self.config.h100
         mass = np.asarray(mass, dtype=float)
         with self._current():
@@ -74,7 +74,7 @@ class HaloMassFunction:
         return h**3 * density.reshape(mass.shape)
 
     def mass_of(self, magnitude: np.ndarray, z: float) -> np.ndarray:
-        """Halo mass (solar) of an absolute magnitude for t_star = 1 in ECHO21's constant-efficiency model.
+        """Halo mass (solar masses) for an absolute magnitude and t_star = 1 in ECHO21's constant-efficiency model.
 
         L = 8.695e20 W/Hz/(Msun/yr) f_star (Om_b / Om_m) M H(z) / t_star, with f_star = 0.1 fixed.
         """
@@ -84,7 +84,7 @@ class HaloMassFunction:
         return luminosity / (rate * c.UVlum_by_SFR)
 
     def star_formation_rate_of(self, magnitude: np.ndarray) -> np.ndarray:
-        """Star-formation rate in solar masses a year of an absolute magnitude."""
+        """Star-formation rate in solar masses per year for an absolute magnitude."""
         c = self.const
         return 4.0 * np.pi * c.d10**2 * 10.0 ** (-0.4 * (np.asarray(magnitude) + 56.1)) / c.UVlum_by_SFR
 
@@ -92,8 +92,9 @@ class HaloMassFunction:
 class ConstantEfficiency:
     """ECHO21's luminosity function: the halo mass function shifted by t_star.
 
-    phi(M_UV) = 0.4 ln 10 dn/dlnM at the mass of that magnitude, which is proportional to t_star. It has one
-    parameter, and no dust, scatter or duty cycle: right for a self-consistent mock, a toy against real counts.
+    phi(M_UV) = 0.4 ln 10 dn/dlnM at the mass of that magnitude, which is proportional to t_star. The model has one
+    parameter and no dust, scatter or duty cycle. It is suitable for self-consistent mocks, but a toy model for real
+    data.
 
     Parameters
     ----------
@@ -102,7 +103,7 @@ class ConstantEfficiency:
     """
 
     LIMITS = (0.01, 100.0)
-    """Range of t_star that is tabulated; beyond it the mass function is evaluated on the spot."""
+    """Tabulated range of t_star; outside it the mass function is evaluated directly."""
 
     def __init__(self, z: np.ndarray, magnitude: np.ndarray):
         self._halos, self._z = HaloMassFunction(), z
@@ -129,13 +130,13 @@ class ConstantEfficiency:
 
 
 class DoublePowerLaw:
-    """Luminosity function of the star-formation efficiency of ARES.
+    """Luminosity function for the star-formation efficiency of ARES.
 
     f(M) = 2 f_star / [(M / M_p)^-gamma_lo + (M / M_p)^-gamma_hi] (Mirocha et al. 2017; ``dpl_normP`` of ARES), times
     the baryonic part of the mean accretion rate of McBride et al. (2009, Eq. 8),
-    42 Msun/yr (M / 10^12 Msun)^1.127 (1 + 1.17 z) sqrt(Om (1+z)^3 + 1 - Om). ARES itself takes the accretion rate
-    from the growth of its own mass function, so that numbers differ from its by the ratio of the two. Halos are
-    ECHO21's mass function; luminosity to star formation as in ECHO21 (Madau & Dickinson 2014).
+    42 Msun/yr (M / 10^12 Msun)^1.127 (1 + 1.17 z) sqrt(Om (1+z)^3 + 1 - Om). ARES derives the accretion rate from the
+    growth of its mass function instead, so its results differ by the ratio of the two. The halo mass function and the
+    ratio of luminosity to star-formation rate are those of ECHO21 (Madau & Dickinson 2014).
 
     Parameters
     ----------
@@ -150,7 +151,7 @@ class DoublePowerLaw:
         self._kernel, self._slope = _uvlf_kernel.luminosity_function, 1.127
         om = halos.config.Om_m
         growth = 42.0 * (1.0 + 1.17 * z) * np.sqrt(om * (1.0 + z) ** 3 + 1.0 - om) * halos.config.Om_b / om
-        # ln f(M) + 1.127 ln(M / 10^12) that a bin's magnitude needs.
+        # ln f(M) + 1.127 ln(M / 10^12) for the magnitude of each bin.
         self._target = np.log(halos.star_formation_rate_of(magnitude) / growth)
         self._first, last, count = np.log(1e5 / 1e12), np.log(1e17 / 1e12), 1382
         grid = np.linspace(self._first, last, count)
@@ -173,14 +174,14 @@ EMITTED = "log10_uvlf"
 
 
 class EmittedLuminosityFunction:
-    """Luminosity function of a model that gives a table of it, interpolated in log10.
+    """Luminosity function tabulated by the model, interpolated in log10.
 
-    Linear in redshift and magnitude between the table's own, as 21CMMC does with those of 21cmFAST.
+    The interpolation is linear in redshift and magnitude, as in 21CMMC for 21cmFAST.
 
     Parameters
     ----------
     where : str
-        For messages.
+        Name of the likelihood, for messages.
     z, magnitude : numpy.ndarray
         (n_bins,) redshift and absolute magnitude of each bin.
     axes : mapping of str to numpy.ndarray
@@ -212,8 +213,8 @@ def _corners(where, name, values, x) -> list[tuple[int, float]]:
     if not values[0] <= x <= values[-1]:
         option = "redshifts" if name == "redshift" else "brightest and faintest"
         raise InputError(
-            f"{where}: a bin has {name} {x:g}, but the model's luminosity function spans {values[0]:g}..{values[-1]:g}; "
-            f"leave the bin out with {option}"
+            f"{where}: a bin has {name} {x:g}, but the model's luminosity function spans "
+            f"{values[0]:g}..{values[-1]:g}; exclude it with {option}"
         )
     i = int(np.clip(np.searchsorted(values, x, side="right") - 1, 0, len(values) - 2))
     share = (x - values[i]) / (values[i + 1] - values[i])
@@ -243,28 +244,28 @@ class Options(Block):
 
 
 class UVLF:
-    """Likelihood of a table of luminosity functions: Gaussian in linear phi, bins independent.
+    """Likelihood of a table of luminosity functions: Gaussian in linear phi, with independent bins.
 
-    A bin with an upper limit (68 per cent) is a measurement of zero with the limit as its error.
+    A bin with an upper limit (68 %) is treated as a measurement of zero with the limit as its error.
 
     Parameters
     ----------
     name : str
         Stem of the ``.yaml`` with the table and the defaults.
     options : dict
-        Those of the ``.yaml``: redshifts, the brightest and faintest bins, a factor on the errors, the efficiency.
+        Options of the ``.yaml``: redshifts, brightest and faintest bin, a factor for the errors, the efficiency.
     layout : OutputLayout, optional
-        What the model gives. Where that is a luminosity function and no efficiency is named, it is used.
+        Outputs of the model. If they include a luminosity function and no efficiency is given, it is used.
 
     Attributes
     ----------
     z, magnitude, phi, err : numpy.ndarray
-        (n_bins,) what is fitted; phi and err in `UNIT`.
+        (n_bins,) fitted bins; phi and err in `UNIT`.
 
     Raises
     ------
     InputError
-        Unknown option or redshift, nothing left after the cuts, or errors that are not positive.
+        An option or a redshift is unknown, no bins remain after the cuts, or an error is not positive.
     """
 
     params: ClassVar[dict[str, dict]] = {}
@@ -286,7 +287,7 @@ class UVLF:
         self.err *= given.error_factor
         if given.values is not None:
             if len(given.values) != len(rows):
-                raise InputError(f"{where}: {len(given.values)} values for {len(rows)} bins; give one for each")
+                raise InputError(f"{where}: {len(given.values)} values for {len(rows)} bins; give one value per bin")
             self.phi = np.array(given.values, dtype=float)
         if emitted:
             self.predict = EmittedLuminosityFunction(where, self.z, self.magnitude, layout.axes[EMITTED])
@@ -295,19 +296,19 @@ class UVLF:
         self._norm = -float(np.log(self.err).sum()) - 0.5 * len(rows) * np.log(2.0 * np.pi)
 
     def __call__(self, *arguments) -> float:
-        """Log likelihood for the model's table, flat, or else the parameters of the efficiency."""
+        """Log likelihood for the flattened table of the model, or for the parameters of the efficiency."""
         r = (self.predict(arguments[0]) - self.phi) / self.err
         return self._norm - 0.5 * float(np.dot(r, r))
 
     def mocked(self, arguments, rng: np.random.Generator | None) -> dict:
-        """Options of a mock: the model's own luminosity function with the real errors.
+        """Options of a mock: the luminosity function of the model with the errors of the data.
 
         Parameters
         ----------
         arguments : sequence
-            What a call would get at the truth.
+            Arguments of a call at the true parameters.
         rng : numpy.random.Generator or None
-            Draws the noise; without it the mock lies at the truth.
+            Random generator for the noise; None for a mock without noise.
         """
         phi = self.predict(arguments[0])
         if rng is not None:
@@ -320,12 +321,12 @@ def _read_table(where, table, redshifts) -> np.ndarray:
     rows = []
     for z in table if redshifts is None else redshifts:
         if z not in table:
-            raise InputError(f"{where}: no redshift {z:g} in the table; there are {listed(f'{x:g}' for x in table)}")
+            raise InputError(f"{where}: no redshift {z:g} in the table; choose from {listed(f'{x:g}' for x in table)}")
         for magnitude, phi, err in table[z].bins:
             rows.append((table[z].z, magnitude, 0.0, phi) if err == "limit" else (table[z].z, magnitude, phi, err))
             if not rows[-1][-1] > 0:
                 raise InputError(
-                    f"{where}: z {z:g}, M_UV {magnitude:g}: phi {phi:g} +- {err}; an error above zero is needed "
-                    "(an upper limit is written [M_UV, its value, limit])"
+                    f"{where}: z {z:g}, M_UV {magnitude:g} has phi {phi:g} +- {err}, but the error must be positive "
+                    "(write an upper limit as [M_UV, value, limit])"
                 )
     return np.array(rows, dtype=float)

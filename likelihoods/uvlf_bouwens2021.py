@@ -12,11 +12,11 @@ class UVLFBouwens2021(UVLF):
     Parameters
     ----------
     redshifts : numpy.ndarray
-        Not needed.
+        Not used.
     layout : OutputLayout, optional
-        What the model gives.
+        Outputs of the model.
     **options
-        Those of ``uvlf_bouwens2021.yaml``; see `UVLF`.
+        Options of ``uvlf_bouwens2021.yaml``; see `UVLF`.
     """
 
     def __init__(self, redshifts: np.ndarray, /, layout: OutputLayout | None = None, **options):

@@ -1,4 +1,4 @@
-"""Neutral fraction of hydrogen: measurements and one-sided limits."""
+"""Neutral hydrogen fraction: measurements and one-sided limits."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -19,15 +19,15 @@ class Point:
     Parameters
     ----------
     z, value : float
-        Redshift; neutral fraction or limit on it.
+        Redshift, and neutral fraction or a limit on it.
     err_up, err_down : float
-        Errors; of a limit the first is its width.
+        Errors; for a limit, err_up is its width.
     kind : {"measurement", "upper", "lower"}
-        What it is.
+        Measurement, upper limit or lower limit.
     source : str
-        The object it comes from, such as a quasar: two points of one object are not independent.
+        Object that the constraint comes from, such as a quasar; two points from one object are not independent.
     name : str
-        For messages.
+        Name for messages.
     """
 
     z: float
@@ -52,7 +52,7 @@ class PointBlock(Block):
 
 
 def _name_or_block(value):
-    """One of the points of a run file; validated at once, so that a mistake is reported once and not for each kind."""
+    """A point of a run file; validated here, so that a mistake is reported once instead of once per allowed type."""
     if isinstance(value, (str, PointBlock)):
         return value
     try:
@@ -73,20 +73,20 @@ class Options(Block):
 
 
 class NeutralFraction:
-    """Likelihood of points of the neutral fraction x_HI(z), independent of each other.
+    """Likelihood of independent constraints on the neutral fraction x_HI(z).
 
     Parameters
     ----------
     redshifts : numpy.ndarray
-        (n_channels,) the model's grid, ascending.
+        (n_channels,) redshift grid of the model, ascending.
     **options
-        Those of ``x_HI.yaml``: which points, by name or as mappings; the form of limits; the emulator's error.
+        Options of ``x_HI.yaml``: points, by name or as mappings; the form of limits; the emulator error.
 
     Raises
     ------
     InputError
-        Unknown point or option, a redshift outside the grid, an impossible value or error, or two points of one
-        quasar.
+        A point or an option is unknown, a redshift is outside the grid, a value or an error is invalid, or two points
+        come from the same object.
     """
 
     outputs = ("x_HI",)
@@ -96,18 +96,18 @@ class NeutralFraction:
         given = read_options("x_HI", Options, options)
         self.points = [_read_point(point, given.known) for point in given.points]
         if not self.points:
-            raise InputError("likelihood.x_HI: no points; list at least one, or take the likelihood out")
+            raise InputError("likelihood.x_HI: no points; list at least one, or remove the likelihood")
         sources = [p.source for p in self.points if p.source]
         twice = {s for s in sources if sources.count(s) > 1}
         if twice:
             names = listed(p.name for p in self.points if p.source in twice)
-            raise InputError(f"likelihood.x_HI: {names} are of the same object {shown(min(twice))}; keep one of them")
+            raise InputError(f"likelihood.x_HI: {names} are from the same object {shown(min(twice))}; keep one of them")
         self._limit = asymmetric.upper_limit if given.limit_form == "erf" else asymmetric.half_gaussian
         z = np.array([p.z for p in self.points])
         if z.min() < redshifts[0] or z.max() > redshifts[-1]:
             raise InputError(
                 f"likelihood.x_HI: points at z {z.min():g} to {z.max():g}, but the model spans "
-                f"{redshifts[0]:g} to {redshifts[-1]:g}; leave out those beyond"
+                f"{redshifts[0]:g} to {redshifts[-1]:g}; remove the points outside"
             )
         self._low = np.clip(np.searchsorted(redshifts, z, side="right") - 1, 0, len(redshifts) - 2)
         self._fraction = (z - redshifts[self._low]) / (redshifts[self._low + 1] - redshifts[self._low])
@@ -117,7 +117,7 @@ class NeutralFraction:
         ]
 
     def predict(self, x_hi: np.ndarray) -> np.ndarray:
-        """Neutral fraction (n_channels,) at the points' redshifts, (n_points,): linear between the model's channels."""
+        """Neutral fraction (n_points,) at the redshifts of the points, interpolated linearly from (n_channels,)."""
         low = x_hi[self._low]
         return low + self._fraction * (x_hi[self._low + 1] - low)
 
@@ -130,19 +130,19 @@ class NeutralFraction:
             elif kind == "upper":
                 total += self._limit(model, value, up)
             else:
-                # A lower limit on the neutral fraction is an upper one on the ionised fraction.
+                # A lower limit on the neutral fraction is an upper limit on the ionised fraction.
                 total += self._limit(1.0 - model, 1.0 - value, up)
         return total
 
     def mocked(self, arguments, rng: np.random.Generator | None) -> dict:
-        """Options of a mock: the model's own values in place of the measured ones, limits at the model's value.
+        """Options of a mock: the values of the model instead of the measured values and limits.
 
         Parameters
         ----------
         arguments : sequence
-            What a call would get at the truth.
+            Arguments of a call at the true parameters.
         rng : numpy.random.Generator or None
-            Draws the noise of measurements; without it the mock lies at the truth.
+            Random generator for the noise of measurements; None for a mock without noise.
         """
         points = []
         for point, truth in zip(self.points, self.predict(np.asarray(arguments[0], dtype=float)).tolist()):
@@ -171,5 +171,5 @@ def _read_point(point, known) -> Point:
     read = Point(**point.model_dump())
     where = f"likelihood.x_HI: {one_line(read.name, 60) or 'point'} at z {read.z}"
     if read.kind != "measurement" and not 0 <= read.value <= 1:
-        raise InputError(f"{where}: value is {read.value}; a limit on a fraction lies between 0 and 1")
+        raise InputError(f"{where}: value is {read.value}, but a limit on a fraction must be between 0 and 1")
     return read

@@ -1,4 +1,4 @@
-"""Speed side by side, on one core and in one run: ratios that a reader can check on his own machine."""
+"""Compare the speed of emulators on one core in a single run."""
 
 import time
 
@@ -9,16 +9,16 @@ from lstmfit.errors import InputError
 
 
 def run_bench(source: str = "echo21", peers: bool = True) -> dict:
-    """Time one signal, called one at a time, and a signal of a batch.
+    """Time single calls of an emulator, and calls per signal in batches of 1,024.
 
     Parameters
     ----------
     source : str
-        Shipped name or emulator file.
+        Name of a shipped emulator, or an emulator file.
     peers : bool
-        Also this network in XLA, if it is of this package, and the published 21cmLSTM (two LSTM layers of 451 units
-        over 451 steps, random weights: its cost does not depend on them), called eagerly as its authors' code does and
-        compiled by XLA. Needs TensorFlow.
+        Also time this network in XLA, if it is an LSTM of lstmfit, and the published 21cmLSTM (two LSTM layers of 451
+        units over 451 steps, with random weights, which do not affect the time), both eagerly as in its authors' code
+        and compiled by XLA. Requires TensorFlow.
 
     Returns
     -------
@@ -64,7 +64,9 @@ def _peers(emulator, theta):
         tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.threading.set_inter_op_parallelism_threads(1)
     except RuntimeError:
-        raise InputError("TensorFlow runs already with other threads; start the benchmark in a fresh process") from None
+        raise InputError(
+            "TensorFlow is already running with more than one thread; start the benchmark in a new process"
+        ) from None
     results = {}
     if isinstance(emulator, Emulator):
         model = build(emulator.architecture, 0, emulator.weights)
@@ -89,7 +91,7 @@ def _peers(emulator, theta):
 
 
 def _time(function, arguments, seconds) -> float:
-    """Median seconds of a call, of five rounds that take about `seconds` together; the first call is not counted."""
+    """Median time of a call in seconds over five rounds, about `seconds` in total; the first call is not timed."""
     function(*arguments[0])
     start = time.perf_counter()
     function(*arguments[0])

@@ -1,12 +1,13 @@
-"""Calibration over many mocks: whether the posterior is right on average, and what the emulator adds.
+"""Calibration over many mocks: whether the posterior is correct on average, and the effect of the emulator.
 
-Parameters are drawn from the prior, the simulator makes the signal, the run file's noise is added, and each mock is
-fitted as the run file says. If prior, likelihood, emulator and sampler are right, the posterior's cumulative
-probability at the true value is uniform (simulation-based calibration: Cook, Gelman & Rubin 2006, J. Comput. Graph.
-Stat. 15, 675; Talts et al. 2018, arXiv:1804.06788). One noise draw cannot tell bias from luck; many can.
+Parameters are drawn from the prior, the simulator computes the signal, the noise of the run file is added, and each
+mock is fitted as specified in the run file. If prior, likelihood, emulator and sampler are correct, the cumulative
+posterior probability at the true value is uniform (simulation-based calibration: Cook, Gelman & Rubin 2006, J. Comput.
+Graph. Stat. 15, 675; Talts et al. 2018, arXiv:1804.06788). A single noise realisation cannot distinguish a bias from
+chance; many can.
 
-A folder holds one campaign: ``plan.json``, ``run.yaml``, ``channels.csv``, a file for each finished mock in ``mocks``,
-and the unfinished ones, in the shape of a fit's folder, in ``work``. A campaign that is killed resumes from there.
+A folder contains one calibration: ``plan.json``, ``run.yaml``, ``channels.csv``, a file for each finished mock in
+``mocks``, and run folders of unfinished mocks in ``work``, from which an interrupted calibration resumes.
 """
 
 import contextlib
@@ -37,33 +38,33 @@ from lstmfit.simulators import SimulationError, load_once, recorded_simulator
 from lstmfit.workers import cores, death_as, worker_pool
 
 BEGUN = {"lock", "mocks", "run.yaml", "channels.csv"}
-"""What a campaign that was killed before its plan was written may have left."""
+"""Files that may exist if a calibration was killed before its plan was written."""
 MOST_DRAWS = 1000
-"""Draws from the prior among which one must be where the prior does not vanish."""
+"""Maximum number of prior draws to find one whose computed parameters are in range."""
 
 
 def calibrate(
     source, output, n: int = 100, *, points: int = 200, jobs: int | None = None, seed: int = 0, progress=None
 ):
-    """Fit `n` mocks drawn from the prior; repeat the call to resume after an interruption or to use a larger n.
+    """Fit `n` mocks drawn from the prior; repeat the call to resume after an interruption, or with a larger n.
 
-    Under mpirun the ranks share the mocks, one at a time; otherwise processes of this machine do.
+    The mocks are distributed one at a time to the ranks under mpirun, otherwise to processes on this machine.
 
     Parameters
     ----------
     source : path, str or mapping
-        A run file; its mock or data give the channels, its noise block the noise, its sampler block the fits, its
-        other likelihoods the redshifts, bins and errors of further data.
+        A run file. Its mock or data give the channels, its noise block the noise, its sampler block the settings of
+        the fits, its other likelihoods the redshifts, bins and errors of further data.
     output : path
-        Folder of the campaign.
+        Folder of the calibration.
     n : int
-        Mocks.
+        Number of mocks.
     points : int
-        Posterior points of each fit at which the emulation bias is measured; 0 leaves it out.
+        Number of posterior points of each fit at which the emulation bias is measured; 0 to skip this.
     jobs : int, optional
-        Processes; all cores by default. Without meaning under MPI.
+        Number of processes; all cores by default. Ignored under MPI.
     seed : int
-        Mock i depends on it and on i alone.
+        Seed; mock i depends only on the seed and on i.
     progress : callable, optional
         Called with (finished, n).
 
@@ -75,29 +76,31 @@ def calibrate(
     Raises
     ------
     InputError
-        A likelihood that mocks cannot be drawn from, no simulator, or a folder of another campaign or in use.
+        A likelihood cannot draw mocks, there is no simulator, or the folder is in use or contains a different
+        calibration.
     SimulationError
         A worker process died.
     """
     if isinstance(n, bool) or n < 1:
-        raise InputError(f"n is {n}; at least one mock is needed, and about 100 to see a shift of 0.3 sigma")
+        raise InputError(f"n is {n}, but at least one mock is needed; about 100 are needed to detect 0.3 sigma shifts")
     if points and points < 25:
-        raise InputError(f"points is {points}; at least 25 are needed to judge the weights, or 0 for no bias")
+        raise InputError(f"points is {points}; give at least 25 to judge the weights, or 0 to skip the bias")
     folder = Path(output)
     with (
-        writing_into(folder, "and run the same again: what was finished is kept"),
+        writing_into(folder, "and repeat the command; finished work is kept"),
         death_as(SimulationError, "a worker process"),
-        # Also for one job: PolyChord keeps state in its process.
+        # A pool even for one job, because PolyChord keeps state in its process.
         worker_pool(jobs or cores()) as (pool, _),
     ):
         if pool is None:
             return None
         plan, problem = _plan(source, folder, seed, points)
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / "lock", f"another calibration is at work in {folder}; wait for it or choose another -o"):
+        busy = f"another calibration is active in {folder}; wait for it or choose another folder with -o"
+        with locked(folder / "lock", busy):
             _begin(folder, plan, problem)
             for work in folder.glob("work/*"):
-                # Killed after the result was written and before this was removed.
+                # Left if the calibration was killed after the result was written.
                 if work.name.isdigit() and _mock_file(folder, int(work.name)).is_file():
                     shutil.rmtree(work)
             todo = [i for i in range(n) if not _mock_file(folder, i).is_file()]
@@ -126,14 +129,14 @@ def _mock_file(folder, i) -> Path:
 
 
 def _plan(source, folder: Path, seed: int, points: int):
-    """What the campaign is, and its problem; everything wrong with it is found here, before anything is written."""
+    """Plan of the calibration and its problem; all checks are made here, before anything is written."""
     config = run_file.load(source)
     problem = build(config)
     _check_drawable(problem)
     pypolychord = config.sampler.name == "polychord" and Path(load_library().path).name == "pypolychord"
     if under_mpirun() and pypolychord:
-        # It runs over all ranks of MPI, while here each has a fit of its own: they would wait for each other.
-        raise InputError("calibrate over MPI cannot use pypolychord; start it without mpirun (--jobs N)")
+        # pypolychord uses all MPI ranks, but here each rank does its own fit, so that they would wait for each other.
+        raise InputError("calibrate cannot use pypolychord under mpirun; start it without mpirun (--jobs N)")
     resolved = resolve(config, problem)
     make_sampler(resolved).check(problem)
     content = resolved.model_dump(by_alias=True, exclude_none=True)
@@ -142,7 +145,9 @@ def _plan(source, folder: Path, seed: int, points: int):
     load_once(plan["simulator"])
     there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
     if "plan.json" not in there and there - BEGUN:
-        raise InputError(f"{folder} has files that are not of a calibration; choose another folder with -o")
+        raise InputError(
+            f"{folder} contains files that do not belong to a calibration; choose another folder with -o"
+        )
     return plan, problem
 
 
@@ -157,46 +162,47 @@ def _begin(folder: Path, plan: dict, problem):
         different = [key for key in plan if plan[key] != old.get(key)]
         if different:
             raise InputError(
-                f"{folder} has a calibration with another {', '.join(different)}; choose another folder with -o"
+                f"{folder} contains a different calibration (differs in {', '.join(different)}); choose another folder "
+                "with -o"
             )
     else:
         (folder / "mocks").mkdir(exist_ok=True)
         run_file.dump(run_file.validate(plan["run"], "resolved run"), folder / "run.yaml")
         problem.spectrum.write(folder / "channels.csv")
-        # Last, since a folder with a plan is taken to hold the others.
+        # Last, because a folder with a plan is assumed to be complete.
         write_text(file, json.dumps(plan))
 
 
 def _check_drawable(problem):
-    """Refuse likelihoods of data that cannot be drawn."""
+    """Check that mock data can be drawn for all likelihoods."""
     for name, likelihood in problem.likelihoods.items():
         if not hasattr(likelihood, "mocked"):
             raise InputError(
-                f"likelihood.{name} cannot draw data (it has no method mocked), so there are no mocks of it; take it "
-                "out of the run file, or write that method (docs/likelihoods.md)"
+                f"likelihood.{name} cannot draw mock data, because it has no method mocked; remove it from the run "
+                "file, or add the method (docs/likelihoods.md)"
             )
         points = getattr(likelihood, "points", ())
         limits = [p for p in points if p.kind != "measurement"]
         if limits:
             rest = ", ".join(p.name for p in points if p.kind == "measurement")
-            remedy = f"keep the measurements: points: [{rest}]" if rest else "take the likelihood out"
+            remedy = f"keep only the measurements: points: [{rest}]" if rest else "remove the likelihood"
             raise InputError(
-                f"likelihood.{name}: {', '.join(p.name for p in limits)} are limits, and how a limit comes about is "
-                f"not known, so no mocks can be drawn; {remedy}"
+                f"likelihood.{name}: mock data cannot be drawn for limits ({', '.join(p.name for p in limits)}); "
+                f"{remedy}"
             )
 
 
 def _simulator(problem) -> str:
     emulator = problem.signal.emulator
     if isinstance(problem.signal, FlattenedGaussianSignal):
-        raise InputError(f"calibrate has no truth for signal: {problem.signal.name}; give an emulator or a simulator")
+        raise InputError(f"calibrate does not support signal: {problem.signal.name}; give an emulator or a simulator")
     if emulator is None:
         return problem.signal.name
-    return recorded_simulator(emulator, "calibrate draws its mocks by it: fit an emulator that lstmfit train made")
+    return recorded_simulator(emulator, "calibrate needs it for the mocks: use an emulator trained with lstmfit train")
 
 
 def _fit_mock(folder: str, seed: int, points: int, i: int) -> int:
-    """Make, fit and judge one mock, in whatever process."""
+    """Create, fit and judge one mock; runs in any process."""
     folder = Path(folder)
     plan = json.loads((folder / "plan.json").read_text())
     config = run_file.load(folder / "run.yaml")
@@ -208,7 +214,7 @@ def _fit_mock(folder: str, seed: int, points: int, i: int) -> int:
     except SimulationError as error:
         write_text(_mock_file(folder, i), json.dumps({"failed": str(error), "theta": theta.tolist()}))
         return i
-    # A folder of its own, in the shape that `lstmfit fit` leaves.
+    # A separate run folder, as written by `lstmfit fit`.
     work = folder / "work" / f"{i:05d}"
     work.mkdir(parents=True, exist_ok=True)
     spectrum.write(work / "data.csv")
@@ -232,14 +238,14 @@ def _fit_mock(folder: str, seed: int, points: int, i: int) -> int:
 
 
 def _draw_theta(problem, rng) -> np.ndarray:
-    """Sampled parameters (n,) from the prior, where the computed ones stay within their range."""
+    """Draw sampled parameters (n,) from the prior, such that the computed ones are in range."""
     for _ in range(MOST_DRAWS):
         theta = problem.prior.sample(1, rng)[0]
         if problem.space.fill(theta) is not None:
             return theta
     raise InputError(
-        f"in none of {MOST_DRAWS} draws from the prior are the computed parameters within the emulator's range; "
-        "narrow the priors"
+        f"none of {MOST_DRAWS} prior draws has its computed parameters within the range of the emulator; narrow the "
+        "priors"
     )
 
 

@@ -1,4 +1,4 @@
-"""What can be known before a run: does everything evaluate, how long will it take, what can the emulator spoil."""
+"""Checks before a run: whether everything evaluates, how long it will take, and the expected emulation bias."""
 
 import time
 import warnings
@@ -16,22 +16,22 @@ from lstmfit.sampling.samplers import make_sampler
 
 
 def check_run(source, n_draws: int = 1000, seed: int = 0) -> dict:
-    """Build a run, evaluate it on prior draws and time its parts; nothing is sampled and nothing written.
+    """Build a run, evaluate it on prior draws and time its parts, without sampling or writing anything.
 
     Parameters
     ----------
     source : path, str or mapping
         See `lstmfit.config.load`.
     n_draws : int
-        Prior draws.
+        Number of prior draws.
     seed : int
         Seed of the draws.
 
     Returns
     -------
     dict
-        Times in microseconds, the finite fraction, the predicted calls and seconds, and what the emulator can spoil:
-        see `lstmfit.analysis.forecast.forecast`. Where no parameter is sampled, the log evidence.
+        Times in microseconds, the finite fraction, the expected numbers of calls and seconds, and the forecast of the
+        emulation bias, see `lstmfit.analysis.forecast.forecast`. If no parameter is sampled, the log-evidence.
 
     Raises
     ------
@@ -50,7 +50,7 @@ def check_run(source, n_draws: int = 1000, seed: int = 0) -> dict:
     good = np.isfinite(values)
     _warn_of_limits(problem, theta, good)
     cubes = rng.uniform(size=(n_draws, len(problem.prior)))
-    # Where the likelihood is zero nothing is evaluated, so that those points say nothing about the time.
+    # Points of zero likelihood may be skipped early, so they are not used for timing.
     timed = theta[good] if good.any() else theta
     full = [problem.signal_parameters(t) for t in timed]
     signals, own = [np.array(problem.signal(t)) for t in full[:50]], problem.values(timed[0])
@@ -84,7 +84,7 @@ def check_run(source, n_draws: int = 1000, seed: int = 0) -> dict:
 
 
 def _warn_of_limits(problem, theta, good):
-    """Say why prior draws have no likelihood: which computed parameter is beyond its range, and how often."""
+    """Warn about prior draws without a finite likelihood, and say which computed parameters are out of range."""
     if good.all():
         return
     said = []
@@ -101,7 +101,7 @@ def _warn_of_limits(problem, theta, good):
 
 
 def _emulator_report(config, problem) -> dict:
-    """What the emulator can spoil; from its test set where it came with one, else from its recorded errors."""
+    """Forecast of the emulation bias, from the emulator's test set if there is one, else from its recorded errors."""
     emulator, sigma = problem.signal.emulator, problem.likelihood.white_sigma
     error = config.likelihood.global_signal.emulator_error
     recorded = emulator.record.get("test", {})
@@ -109,7 +109,7 @@ def _emulator_report(config, problem) -> dict:
     test = shipped_test_set(config.emulator.file)
     sampled = any(p.name in problem.names for p in emulator.parameters)
     if test is not None and len(test) and sampled:
-        # With its own error in the covariance the noise is no longer white, whatever the run file calls it.
+        # With the emulator error in the covariance, white noise is no longer white.
         return report | forecast(problem, test, None if error else sigma)
     if sigma is not None and recorded:
         n = len(problem.spectrum.frequency)
@@ -118,7 +118,7 @@ def _emulator_report(config, problem) -> dict:
 
 
 def _time(function, arguments) -> float:
-    """Median microseconds of a call, of three rounds over the arguments."""
+    """Median time of a call in microseconds, over three rounds of the arguments."""
     rounds = []
     for _ in range(3):
         start = time.perf_counter()

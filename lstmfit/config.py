@@ -1,4 +1,4 @@
-"""The run file: read, validated with one clear line for each mistake, resolved, written out again."""
+"""The run file: reading, validating and writing it."""
 
 import warnings
 from importlib import resources
@@ -45,7 +45,7 @@ MockNoise = Annotated[float | SerializeAsAny[NoiseBlock], BeforeValidator(_mock_
 
 
 class Mock(Block):
-    """A mock observation on the emulator's grid: a signal, a foreground if wanted, and noise."""
+    """A mock observation on the emulator's grid: a signal, an optional foreground, and noise."""
 
     theta: dict[str, Number] | None = None
     source: Literal["emulator", "simulator"] = Field("simulator", alias="from")
@@ -61,17 +61,17 @@ class Mock(Block):
         return self
 
     def beside(self, folder: Path) -> "Mock":
-        """The same with the path of its noise file, if it has one, taken from a folder."""
+        """Copy with the path of its noise file, if it has one, made absolute relative to a folder."""
         return self.model_copy(update={"noise": self.noise.beside(folder)}) if not self.has_white_noise else self
 
     @property
     def has_white_noise(self) -> bool:
-        """Whether its noise is one number in mK."""
+        """Whether its noise is a single number in mK."""
         return isinstance(self.noise, float)
 
 
 class Data(Block):
-    """What is fitted: a mock, a file, or a public spectrum that has been fetched."""
+    """The data: a mock, a file, or a public spectrum that has been downloaded."""
 
     mock: Mock | None = None
     file: str | None = None
@@ -83,14 +83,14 @@ class Data(Block):
     @model_validator(mode="after")
     def _one_source(self):
         if sum(source is not None for source in (self.mock, self.file, self.public)) != 1:
-            raise ValueError("give one of mock, file and public")
+            raise ValueError("give exactly one of mock, file and public")
         if self.band is not None and not 0 <= self.band[0] < self.band[1]:
             raise ValueError(f"band is {list(self.band)}; give two frequencies in MHz, the lower one first")
         return self
 
     @property
     def given_unit(self) -> str | None:
-        """The unit, where the run file has one: otherwise that of the header counts."""
+        """Unit given in the run file; None if it is taken from the header of the data file."""
         return self.unit if "unit" in self.model_fields_set else None
 
     @model_serializer(mode="wrap")
@@ -102,7 +102,7 @@ class Data(Block):
 
 
 class Likelihoods(Block):
-    """The likelihoods, by name; their logarithms add. Your own: a dotted path."""
+    """Likelihoods by name, or by dotted path for your own; their logarithms are added."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -120,18 +120,18 @@ class Likelihoods(Block):
                 find_likelihood(name)
             if options is not None and not isinstance(options, dict):
                 raise ValueError(f"{name} is {shown(options)}; give its options as a mapping, {{}} for the defaults")
-        # `planck_tau:` with nothing behind it means its defaults.
+        # `planck_tau:` without a value means its defaults.
         others = {name: options or {} for name, options in data.items() if name not in cls.model_fields}
         return data | others
 
     @property
     def others(self) -> dict[str, dict]:
-        """Options of every likelihood but the global signal's, by name."""
+        """Options of all likelihoods except global_signal, by name."""
         return {name: dict(options) for name, options in (self.__pydantic_extra__ or {}).items()}
 
 
 class Sampler(Block):
-    """The sampler, by name, and its settings: one of them; PolyChord where none is named."""
+    """The sampler: its name and its settings. PolyChord by default."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -166,11 +166,11 @@ class Sampler(Block):
 
 
 COBAYA_KEYS = ("ref", "proposal", "drop")
-"""Keys of a parameter in Cobaya that mean nothing here."""
+"""Cobaya's keys of a parameter that have no meaning here."""
 
 
 class ParamBlock(Block):
-    """One parameter: a prior, a fixed value or an expression of others, or a column that is only written down."""
+    """One parameter: a prior, a fixed value, an expression of other parameters, or a derived column of the chain."""
 
     prior: dict[str, Any] | None = None
     value: Number | str | None = None
@@ -180,14 +180,14 @@ class ParamBlock(Block):
     @model_validator(mode="before")
     @classmethod
     def _in_own_keys(cls, data):
-        """A bare number is a value; what only Cobaya has is understood, and left out where it means nothing here."""
+        """Convert a number to a value and Cobaya's [min, max] to a prior; drop Cobaya's keys without a meaning here."""
         if isinstance(data, (int, float)) and not isinstance(data, bool):
             return {"value": data}
         if not isinstance(data, dict):
             return data
         if not set(COBAYA_KEYS).isdisjoint(data):
             warnings.warn(
-                "params: Cobaya's ref, proposal and drop are ignored: nested sampling starts from the whole prior",
+                "params: Cobaya's ref, proposal and drop are ignored, because nested sampling starts from the prior",
                 stacklevel=2,
             )
         data = {key: value for key, value in data.items() if key not in COBAYA_KEYS}
@@ -200,7 +200,7 @@ class ParamBlock(Block):
     @model_validator(mode="after")
     def _one_of_them(self):
         if sum(what is not None for what in (self.prior, self.value, self.derived)) > 1:
-            raise ValueError("give one of prior, value and derived")
+            raise ValueError("give at most one of prior, value and derived")
         for text in (self.value, self.derived):
             if isinstance(text, str):
                 compile_expression(text, sorted(names_in(text)))
@@ -229,23 +229,23 @@ class RunConfig(Block):
     @model_validator(mode="after")
     def _one_signal(self):
         if sum(signal is not None for signal in (self.emulator, self.simulator, self.signal)) != 1:
-            raise ValueError("give one of emulator, simulator and signal")
+            raise ValueError("give exactly one of emulator, simulator and signal")
         return self
 
 
 def shipped_runs() -> dict[str, Path]:
-    """Run files that come with the package, by name."""
+    """Run files shipped with the package, by name."""
     folder = resources.files("lstmfit.runs")
     return {p.name.removesuffix(".yaml"): Path(str(p)) for p in folder.iterdir() if p.name.endswith(".yaml")}
 
 
 def find_run(source) -> Path:
-    """Path of a run file, given its path or the name of a shipped one (with or without folder and ending).
+    """Path of a run file, given its path or the name of a shipped one (with or without ``runs/`` and ``.yaml``).
 
     Raises
     ------
     InputError
-        There is none.
+        There is no such run file.
     """
     path = user_path(source, "run file")
     if path.is_file():
@@ -253,7 +253,7 @@ def find_run(source) -> Path:
     runs = shipped_runs()
     if path.stem in runs and str(path.parent) in (".", "runs"):
         return runs[path.stem]
-    raise InputError(f"no run file {source}; {did_you_mean(path.stem, sorted(runs), 'shipped are')}")
+    raise InputError(f"no run file {source}; {did_you_mean(path.stem, sorted(runs), 'shipped run files are')}")
 
 
 def load(source) -> RunConfig:
@@ -267,12 +267,12 @@ def load(source) -> RunConfig:
     Returns
     -------
     RunConfig
-        With paths made absolute: a data file or an emulator file is looked for beside the run file first.
+        The run file with absolute paths; relative paths refer to the folder of the run file.
 
     Raises
     ------
     InputError
-        There is no such file, it is not YAML, or there is a mistake in it.
+        The file does not exist, is not YAML, or contains a mistake.
     """
     if isinstance(source, dict):
         return _absolute(validate(source, "run"), Path.cwd())
@@ -285,7 +285,7 @@ def load(source) -> RunConfig:
 
 
 def _absolute(config: RunConfig, folder: Path) -> RunConfig:
-    """Resolve paths against the folder of the run file, wherever a file is named in it."""
+    """Make all paths in the run file absolute, relative to its folder."""
     changes = {}
     data = config.data
     if data.file is not None:
@@ -311,11 +311,11 @@ def _beside(folder, path, what) -> str:
 
 
 def validate(content: dict, where: str) -> RunConfig:
-    """Validate the content of a run file; its mistakes become an InputError of one line."""
+    """Validate the content of a run file; mistakes are reported in one InputError."""
     return validate_block(RunConfig, content, where)
 
 
 def dump(config: RunConfig, path) -> None:
-    """Write a run file with every default; loading it gives the same configuration."""
+    """Write a run file with all defaults; loading it gives the same configuration."""
     content = config.model_dump(by_alias=True, exclude_none=True)
     write_text(path, dump_yaml(content))

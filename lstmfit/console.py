@@ -1,4 +1,4 @@
-"""What commands write to the terminal: tables, figures as JSON, a fit's progress."""
+"""Terminal output of the commands: tables, results as JSON, progress of a fit."""
 
 import json
 import os
@@ -6,24 +6,24 @@ import os
 import typer
 
 NOTEBOOK_VARIABLES = ("JPY_PARENT_PID", "JPY_SESSION_NAME")
-"""Set by Jupyter for the processes that a notebook starts."""
+"""Environment variables that Jupyter sets for processes started from a notebook."""
 
 _stdout_is_for_json = False
 
 
 def leave_stdout_to_json(yes: bool) -> None:
-    """Send what is for a reader to stderr, because the figures go to stdout as JSON."""
+    """Print text to stderr, because stdout is used for JSON."""
     global _stdout_is_for_json
     _stdout_is_for_json = yes
 
 
 def say(text) -> None:
-    """Print a line for a reader, to stdout unless that is for JSON."""
+    """Print a line of text, to stdout unless that is used for JSON."""
     typer.echo(text, err=_stdout_is_for_json)
 
 
 def write_json(content: dict, target: str | None) -> None:
-    """Write figures to a file, to stdout for ``-``, nowhere for None."""
+    """Write results as JSON to a file, or to stdout if the target is ``-``; do nothing if it is None."""
     if target is None:
         return
     text = json.dumps(content, indent=2) + "\n"
@@ -36,14 +36,14 @@ def write_json(content: dict, target: str | None) -> None:
 
 
 LONGEST_CELL = 48
-"""Characters up to which a cell is never broken; longer ones are sentences, and wrap between words."""
+"""Longest cell in characters that is never broken; longer ones are sentences, which wrap between words."""
 
 
 def print_table(columns, rows, title=None):
-    """Print a table for a reader, to stdout unless that is for JSON.
+    """Print a table, to stdout unless that is used for JSON.
 
-    A number is never broken: a table that is wider than the terminal is printed in blocks of columns, one below the
-    other, each with the first column again.
+    Numbers are never broken: a table wider than the terminal is printed in blocks of columns, one below the other, and
+    each block repeats the first column.
     """
     from rich.console import Console
     from rich.markup import escape
@@ -56,7 +56,7 @@ def print_table(columns, rows, title=None):
         table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left", title=None if n else title)
         for i in block:
             short = widths[i] <= LONGEST_CELL
-            # What stands in brackets would be taken for markup: pip install "lstmfit[nautilus]".
+            # Brackets would be taken for markup, as in pip install "lstmfit[nautilus]".
             table.add_column(escape(columns[i]), justify="right" if i and short else "left", no_wrap=short)
         for row in rows:
             table.add_row(*(escape(row[i]) for i in block))
@@ -66,7 +66,7 @@ def print_table(columns, rows, title=None):
 
 
 def _blocks_of_columns(widths, width) -> list[list[int]]:
-    """Columns that fit side by side, the first one in each block; `widths` of all columns in characters."""
+    """Group columns into blocks that fit the terminal, each with the first column; `widths` in characters."""
     shown = [min(w, LONGEST_CELL) for w in widths]
     blocks = [[0]]
     for i in range(1, len(widths)):
@@ -77,23 +77,23 @@ def _blocks_of_columns(widths, width) -> list[list[int]]:
 
 
 class ProgressLine:
-    """A sampler's progress on one live line of the terminal, or now and then in a log."""
+    """Progress of a sampler: a status line in a terminal, or an occasional line in a log."""
 
     def __init__(self, every_s: float = 15.0):
         from rich.console import Console
 
         self._console = Console(stderr=True, markup=False, highlight=False)
         self._status, self._every, self._next = None, every_s, every_s
-        # A notebook's `!lstmfit fit` has a terminal to write to, but keeps every frame of it.
+        # In a notebook, `!lstmfit fit` writes to a terminal, but every frame is kept.
         if self._console.is_terminal and not any(name in os.environ for name in NOTEBOOK_VARIABLES):
             self._status = self._console.status("starting", refresh_per_second=4)
             self._status.start()
 
     def __call__(self, progress):
-        """Take a `lstmfit.sampling.result.Progress`."""
+        """Show a `lstmfit.sampling.result.Progress`."""
         text = progress_text(progress)
         if self._status is not None:
-            # A line that wraps would be written again and again instead of over itself; the spinner takes two columns.
+            # A line that wraps would not be overwritten; the spinner takes two columns.
             width = max(20, self._console.width - 3)
             self._status.update(text if len(text) <= width else f"{text[: width - 1]}…")
         elif progress.elapsed >= self._next:
@@ -101,13 +101,13 @@ class ProgressLine:
             self._console.print(text, soft_wrap=True)
 
     def close(self):
-        """Leave the line."""
+        """Remove the status line."""
         if self._status is not None:
             self._status.stop()
 
 
 def progress_text(p) -> str:
-    """One line of `lstmfit.sampling.result.Progress`."""
+    """Format a `lstmfit.sampling.result.Progress` as one line."""
     rate = p.n_like / p.elapsed if p.elapsed > 0 else 0.0
     error = f" ± {p.logZ_err:.2f}" if p.logZ_err == p.logZ_err else ""
     evidence = f"logZ {p.logZ:.2f}{error}" if p.logZ == p.logZ else "live points"
@@ -117,7 +117,7 @@ def progress_text(p) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes or hours, as a reader wants them."""
+    """Format a duration in seconds, minutes or hours."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
@@ -127,7 +127,7 @@ def duration(seconds: float) -> str:
 
 
 def with_error(value, error, digits=3) -> str:
-    """Value and error where there are such."""
+    """Format a value with its error, if there is one."""
     if value is None:
         return "unknown"
     return f"{value:.{digits}f}" if error is None else f"{value:.{digits}f} ± {error:.{digits}f}"

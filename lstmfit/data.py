@@ -1,4 +1,4 @@
-"""The data of a run: read, or made as a mock from a seed of its own."""
+"""The data of a run: read from a file, or created as a mock."""
 
 import numpy as np
 
@@ -12,18 +12,18 @@ from lstmfit.parameters import to_array
 from lstmfit.schema import LARGEST
 
 BRIGHTEST = 1e12
-"""mK: more than any sky, and a number whose square does not drown the signal's digits entirely."""
+"""Upper limit of temperatures in mK: brighter than any sky, and small enough to preserve the digits of the signal."""
 
 
 def make_data(config: RunConfig, signal) -> Spectrum:
-    """Read the data file, or make the mock: the true signal, a foreground and noise from the mock's own seed.
+    """Read the data, or create a mock: the true signal, a foreground, and noise from the seed of the mock.
 
     Parameters
     ----------
     config : RunConfig
-        The run.
+        The run file.
     signal : Signal
-        Defines the grid of a mock.
+        Signal, which defines the grid of a mock.
     """
     if config.data.mock is not None:
         spectrum = _make_mock(config, signal)
@@ -51,22 +51,22 @@ def _make_mock(config, signal):
             sky = true + mock.foreground.evaluate(frequency)
     if not np.isfinite(sky).all():
         raise InputError(
-            "data.mock: the signal with its foreground is not finite at these parameters; change theta or the "
-            "foreground's coefficients"
+            "data.mock: the sum of signal and foreground is not finite at these parameters; change theta or the "
+            "coefficients of the foreground"
         )
     rng = np.random.default_rng(mock.seed)
     noise = White(sigma=mock.noise) if mock.has_white_noise else mock.noise
     noise_drawn = noise.build(frequency, sky, weight).draw(weight, rng)
     if not (np.abs(sky + noise_drawn) <= BRIGHTEST).all():
         raise InputError(
-            f"data.mock: temperatures reach {np.abs(sky + noise_drawn).max():.2g} mK; "
-            f"lower noise or the foreground's coefficients: no sky is above {BRIGHTEST:.0e} mK"
+            f"data.mock: temperatures reach {np.abs(sky + noise_drawn).max():.2g} mK, but at most {BRIGHTEST:.0e} mK "
+            "is allowed; reduce the noise or the coefficients of the foreground"
         )
     return Spectrum(frequency, sky + noise_drawn, weight, true)
 
 
 def _check_trained(config, signal, theta):
-    """Refuse an emulated truth outside the training range: the signal there is not that of any model."""
+    """Check that the truth of an emulated mock is within the training range, because the signal is wrong outside."""
     if signal.emulator is None or config.extrapolate:
         return
     outside = signal.emulator.outside(theta)
@@ -74,7 +74,7 @@ def _check_trained(config, signal, theta):
         if parameter.name in outside:
             raise InputError(
                 f"data.mock.theta: {parameter.name} is {value:g}, but the emulator was trained on {parameter.min:g}.."
-                f"{parameter.max:g}; change the value, take from: simulator, or set extrapolate: true"
+                f"{parameter.max:g}; change the value, use from: simulator, or set extrapolate: true"
             )
 
 
@@ -92,16 +92,16 @@ def simulate_truth(config: RunConfig, signal) -> dict[str, np.ndarray]:
     name, remedy = config.simulator, "set data.mock.from: emulator"
     if name is None:
         if signal.emulator is None:
-            raise InputError(f"data.mock.from is simulator, but {signal.name} is a formula without one; {remedy}")
+            raise InputError(f"data.mock.from is simulator, but {signal.name} is an analytic formula; {remedy}")
         name = recorded_simulator(signal.emulator, remedy)
     simulate = load_once(name)
     if len(simulate.redshifts) != len(signal.redshifts) or not np.allclose(simulate.redshifts, signal.redshifts):
-        raise InputError(f"mock from simulator: {name} and {signal.name} have different redshift grids")
+        raise InputError(f"mock from simulator: {name} and {signal.name} have different redshift grids; {remedy}")
     try:
         outputs = outputs_of(simulate(true_theta(config, signal)))
     except Exception as error:
-        # What a simulator raises far outside its range is its own affair; that the run file asked for it is ours.
-        what = error if isinstance(error, SimulationError) else f"{name} fails with {type(error).__name__} ({error})"
+        # A simulator may raise anything outside its range; the mistake is in the run file.
+        what = error if isinstance(error, SimulationError) else f"{name} failed with {type(error).__name__} ({error})"
         raise InputError(f"data.mock.theta: {one_line(what)}; choose other true parameters") from error
     missing = [output for output in signal.layout if output not in outputs]
     if missing:
@@ -110,7 +110,7 @@ def simulate_truth(config: RunConfig, signal) -> dict[str, np.ndarray]:
 
 
 def true_theta(config: RunConfig, signal) -> np.ndarray:
-    """True physical parameters of the signal of a mock, (n_params,)."""
+    """True physical parameters (n_params,) of the signal of a mock."""
     mock = config.data.mock
     if mock.theta is not None:
         theta = to_array(mock.theta, signal.parameters)
@@ -125,7 +125,7 @@ def true_theta(config: RunConfig, signal) -> np.ndarray:
 
 
 def true_parameters(config: RunConfig, signal) -> dict[str, float]:
-    """True values of a mock's parameters by name, those of its foreground and noise included; empty for real data."""
+    """True values of a mock's parameters by name, including foreground and noise; empty for real data."""
     mock, block = config.data.mock, config.likelihood.global_signal
     if mock is None:
         return {}
@@ -142,37 +142,37 @@ def true_parameters(config: RunConfig, signal) -> dict[str, float]:
 def _test_signal(config, signal, index):
     test = shipped_test_set(config.emulator.file) if config.emulator is not None else None
     if test is None:
-        raise InputError(f"test_signal: {signal.name} has no test set with it; give theta instead")
+        raise InputError(f"test_signal: {signal.name} comes without a test set; give theta instead")
     if not 0 <= index < len(test.theta):
-        raise InputError(f"test_signal is {index}; the test set has signals 0 to {len(test.theta) - 1}")
+        raise InputError(f"test_signal is {index}, but the test set has signals 0 to {len(test.theta) - 1}")
     return test.theta[index], test.signal[index].astype(float)
 
 
 def draw_mock(problem, simulate, theta: np.ndarray, rng: np.random.Generator):
-    """Data drawn from the model of a run file at sampled parameters, the simulator in place of the emulator.
+    """Draw mock data from the model of a run file, with the simulator instead of the emulator.
 
     Parameters
     ----------
     problem : Problem
-        Its spectrum gives the channels and their weights, its other likelihoods what else is measured.
+        The problem. Its spectrum gives the channels and their weights, its other likelihoods the further data.
     simulate : Simulator
-        The truth.
+        The simulator.
     theta : numpy.ndarray
-        (n,) sampled parameters: those of the foreground and of the noise are used too.
+        (n,) sampled parameters, including those of foreground and noise.
     rng : numpy.random.Generator
-        For the noise of all data and for a marginalised foreground, which is drawn from its prior.
+        Random generator for the noise of all data and for a marginalised foreground, which is drawn from its prior.
 
     Returns
     -------
     spectrum : Spectrum
-        The spectrum.
+        The mock spectrum.
     options : dict of str to dict
-        Options of the other likelihoods, the drawn values in place of the measured ones.
+        Options of the other likelihoods, with the drawn values instead of the measured ones.
 
     Raises
     ------
     SimulationError
-        The simulator fails there.
+        The simulator failed.
     """
     history = simulate(problem.signal_parameters(theta))
     # From the simulator's own grid to the channels, without the emulator's in between.

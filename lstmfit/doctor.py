@@ -1,4 +1,4 @@
-"""What is installed, and what to type if something is missing."""
+"""Check what is installed, and how to install what is missing."""
 
 import importlib.util
 import os
@@ -12,16 +12,16 @@ EXTRAS = (
     ("tensorflow", "train"),
     ("py21cmemu", "21cmemu"),
 )
-"""Optional modules, and the extra of this package that installs each."""
+"""Optional modules, and the extras of this package that install them."""
 
 
 def examine() -> list[tuple[str, str, str]]:
-    """Look at everything that lstmfit can use.
+    """Look for everything that lstmfit can use.
 
     Returns
     -------
     list of tuple of str
-        (part, what was found, what to type); the last is empty where nothing is missing.
+        (part, what was found, command to fix it); the command is empty if nothing is missing.
     """
     from lstmfit.errors import InputError
     from lstmfit.sampling.polychord.libraries import load_library
@@ -30,7 +30,7 @@ def examine() -> list[tuple[str, str, str]]:
     rows = []
     try:
         library = load_library()
-        remedy = "" if library.counts_repeats else "built before grades: lstmfit doctor --install-polychord"
+        remedy = "" if library.counts_repeats else "old build, rebuild it: lstmfit doctor --install-polychord"
         rows.append(("PolyChord", f"{library.version}, {library.path}; academic, non-commercial use only", remedy))
     except InputError as error:
         rows.append(("PolyChord", "missing", str(error)))

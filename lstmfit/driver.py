@@ -1,4 +1,4 @@
-"""The main job: run file in, posterior out."""
+"""Fit a run file: from the run file to the posterior."""
 
 import contextlib
 import functools
@@ -36,7 +36,7 @@ PACKAGES = ("numpy", "scipy", "numba", "anesthetic", "h5py", "echo21", "mpi4py",
 def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=None) -> Path:
     """Fit a run file.
 
-    Under mpirun every rank calls this; otherwise processes of this machine share the work.
+    Under mpirun every rank calls this function; otherwise the work is shared by processes on this machine.
 
     Parameters
     ----------
@@ -45,10 +45,10 @@ def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=N
     output : path, optional
         Output folder; see `output_folder`.
     jobs : int, optional
-        Processes: serial PolyChord runs side by side that are merged afterwards, or nautilus' workers; all cores by
-        default. Without meaning under mpirun.
+        Number of processes: parallel serial PolyChord runs that are merged, or nautilus' workers; all cores by
+        default. Ignored under mpirun.
     resume, force : bool
-        Continue an unfinished run of the same run file; or remove the run that is in the folder and start over.
+        Resume an unfinished run of the same run file; or remove the run in the folder and start over.
     progress : callable, optional
         Called with `lstmfit.sampling.result.Progress` on the first rank.
 
@@ -60,22 +60,22 @@ def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=N
     Raises
     ------
     InputError
-        Anything wrong with the run file, its data, or the folder; nothing is written then.
+        The run file, its data or the folder is invalid; nothing is written then.
     """
     comm = mpi.world()
     check_jobs(jobs)
     config = run_file.load(source)
     folder = output_folder(config, source, output)
-    remedy = "and run the same with --resume: what was finished is kept"
+    remedy = "and repeat the command with --resume; finished work is kept"
     lock = run_folder.locked_folder(folder) if comm is None or comm.Get_rank() == 0 else contextlib.nullcontext()
     with lock, writing_into(folder, remedy):
         prepare = functools.partial(_prepare, config, source, folder, comm, resume, force)
         begun = mpi.on_root(comm, prepare)
         if begun == "finished":
-            log.info("%s is finished already", folder)
+            log.info("%s has already finished", folder)
             mpi.on_root(comm, functools.partial(_draw_missing, folder))
             return folder
-        # The run file is the user's own: what it names is to be imported.
+        # The run file was given by the user, so the code that it names is trusted.
         make_problem = functools.partial(load_problem, str(folder), trust=True)
         if begun == "nothing sampled":
             mpi.on_root(comm, functools.partial(_finish_without_sampling, folder, make_problem))
@@ -84,7 +84,7 @@ def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=N
         try:
             result = sampler.run(make_problem, folder, comm=comm, jobs=jobs, resume=resume, progress=progress)
         except InputError:
-            # Found late, before anything was sampled: the corrected run file must find the folder as it was.
+            # Nothing was sampled yet, so restore the folder for the corrected run file.
             if begun == "new" and not run_folder.has_progress(folder):
                 run_folder.clear(folder)
             raise
@@ -93,9 +93,9 @@ def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=N
 
 
 def output_folder(config: RunConfig, source, output=None) -> Path:
-    """The folder that a fit writes into: what was asked for, the run file's ``output``, else ``chains/NAME``.
+    """Output folder of a fit: `output`, the run file's ``output``, or ``chains/NAME``.
 
-    A run file that lies in a run folder, as a fit has written it, stands for that folder.
+    If the run file is the ``run.yaml`` of a run folder, it is that folder.
     """
     if output is not None:
         return user_path(output, "output folder")
@@ -113,28 +113,28 @@ def _prepare(config: RunConfig, source, folder: Path, comm, resume: bool, force:
     Returns
     -------
     str
-        ``new``, ``resumed``, ``finished``, or ``nothing sampled`` where no parameter is free.
+        ``new``, ``resumed``, ``finished``, or ``nothing sampled`` if no parameter is sampled.
     """
     if resume and force:
-        raise InputError("--resume and --force exclude each other; give one")
+        raise InputError("--resume and --force are mutually exclusive; give one of them")
     found = run_folder.state(folder)
     if found in ("unfinished", "finished") and not force:
         return _resume(config, folder, found, resume)
     if found == "foreign" and not force:
         raise InputError(
-            f"{folder} has files that are not of a run; choose another folder with -o, or add --force to write beside "
-            "them"
+            f"{folder} contains files that do not belong to a run; choose another folder with -o, or use --force to "
+            "keep them and write the run there"
         )
     run_folder.check_untouched(folder, config, source)
     problem = build(config)
     resolved = resolve(config, problem)
     if problem.names:
         make_sampler(resolved).check(problem, comm)
-    # A likelihood that fails does so here, not in the middle of a sampler.
+    # Evaluate once, so that a likelihood that fails does so here and not inside a sampler.
     problem.loglikelihood(problem.prior_transform(np.full(len(problem.names), 0.5)))
     if found != "empty" and run_folder.is_run(folder):
         run_folder.clear(folder)
-    # First, since by its record the folder is known to be a run; the data can be made again.
+    # First, because its record identifies the folder as a run; the data can be created again.
     run_folder.write_config(resolved, folder)
     problem.spectrum.write(folder / run_folder.DATA)
     return "new" if problem.names else "nothing sampled"
@@ -144,12 +144,16 @@ def _resume(config: RunConfig, folder: Path, found: str, resume: bool) -> str:
     """Compare the run file with that of the run in the folder."""
     if not resume:
         if found == "finished":
-            raise InputError(f"{folder} already has a finished run; use --force to replace it, or another -o")
-        raise InputError(f"{folder} already has an unfinished run; use --resume to continue, --force to start over")
+            raise InputError(
+                f"{folder} already contains a finished run; use --force to replace it, or choose another folder with -o"
+            )
+        raise InputError(
+            f"{folder} already contains an unfinished run; use --resume to continue it, or --force to start over"
+        )
     old = run_folder.read_config(folder)
     data = folder / run_folder.DATA
     if not data.is_file() and not run_folder.has_progress(folder):
-        # Killed between the run file and the data: nothing has been sampled.
+        # The fit was killed between writing the run file and the data, so nothing has been sampled.
         build(config).spectrum.write(data)
     problem = build(config, read_written_spectrum(data))
     new = resolve(config, problem)
@@ -158,8 +162,8 @@ def _resume(config: RunConfig, folder: Path, found: str, resume: bool) -> str:
         different = _changed_data(config, problem.spectrum)
     if different:
         raise InputError(
-            f"{folder} has a run of something else: different {', '.join(different)}; resume it with what it began "
-            "with, choose another folder with -o, or use --force to start over"
+            f"{folder} contains a different run (differs in {', '.join(different)}); resume it with the original run "
+            "file, choose another folder with -o, or use --force to start over"
         )
     if old.emulator != new.emulator or not _same_place(run_folder.record(old), run_folder.record(new)):
         run_folder.write_config(old.model_copy(update={"emulator": new.emulator, "resolved": new.resolved}), folder)
@@ -171,12 +175,12 @@ def _resume(config: RunConfig, folder: Path, found: str, resume: bool) -> str:
 
 
 def _same_place(old, new) -> bool:
-    """Whether the emulator's file is where it was."""
+    """Whether the emulator file is still in the same place."""
     return "emulator" not in new.inputs or old.inputs.get("emulator") == new.inputs["emulator"]
 
 
 def _changed_data(config: RunConfig, written) -> list[str]:
-    """Compare the data file with what was fitted, for the folders of version 0.1, which have no checksum of it."""
+    """Compare the data file with the fitted data, for run folders of version 0.1 without a checksum."""
     if config.data.mock is not None:
         return []
     if config.data.public is not None:
@@ -193,14 +197,14 @@ def _changed_data(config: RunConfig, written) -> list[str]:
 
 
 def resolve(config: RunConfig, problem: Problem) -> RunConfig:
-    """The run file with every default in it, and what it was run with."""
+    """Run file with all defaults, and a record of the signal, versions and inputs."""
     versions = {"lstmfit": __version__, "python": platform.python_version()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     content = config.model_dump(by_alias=True, exclude_none=True)
     content.pop("priors", None)
-    # A run folder is known by its place, which may change.
+    # A run folder may be moved, so the output folder is not recorded.
     content.pop("output", None)
     written_out = {name: with_defaults(name, options) for name, options in problem.options.items()}
     content["likelihood"] = content["likelihood"] | written_out
@@ -221,7 +225,7 @@ def resolve(config: RunConfig, problem: Problem) -> RunConfig:
 
 
 def _finish(folder: Path, sampler: Sampler, result: Result):
-    """Read the chains back, write the summary, then the pictures."""
+    """Read the chains, write the summary, then the plots."""
     from lstmfit.analysis.chains import read_run
     from lstmfit.analysis.getdist import write_getdist
     from lstmfit.analysis.summary import summarise
@@ -239,7 +243,7 @@ def _finish(folder: Path, sampler: Sampler, result: Result):
     summary = summarise(run, facts)
     write_getdist(run)
     run_folder.seal(folder)
-    # A folder with a summary counts as finished: pictures can be drawn again at any time.
+    # A folder with a summary counts as finished, because plots can be drawn again at any time.
     write_text(folder / run_folder.SUMMARY, json.dumps(summary, indent=2) + "\n")
     _draw_pictures(run, folder)
 
@@ -249,7 +253,9 @@ def _finish_without_sampling(folder: Path, make_problem):
     problem = make_problem()
     logL, derived = problem.loglikelihood(np.empty(0))
     if not np.isfinite(logL):
-        raise InputError(f"no parameter is free, and the log-likelihood is {logL}; check the fixed values and the data")
+        raise InputError(
+            f"no parameter is sampled, and the log-likelihood is {logL}; check the fixed values and the data"
+        )
     write_paramnames(folder, ROOT, problem)
     write_weighted(folder, ROOT, np.array([[1.0, -logL, *derived]] * 2), 0)
     facts = {"n_like": 1, "wall_s": 0.0, "ranks": 1, "n_nan": 0, "prior_fraction": None}
@@ -262,7 +268,7 @@ def _finish_without_sampling(folder: Path, make_problem):
 
 
 def _draw_missing(folder: Path) -> None:
-    """Draw the pictures that could not be drawn when the run finished, on a full disk for example."""
+    """Draw plots that could not be drawn when the run finished, for example because the disk was full."""
     from lstmfit.analysis.chains import read_run
 
     missing = [name for name in PICTURES if not (folder / f"{name}.png").is_file()]
@@ -271,7 +277,7 @@ def _draw_missing(folder: Path) -> None:
 
 
 def _draw_pictures(run, folder: Path, names=PICTURES) -> None:
-    """Draw corner.png and signal.png; one that fails is a warning, since the result is complete without it."""
+    """Draw corner.png and signal.png; a failure is only a warning, because the result is complete without them."""
     from lstmfit.analysis import plots
 
     for name in names:
@@ -279,6 +285,6 @@ def _draw_pictures(run, folder: Path, names=PICTURES) -> None:
             getattr(plots, name)(run, folder / f"{name}.png")
         except Exception as error:
             log.warning(
-                "%s.png could not be drawn (%s: %s); the result is complete, to draw it again: lstmfit plot %s",
+                "%s.png could not be drawn (%s: %s), but the result is complete; to draw it again: lstmfit plot %s",
                 name, type(error).__name__, one_line(error), folder,
             )  # fmt: skip

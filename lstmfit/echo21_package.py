@@ -1,4 +1,4 @@
-"""The package ECHO21, and the fixed part of its model: what the simulator and the luminosity functions share."""
+"""Import of ECHO21 and the fixed parameters of its model, shared by the simulator and the luminosity functions."""
 
 import contextlib
 import io
@@ -19,14 +19,13 @@ MODEL = {
     "hmf": "sheth99",
     "mdef": "fof",
 }
-"""The fixed part of the model, in ECHO21's own names."""
+"""Fixed parameters of the model, with ECHO21's names."""
 
 
 def import_echo21():
-    """Import ECHO21 without what its import does besides: MPI_Init, a filter for all warnings, a blank line.
+    """Import ECHO21 without the side effects of its import: MPI_Init, a filter for all warnings, a printed blank line.
 
-    MPI is left to start on import where this process was started by an MPI launcher, since the rest of the
-    program may then count on it.
+    MPI is initialised, however, if this process was started by an MPI launcher, because other code may rely on it.
     """
     try:
         import mpi4py
@@ -40,6 +39,7 @@ def import_echo21():
             mpi4py.rc.initialize = before
     except ImportError as error:
         raise InputError(
-            f'the simulator echo21 needs packages that are missing ({error}): pip install "lstmfit[simulate]"'
+            f'the simulator echo21 needs packages that are missing ({error}); to fix this: '
+            'pip install "lstmfit[simulate]"'
         ) from error
     return echo21

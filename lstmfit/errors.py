@@ -1,20 +1,20 @@
-"""The error that the user can fix, and the pieces that its message is made of."""
+"""The error for invalid input, and helpers for its message."""
 
 import difflib
 
 LONGEST = 390
-"""Characters of a message; a longer one is cut in the middle, since its end says how to fix it."""
+"""Maximum length of a message; a longer one is shortened in the middle, because its end says how to fix the error."""
 
 
 class InputError(ValueError):
-    """The user's input is wrong: one line that says what was given, what is expected and how to fix it.
+    """Invalid input: one line that says what was given, what is expected and how to fix it.
 
     The command line prints the message without a traceback and exits with status 2.
 
     Parameters
     ----------
     message : str
-        Line breaks and control characters are taken out, and what is too long is cut in the middle.
+        The message. Line breaks and control characters are removed, and a long message is shortened in the middle.
     """
 
     def __init__(self, message):
@@ -22,17 +22,17 @@ class InputError(ValueError):
 
 
 def one_line(text, most: int = 200) -> str:
-    """Any text as one printable line of at most `most` characters; cut in the middle where it is longer.
+    """Convert any text to one printable line of at most `most` characters, shortened in the middle if necessary.
 
     Parameters
     ----------
     text : object
-        Its `str` is taken.
+        Object to be converted with `str`.
     most : int
-        Characters.
+        Maximum number of characters.
     """
     line = " ".join(str(text).split())
-    # A file name or a value may hold anything, escape sequences of the terminal and lone surrogates included.
+    # A file name or a value may contain anything, such as terminal escape sequences and lone surrogates.
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in line)
     if len(line) <= most:
         return line
@@ -41,14 +41,14 @@ def one_line(text, most: int = 200) -> str:
 
 
 def listed(names, most: int = 12) -> str:
-    """Names between commas, the first `most` of them where there are more.
+    """Join names by commas, and abbreviate the list after `most` names.
 
     Parameters
     ----------
     names : iterable of object
-        Their `str` is taken.
+        Objects to be converted with `str`.
     most : int
-        Names.
+        Maximum number of names.
     """
     names = [one_line(name, 60) for name in names]
     if len(names) <= most:
@@ -57,16 +57,16 @@ def listed(names, most: int = 12) -> str:
 
 
 def did_you_mean(name, known, lead: str = "known are") -> str:
-    """End of an error message about an unknown name: the nearest known one, or all of them.
+    """End of an error message about an unknown name: the closest known name, or all known names.
 
     Parameters
     ----------
     name : object
-        What was given.
+        The unknown name.
     known : iterable of str
-        What was expected.
+        Known names.
     lead : str
-        Words before the list of all of them.
+        Words before the list of all known names.
     """
     known = [str(k) for k in known]
     lower = {k.lower(): k for k in known}

@@ -1,4 +1,4 @@
-"""Files that are never half-written: write beside, then rename."""
+"""Atomic writing of files, and checks of paths."""
 
 import contextlib
 import errno
@@ -11,17 +11,17 @@ from lstmfit.errors import InputError
 
 @contextlib.contextmanager
 def replacing(path):
-    """Yield a temporary path beside `path`; rename it into place when the block ends without error.
+    """Yield a temporary path next to `path`, which is renamed to `path` if the block ends without an error.
 
     Parameters
     ----------
     path : str or pathlib.Path
-        The file to make or replace.
+        File to create or replace.
 
     Yields
     ------
     pathlib.Path
-        Where to write. It is removed if the block raises.
+        Temporary file to write. It is removed if the block raises.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def replacing(path):
     """
     path = Path(path)
     if path.exists() and not path.is_file():
-        # Renamed over /dev/null, the file would take the device from the whole machine.
+        # Renaming a file to /dev/null would remove the device for the whole machine.
         what = "a folder" if path.is_dir() else "not a regular file"
         raise InputError(f"cannot write {path}: it is {what}; give another path")
     temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
@@ -42,19 +42,19 @@ def replacing(path):
 
 
 def user_path(text, what: str = "path") -> Path:
-    """A path as the user wrote it, with ~ written out.
+    """A path given by the user, with ~ expanded.
 
     Parameters
     ----------
     text : str or pathlib.Path
         The path.
     what : str
-        What it is for, for the message.
+        Description of the path for the message.
 
     Raises
     ------
     InputError
-        No file system can hold it, or its ~user does not exist.
+        The path is empty or too long, or its ~user does not exist.
     """
     name = os.fspath(text)
     if not name or "\0" in name:
@@ -64,22 +64,22 @@ def user_path(text, what: str = "path") -> Path:
     try:
         return Path(name).expanduser()
     except RuntimeError:
-        raise InputError(f"{what} {name}: there is no such user; write the home folder out") from None
+        raise InputError(f"{what} {name}: there is no such user; give the full path of the home folder") from None
 
 
 def check_writable(path) -> None:
-    """Refuse a file that could not be written, before anything is computed for it.
+    """Check that a file can be written, before anything is computed for it.
 
     Raises
     ------
     InputError
-        It is a folder, its folder is not there, or may not be written into.
+        The path is a folder, or its folder does not exist or is not writable.
     """
     path = Path(path)
     if path.is_dir():
         raise InputError(f"cannot write {path}: it is a folder; give a file")
     if not path.parent.is_dir():
-        raise InputError(f"cannot write {path}: {path.parent} is not a folder; make it or give another path")
+        raise InputError(f"cannot write {path}: there is no folder {path.parent}; create it or give another path")
     if not os.access(path.parent, os.W_OK):
         raise InputError(f"cannot write {path}: no permission in {path.parent}; give another path")
 
@@ -102,19 +102,19 @@ def sha256(*paths) -> str:
 
 @contextlib.contextmanager
 def locked(path, message: str):
-    """Hold a folder, or a lock file that is made if it is not there; the lock goes with the process, however it ends.
+    """Lock a folder or a lock file, which is created if missing. The lock ends with the process, however it ends.
 
     Parameters
     ----------
     path : path
-        A folder, or a file in a folder that exists.
+        A folder, or a file in an existing folder.
     message : str
-        What to say where another process holds it.
+        Message if another process has the lock.
 
     Raises
     ------
     InputError
-        Another process holds it.
+        Another process has the lock.
     """
     import fcntl
 
@@ -130,24 +130,24 @@ def locked(path, message: str):
 
 
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-"""A full disk, a full quota, a read-only file system, missing rights."""
+"""Full disk, full quota, read-only file system, missing permission."""
 
 
 @contextlib.contextmanager
 def writing_into(where, remedy: str):
-    """Turn a full disk, a read-only folder or missing rights into one clear line.
+    """Convert errors from a full disk, a read-only folder or missing permission to one line.
 
     Parameters
     ----------
     where : path
-        For the message, where the error itself does not say which file.
+        Path for the message, if the error does not say which file.
     remedy : str
-        What to do once that is fixed.
+        What to do after fixing the problem.
 
     Raises
     ------
     InputError
-        In place of such an `OSError`.
+        Instead of such an `OSError`.
     """
     try:
         yield
@@ -155,5 +155,5 @@ def writing_into(where, remedy: str):
         if error.errno not in UNWRITABLE:
             raise
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "free some space" if full else "fix this or choose another place with -o"
+        what = "free some space" if full else "fix this or choose another folder with -o"
         raise InputError(f"cannot write {error.filename or where}: {error.strerror}; {what}, {remedy}") from error

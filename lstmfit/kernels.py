@@ -1,9 +1,9 @@
-"""Functions compiled by numba and kept on disk; what is kept is dropped when any source that it was made from changes.
+"""Functions compiled by numba and cached on disk; the cache is invalidated if any of their sources changes.
 
-numba's own cache notices a change of the file that a function is written in, but not of the files whose functions it
-inlines: an edited right-hand side would leave the old physics in a compiled integrator. Here the key is a digest of
-the function's module and of every module of the same package that it imports, directly or not. So that an error
-message does not cost a compilation of a minute, kernels live in modules that import nothing but kernels.
+numba's own cache notices changes in the file of a function, but not in the files of the functions that it inlines: an
+edited right-hand side would leave the old physics in a compiled integrator. Here the cache key is a digest of the
+function's module and of every module of the same package that it imports, directly or indirectly. Kernels live in
+modules that import nothing but kernels, so that other changes do not require a compilation of up to a minute.
 """
 
 import ast
@@ -24,12 +24,12 @@ log = logging.getLogger(__name__)
 def cached_kernel(**options):
     """Decorate a function to be compiled by `numba.njit` and cached on disk.
 
-    Where no folder for the cache can be written (a read-only installation and home) it is compiled in every process.
+    If no cache folder is writable (read-only installation and home folder), it is compiled in every process.
 
     Parameters
     ----------
     **options
-        Those of `numba.njit`, but ``cache``.
+        Options of `numba.njit`, except ``cache``.
 
     Returns
     -------
@@ -49,17 +49,17 @@ def cached_kernel(**options):
 
 
 def sources(module_name: str) -> tuple[str, ...]:
-    """Files that a kernel of a module can be made from: its own and those of its package that it imports.
+    """Source files of the kernels of a module: its own and those of the package that it imports.
 
     Parameters
     ----------
     module_name : str
-        A module that is imported, or on its way.
+        A module that has been imported, or is being imported.
 
     Returns
     -------
     tuple of str
-        Paths, sorted.
+        Sorted paths.
     """
     package, found, waiting = module_name.partition(".")[0], {}, [module_name]
     while waiting:
@@ -79,14 +79,14 @@ def _imported(node) -> list[str]:
     if isinstance(node, ast.ImportFrom) and node.module and not node.level:
         modules = [f"{node.module}.{alias.name}" for alias in node.names]
         inside = [name for name in modules if name in sys.modules]
-        # `from package import module` needs the module and not what else its package imports.
+        # `from package import module` depends on the module, but not on the package's other imports.
         return inside if len(inside) == len(modules) else [node.module, *inside]
     return []
 
 
 @functools.cache
 def digest(module_name: str) -> str:
-    """SHA-256 of the content of `sources`, as the files were when the module was first asked about."""
+    """SHA-256 of the content of `sources` at the first call for the module."""
     content = hashlib.sha256()
     for path in sources(module_name):
         content.update(Path(path).read_bytes())
@@ -95,7 +95,7 @@ def digest(module_name: str) -> str:
 
 
 class _KernelCache(FunctionCache):
-    """numba's cache of one function, with the digest in its key, whose failures cost a compilation and no more."""
+    """numba's cache of one function, with the digest in its key; a failure only costs a compilation."""
 
     def __init__(self, function):
         super().__init__(function)
@@ -108,13 +108,13 @@ class _KernelCache(FunctionCache):
     def load_overload(self, sig, target_context):
         try:
             found = super().load_overload(sig, target_context)
-        # Whatever a damaged file makes pickle raise.
+        # A damaged file can make pickle raise any of these.
         except (OSError, EOFError, ValueError, TypeError, AttributeError, ImportError, IndexError, KeyError,
                 pickle.UnpicklingError) as error:  # fmt: skip
             log.debug("numba's cache of %s cannot be read (%s)", self._name, error)
             found = None
             with contextlib.suppress(OSError):
-                # A damaged index would also keep the new code from being saved.
+                # A damaged index would also prevent the new code from being saved.
                 self.flush()
         if found is None:
             _say_compiling()
@@ -128,7 +128,7 @@ class _KernelCache(FunctionCache):
 
 
 class _NoCache:
-    """What stands in for a cache where no folder can be written."""
+    """Substitute for the cache if no folder is writable."""
 
     cache_path = None
 
@@ -136,26 +136,26 @@ class _NoCache:
         self._module = function.__module__
 
     def load_overload(self, sig, target_context):
-        _say_uncached("no folder for it can be written")
+        _say_uncached("no cache folder is writable")
 
     def save_overload(self, sig, data):
-        """Keep nothing."""
+        """Do nothing."""
 
     def enable(self):
-        """There is nothing to enable."""
+        """Do nothing."""
 
     disable = flush = enable
 
 
 @functools.cache
 def _say_compiling():
-    log.info("compiling for this processor, which takes up to a minute; cached for next time")
+    log.info("compiling for this processor, which takes up to a minute; the result is cached")
 
 
 @functools.cache
 def _say_uncached(why):
     log.warning(
-        "compiled code is not kept, so that every process compiles for up to a minute (%s); "
-        "set NUMBA_CACHE_DIR to a folder that can be written",
+        "compiled code cannot be cached, so every process compiles for up to a minute (%s); "
+        "set NUMBA_CACHE_DIR to a writable folder",
         why,
     )

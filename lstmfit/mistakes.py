@@ -1,4 +1,4 @@
-"""The mistakes that pydantic finds in a block, in the words of the run file."""
+"""Validate blocks of the run file, and report pydantic's errors with the keys of the run file."""
 
 from collections.abc import Mapping
 
@@ -9,18 +9,18 @@ from lstmfit.schema import Block, shown
 
 
 class NestedMistakes(ValueError):
-    """Mistakes in a block whose kind is only known from its content, such as a sampler's.
+    """Mistakes in a block whose class depends on its content, such as that of a sampler.
 
     Parameters
     ----------
     error : pydantic.ValidationError
-        What is wrong with it.
+        The validation error.
     content : object
-        What was given.
+        Content of the block.
     block : type of Block
-        What it should be.
+        Class of the block.
     at : tuple of str
-        Keys that lead to it.
+        Keys that lead to the block.
     """
 
     def __init__(self, error: ValidationError, content, block: type[Block], at: tuple[str, ...] = ()):
@@ -29,21 +29,21 @@ class NestedMistakes(ValueError):
 
 
 def validate_nested(block: type[Block], content, *at: str):
-    """Validate a block inside a validator of another one.
+    """Validate a block inside a validator of another block.
 
     Parameters
     ----------
     block : type of Block
-        What it should be.
+        Class of the block.
     content : object
-        What was given.
+        Content of the block.
     at : str
-        Keys that lead to it from the place of the validator.
+        Keys that lead from the outer block to this one.
 
     Raises
     ------
     NestedMistakes
-        Which `validate_block` of the outer one puts in its place.
+        The content is invalid; `validate_block` of the outer block includes these mistakes in its message.
     """
     try:
         return block.model_validate(content)
@@ -52,16 +52,16 @@ def validate_nested(block: type[Block], content, *at: str):
 
 
 def validate_model(models: Mapping[str, type[Block]], what: str, content):
-    """Validate a block whose ``model:`` says which one it is, inside a validator of another one.
+    """Validate a block whose class is given by ``model:``, inside a validator of another block.
 
     Parameters
     ----------
     models : mapping of str to type of Block
-        The blocks by the name of their model; the first is the default.
+        Classes by the name of their model; the first is the default.
     what : str
-        What they are, for the message.
+        Kind of model, for the message.
     content : object
-        What was given: a mapping, or such a block.
+        A mapping, or a block that has already been validated.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def validate_model(models: Mapping[str, type[Block]], what: str, content):
     Raises
     ------
     ValueError
-        It is not a mapping, or names another model.
+        The content is not a mapping, or the model is unknown.
     NestedMistakes
         As `validate_nested`.
     """
@@ -90,11 +90,11 @@ def validate_block(block: type[Block], content, where: str):
     Parameters
     ----------
     block : type of Block
-        What it should be.
+        Class of the block.
     content : object
-        What was given.
+        Content of the block.
     where : str
-        Its origin, for the message.
+        Origin of the content, for the message.
 
     Returns
     -------
@@ -112,12 +112,12 @@ def validate_block(block: type[Block], content, where: str):
 
 
 def _mistakes(error: ValidationError, content, block, at=()) -> list[str]:
-    """What is wrong, each once, in words; unknown keys first, as they explain missing ones that often stand beside."""
+    """Messages about all mistakes; unknown keys come first, because they often explain missing ones."""
     found = [(_keys(e["loc"], content), e) for e in error.errors()]
     found.sort(key=lambda item: item[1]["type"] != "extra_forbidden")
     texts = []
     for loc, e in found:
-        # Where several kinds of block are possible, pydantic reports each: those of the wrong kind say nothing.
+        # If several types are allowed, pydantic reports an error for each; those of the wrong type are dropped.
         others = [keys for keys, other in found if other is not e]
         wrong_kind = e["type"].endswith("_type") or (e["type"] == "literal_error" and not isinstance(e["input"], str))
         if wrong_kind and any(keys[: len(loc)] == loc for keys in others):
@@ -131,7 +131,7 @@ def _mistakes(error: ValidationError, content, block, at=()) -> list[str]:
 
 
 def _keys(loc, content) -> tuple:
-    """Place of a mistake in the content, without pydantic's names of the kinds that a block can be of."""
+    """Location of a mistake in the content, without pydantic's names of alternative types."""
     keys = []
     for i, part in enumerate(loc):
         inside = content if isinstance(content, (dict, list)) else {}
@@ -156,12 +156,12 @@ def _mistake(loc, error, block, at) -> str:
     if error["type"] == "number_type":
         return f"{place}: {error['msg']}"
     if error["type"] == "model_type":
-        return f"{place} is {shown(error['input'])}; give a mapping, like {{key: value}}"
+        return f"{place} is {shown(error['input'])}; give a mapping such as {{key: value}}"
     return f"{place} is {shown(error['input'])}; {error['msg'][0].lower()}{error['msg'][1:]}"
 
 
 def known_keys(block: type[Block], loc=()) -> list[str]:
-    """Keys of a block, or of one inside it, as users write them.
+    """Keys of a block, or of a block inside it, as written in run files.
 
     Parameters
     ----------
@@ -174,9 +174,9 @@ def known_keys(block: type[Block], loc=()) -> list[str]:
         fields = block.model_fields
         field = fields.get(part) or next((f for f in fields.values() if f.alias == part), None)
         inner = None if field is None else _block_in(field.annotation)
-        # The keys of a mapping are the user's own: they lead to no other block than its values'.
+        # The keys of a mapping are free names, and lead to the block of its values.
         block = inner or block
-    # What a fit writes is not for users to write.
+    # `resolved` is written by a fit, not by users.
     return [field.alias or name for name, field in block.model_fields.items() if name != "resolved"]
 
 

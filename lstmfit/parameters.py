@@ -1,4 +1,4 @@
-"""What a model can take: names, units, ranges and whether a parameter lives in log10."""
+"""Parameters of a model: names, units, ranges, and whether the natural space is log10."""
 
 import math
 import re
@@ -11,18 +11,18 @@ from lstmfit.errors import InputError, listed, one_line
 from lstmfit.schema import shown, to_number
 
 LONGEST_NAME = 64
-"""Characters of a parameter's name."""
+"""Maximum length of a parameter name in characters."""
 
 
 def check_name(name, what: str = "parameter") -> str:
-    """Refuse what cannot be the name of a parameter in run files, expressions and columns of chains.
+    """Check the name of a parameter for run files, expressions and chains.
 
     Parameters
     ----------
     name : object
         The name.
     what : str
-        What it names, for the message.
+        Description for the message.
 
     Returns
     -------
@@ -32,28 +32,29 @@ def check_name(name, what: str = "parameter") -> str:
     Raises
     ------
     InputError
-        It is not made of letters (a to z), digits and underscores, starts with a digit, or is too long.
+        The name contains other characters than letters (a to z), digits and underscores, starts with a digit, or is too
+        long.
     """
     if not isinstance(name, str) or len(name) > LONGEST_NAME or not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
         raise InputError(
-            f"{what} {shown(name)}: this name cannot be a column of a chain; use letters, digits and underscores, "
-            f"not a digit first, at most {LONGEST_NAME} characters"
+            f"{what} {shown(name)}: this is not a valid name; use at most {LONGEST_NAME} letters, digits and "
+            "underscores, and do not start with a digit"
         )
     return name
 
 
 def widened(low: float, high: float, log: bool = False) -> tuple[float, float]:
-    """A range with its ends moved outwards by rounding errors: the one tolerance of all range checks.
+    """Widen a range slightly to allow for rounding errors; all range checks use this tolerance.
 
-    By 1e-9 of its width, in the logarithm where it is a logarithmic range; so that ends that were computed, or written
-    with ten digits, are inside.
+    The limits are moved outwards by 1e-9 of the width (in the logarithm for a logarithmic range), so that limits that
+    were computed, or written with ten digits, are inside.
 
     Parameters
     ----------
     low, high : float
-        Ends, of any sign; infinite ones stay.
+        Limits of any sign; infinite limits are unchanged.
     log : bool
-        Whether the range is logarithmic; both ends are positive then.
+        Whether the range is logarithmic; both limits are then positive.
     """
     if log and low > 0:
         step = 1e-9 * min(math.log(high) - math.log(low), 1.0) + 4e-16 if math.isfinite(high) else 1e-9
@@ -63,19 +64,19 @@ def widened(low: float, high: float, log: bool = False) -> tuple[float, float]:
 
 
 def is_inside(values, low: float, high: float, log: bool = False):
-    """Whether values lie in a range, up to the tolerance of `widened`; NaN does not.
+    """Whether values lie within a range, with the tolerance of `widened`; NaN does not.
 
     Parameters
     ----------
     values : array_like
-        Any shape.
+        Values of any shape.
     low, high, log
         As for `widened`.
 
     Returns
     -------
     bool or numpy.ndarray
-        Of the values' shape.
+        Same shape as the values.
     """
     low, high = widened(low, high, log)
     values = np.asarray(values, dtype=float)
@@ -89,17 +90,17 @@ class Parameter:
     Parameters
     ----------
     name : str
-        Name as run files and chains use it.
+        Name in run files and chains.
     min, max : float
         Range in physical units.
     log : bool
-        True where the natural space is log10 (a log-uniform prior, a log-scaled network input).
+        Whether the natural space is log10 (a log-uniform prior, a log-scaled network input).
     unit : str
-        Unit, empty for a pure number.
+        Unit; empty if dimensionless.
     latex : str
         LaTeX label without dollar signs.
     zero : float, optional
-        What stands for 0 where log10 is taken (21cmGEM: 1e-6 for fX).
+        Value that replaces 0 before log10 is taken (21cmGEM: 1e-6 for fX).
     """
 
     name: str
@@ -125,12 +126,14 @@ class Parameter:
         object.__setattr__(self, "log", bool(self.log))
         if not self.min < self.max:
             raise InputError(
-                f"parameter {self.name}: the range {self.min:g}..{self.max:g} is empty; min < max is needed"
+                f"parameter {self.name}: the range {self.min:g}..{self.max:g} is empty; give min < max"
             )
         if self.log and self.min <= 0:
             raise InputError(f"parameter {self.name}: min is {self.min:g}, but a log parameter needs min > 0")
         if self.zero is not None and not (self.log and self.zero > 0):
-            raise InputError(f"parameter {self.name}: zero is {self.zero:g}; a log parameter and zero > 0 are needed")
+            raise InputError(
+                f"parameter {self.name}: zero is {self.zero:g}, but it requires log: true and zero > 0"
+            )
 
     def is_inside(self, values):
         """Whether values lie in the range, see `lstmfit.parameters.is_inside`."""
@@ -138,20 +141,20 @@ class Parameter:
 
 
 def to_array(theta, parameters: Sequence[Parameter]) -> np.ndarray:
-    """Bring a mapping by name or an array into the order of `parameters`.
+    """Convert a mapping by name or an array to an array in the order of `parameters`.
 
     Parameters
     ----------
     theta : mapping, pandas.Series, pandas.DataFrame or array_like
-        Physical values by name, or an array of shape (n_params,) or (n, n_params). The columns of a DataFrame (of
-        anesthetic's samples too) and the entries of a Series are taken by name, and there may be more of them.
+        Physical values by name, or an array of shape (n_params,) or (n, n_params). Columns of a DataFrame (including
+        anesthetic's samples) and entries of a Series are selected by name, and there may be further ones.
     parameters : sequence of Parameter
-        The order wanted.
+        Parameters in the order of the result.
 
     Returns
     -------
     numpy.ndarray
-        float64, shape (n_params,) or (n, n_params); a new array where a conversion was needed.
+        float64, shape (n_params,) or (n, n_params); a new array unless no conversion was necessary.
 
     Raises
     ------
@@ -185,14 +188,14 @@ def to_array(theta, parameters: Sequence[Parameter]) -> np.ndarray:
 def _from_pandas(theta, names):
     """Columns of a DataFrame, (n, n_params), or entries of a Series, (n_params,), by name."""
     keys = theta.columns if hasattr(theta, "columns") else theta.index
-    # anesthetic's have a second level: the labels.
+    # anesthetic's columns have the labels as a second level.
     known = [str(key[0] if isinstance(key, tuple) else key) for key in keys]
     missing = [name for name in names if name not in known]
     if missing:
         raise InputError(f"theta: no column {listed(missing)}; the table has {listed(known)}, expected {listed(names)}")
     twice = [name for name in names if known.count(name) > 1]
     if twice:
-        raise InputError(f"theta: {known.count(twice[0])} columns are called {twice[0]}; leave one of them")
+        raise InputError(f"theta: {known.count(twice[0])} columns are called {twice[0]}; keep only one of them")
     at = [known.index(name) for name in names]
     try:
         return np.array(theta.iloc[:, at] if hasattr(theta, "columns") else theta.iloc[at], dtype=float)
@@ -205,6 +208,6 @@ def _number(name, value, names):
         return float(value)
     except (TypeError, ValueError, OverflowError):
         raise InputError(
-            f"theta: {name} is {shown(value)}, not a number; many signals at once are an array of shape "
+            f"theta: {name} is {shown(value)}, not a number; for several signals, give an array of shape "
             f"(n, {len(names)}) in the order {', '.join(names)}"
         ) from None

@@ -1,4 +1,4 @@
-"""Code of the user's that a file names by dotted path: how it is found, and when it may be imported."""
+"""User code given by a dotted path: importing it, and the consent that this requires."""
 
 import importlib
 import os
@@ -6,17 +6,17 @@ import os
 from lstmfit.errors import InputError, listed
 
 CONSENT = "LSTMFIT_TRUST"
-"""Environment variable that gives consent, like --trust."""
+"""Environment variable that gives consent, like the option --trust."""
 
 
 def has_consent() -> bool:
-    """Whether the environment says that code named by files may be imported."""
+    """Whether the environment variable gives consent to import code named in files."""
     return os.environ.get(CONSENT, "") in ("1", "true", "yes")
 
 
 def is_dotted(name: str) -> bool:
     """Whether a name is that of code to import, not of something registered, nor a path."""
-    return ("." in name or ":" in name) and "/" not in name
+    return ("." in name or ":" in name) and "/" not in name and not name.startswith("21cmemu:")
 
 
 def import_dotted(name: str, what: str):
@@ -27,7 +27,7 @@ def import_dotted(name: str, what: str):
     name : str
         ``package.module.Class`` or ``package.module:Class``.
     what : str
-        What it is, for messages: "likelihood", "simulator".
+        Kind of object for messages: "likelihood", "simulator".
 
     Raises
     ------
@@ -36,7 +36,7 @@ def import_dotted(name: str, what: str):
     """
     module_name, _, attribute = name.partition(":") if ":" in name else name.rpartition(".")
     if not module_name or not attribute:
-        raise InputError(f'{what} {name}: your own is written "package.module:Class"')
+        raise InputError(f'{what} {name} is not a dotted path; for your own {what}, give "package.module:Class"')
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -52,32 +52,32 @@ def import_dotted(name: str, what: str):
         ) from error
     found = getattr(module, attribute, None)
     if found is None:
-        raise InputError(f"{what} {name}: module {module_name} has no {attribute!r}")
+        raise InputError(f"{what} {name}: module {module_name} has no {attribute!r}; check the name of the class")
     return found
 
 
 def check_consent(config, where, trust: bool) -> None:
-    """Refuse to import code that a run folder names, unless the user said that its origin is trusted.
+    """Check that the user has consented to import code named in a run folder, because it may come from anyone.
 
     Parameters
     ----------
     config : lstmfit.config.RunConfig
-        A run file that was found, not given by the user.
+        Run file of the folder.
     where : path
         The folder, for the message.
     trust : bool
-        The user's consent; the environment variable LSTMFIT_TRUST=1 gives it too.
+        The user's consent; it can also be given by the environment variable LSTMFIT_TRUST=1.
 
     Raises
     ------
     InputError
-        There is such code and no consent.
+        The run file names code to import, and there is no consent.
     """
     named = [f"likelihood {name}" for name in config.likelihood.others if is_dotted(name)]
     if config.simulator is not None and is_dotted(config.simulator):
         named.append(f"simulator {config.simulator}")
     if named and not (trust or has_consent()):
         raise InputError(
-            f"{where} names code to import and run: {listed(named, 4)}; if you trust where this folder comes from, "
+            f"{where} names code to import and run: {listed(named, 4)}; if you trust the origin of this folder, "
             f"repeat the command with --trust (or set {CONSENT}=1)"
         )

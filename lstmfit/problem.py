@@ -1,4 +1,4 @@
-"""From a run file to what a sampler needs: prior, likelihood, names."""
+"""Build a problem from a run file: prior, likelihoods, signal and data."""
 
 import warnings
 from dataclasses import dataclass, field
@@ -18,7 +18,7 @@ from lstmfit.signal_functions import Signal, make_signal
 
 
 class _Part:
-    """A likelihood with the places of its arguments: in the signal's outputs, or in the vector of all parameters."""
+    """A likelihood with the positions of its arguments in the outputs of the signal and in the parameter vector."""
 
     def __init__(self, name, likelihood, signal, names):
         self.name, self.likelihood, self._names = name, likelihood, names
@@ -40,7 +40,7 @@ class _Part:
         except InputError:
             raise
         except Exception as error:
-            # Whatever a likelihood of the user's raises, or returns in place of a number.
+            # A user's likelihood may raise anything, or return something other than a number.
             said = one_line(f"{type(error).__name__}: {error}", 120)
             at = ", ".join(f"{name}={value:.6g}" for name, value in zip(self._names, full.tolist()))
             message = f"likelihood.{self.name} failed ({said}) at {one_line(at, 180)}"
@@ -49,39 +49,39 @@ class _Part:
 
 @dataclass
 class Problem:
-    """What a sampler needs.
+    """Everything that a sampler needs.
 
     Parameters
     ----------
     signal : Signal
-        theta (all of the signal's parameters) -> (n_channels,) mK.
+        theta (all parameters of the signal) -> (n_channels,) mK.
     space : ParameterSpace
         All parameters: sampled, fixed, computed.
     likelihoods : dict of str to Likelihood
-        By the name that the run file gives; ``global_signal`` comes first. Their logarithms add.
+        Likelihoods by their names in the run file, beginning with ``global_signal``. Their logarithms are added.
     truth : dict of str to float
         True values of a mock's parameters; empty for real data.
     options : dict of str to dict
-        Options of the likelihoods besides ``global_signal``, the values of their mocks written out.
+        Options of the likelihoods other than ``global_signal``, including the values of their mocks.
     outside : {"raise", "nan", "allow"}
-        What the likelihood does with signal parameters outside their range: raise an InputError, give NaN, or
-        extrapolate. A run file with ``extrapolate: true`` and a signal that is a formula are built with ``allow``.
+        Treatment of signal parameters outside their range: raise an InputError, return NaN, or extrapolate. ``allow``
+        is used for run files with ``extrapolate: true`` and for analytic signals.
 
     Attributes
     ----------
     names, latex : tuple of str
-        Sampled parameters, in the order of theta; labels of these and of the derived ones.
+        Sampled parameters in the order of theta; labels of the sampled and the derived parameters.
     derived_names : tuple of str
-        ``loglike_NAME`` of each likelihood, then computed parameters and the run file's derived ones.
+        ``loglike_NAME`` of each likelihood, then the computed and the derived parameters of the run file.
     likelihood : GlobalSignal
         The likelihood of the spectrum.
     spectrum : Spectrum
-        What it is of.
+        The data of this likelihood.
 
     Notes
     -----
-    Its methods may be called from several threads, and it can be pickled and copied; likelihoods of your own must do
-    their part. Where no parameter is sampled ``loglikelihood(numpy.empty(0))`` is the log evidence.
+    Its methods are thread-safe, and it can be pickled and copied, provided that this also holds for user-defined
+    likelihoods. If no parameter is sampled, ``loglikelihood(numpy.empty(0))`` gives the log-evidence.
     """
 
     signal: Signal
@@ -96,7 +96,7 @@ class Problem:
             raise InputError(f"outside is {shown(self.outside)}; expected raise, nan or allow")
         space, own = self.space, len(self.signal.parameters)
         ranges = tuple(widened(p.min, p.max, p.log) for p in self.signal.parameters)
-        # None in place of ranges that are not checked: one test in the hot loop.
+        # None if ranges are not checked, so that the likelihood only needs one test.
         self._ranges = None if self.outside == "allow" else ranges
         self.prior = space.prior
         self.names, self.prior_transform = self.prior.names, self.prior.transform
@@ -115,23 +115,23 @@ class Problem:
         self._kept_signal = None, None
 
     def signal_parameters(self, theta: np.ndarray) -> np.ndarray:
-        """All of the signal's parameters (n_params,) from the sampled ones (n,), a new array.
+        """All parameters of the signal (n_params,) from the sampled ones (n,); a new array.
 
-        NaN where a computed parameter is out of its range.
+        All are NaN if a computed parameter is out of range.
         """
         full = self.space.fill(theta)
         return np.full(self._n_own, np.nan) if full is None else full[: self._n_own]
 
     def signal_at(self, theta: np.ndarray) -> np.ndarray:
-        """The signal (n_channels,) mK for the sampled parameters (n,), a new float64 array."""
+        """Signal (n_channels,) in mK for the sampled parameters (n,); a new float64 array."""
         return np.array(self.signal(self.signal_parameters(theta)), dtype=float)
 
     def values(self, theta: np.ndarray, name: str = "global_signal") -> np.ndarray:
-        """A likelihood's own parameters, in its order, from the sampled ones (n,)."""
+        """Parameters of a likelihood, in its order, from the sampled ones (n,)."""
         return self._parts[name].values(self.space.complete(theta))
 
     def arguments(self, outputs: np.ndarray, theta: np.ndarray, name: str) -> list:
-        """What a likelihood is called with: what it needs of given outputs, then its own parameters.
+        """Arguments of a likelihood: the outputs that it needs, then its own parameters.
 
         Parameters
         ----------
@@ -140,7 +140,7 @@ class Problem:
         theta : numpy.ndarray
             (n,) sampled parameters.
         name : str
-            Of the likelihood.
+            Name of the likelihood.
         """
         part, full = self._parts[name], self.space.complete(theta)
         return [*part.arguments(outputs, full), part.values(full)]
@@ -151,7 +151,7 @@ class Problem:
         Raises
         ------
         InputError
-            A likelihood of the user's own fails, or theta is outside the signal's range (see `outside`).
+            A user-defined likelihood fails, or theta is outside the range of the signal (see `outside`).
         """
         full = self.space.fill(theta)
         if full is None:
@@ -161,19 +161,19 @@ class Problem:
             if self._ranges is not None and not self._is_inside(own):
                 return float("nan"), self._nothing
             return self._evaluate(self.signal.outputs(own), full)
-        # A step of the fast parameters leaves the signal as it was.
+        # A step in the fast parameters does not change the signal.
         wanted = own.tobytes()
         key, outputs = self._kept_signal
         if key != wanted:
             if self._ranges is not None and not self._is_inside(own):
                 return float("nan"), self._nothing
             outputs = self.signal.outputs(own).copy()
-            # One assignment of one object: another thread sees the old pair or the new one.
+            # A single assignment, so that another thread sees either the old or the new pair.
             self._kept_signal = wanted, outputs
         return self._evaluate(outputs, full)
 
     def _is_inside(self, own) -> bool:
-        """Whether the signal's parameters (n_params,) lie in their ranges; an InputError where that is asked for."""
+        """Whether the parameters of the signal (n_params,) are in range; raises an InputError if `outside` says so."""
         for value, (low, high) in zip(own.tolist(), self._ranges):
             if not low <= value <= high:
                 break
@@ -185,10 +185,10 @@ class Problem:
         raise InputError(f"{self.signal.name}: {said}; build the problem with extrapolate: true, or outside=\"nan\"")
 
     def loglikelihoods(self, theta: np.ndarray):
-        """Ln L (n,) and the derived parameters (n, n_derived) of many points (n, n_params), the signals in one batch.
+        """Ln L (n,) and the derived parameters (n, n_derived) of many points (n, n_params), with signals in one batch.
 
-        The derived parameters are NaN where ln L is -inf because a computed parameter is out of its range, or NaN
-        because a parameter is outside the signal's (see `outside`).
+        The derived parameters are NaN if a computed parameter is out of range, where ln L is -inf, or if a parameter is
+        outside the range of the signal, where ln L is NaN (see `outside`).
         """
         values = np.full(len(theta), -np.inf)
         derived = np.full((len(theta), len(self.derived_names)), np.nan)
@@ -209,7 +209,7 @@ class Problem:
         return values, derived
 
     def loglikelihood_of(self, outputs: np.ndarray, theta: np.ndarray) -> float:
-        """Ln L for given outputs, such as the simulator's, instead of the signal's own.
+        """Ln L for given outputs, such as those of a simulator, instead of the outputs of the signal.
 
         Parameters
         ----------
@@ -222,7 +222,7 @@ class Problem:
         return -np.inf if full is None else self._evaluate(outputs, full)[0]
 
     def _evaluate(self, outputs, full):
-        # Other likelihoods, and the next call that keeps the signal, read the same array.
+        # Read-only, because other likelihoods and the next call with the same signal use the same array.
         outputs = outputs.view()
         outputs.flags.writeable = False
         parts = [part(outputs, full) for part in self._calls]
@@ -242,9 +242,9 @@ def build(config: RunConfig, spectrum: Spectrum | None = None) -> Problem:
     Parameters
     ----------
     config : RunConfig
-        A validated run.
+        A validated run file.
     spectrum : Spectrum, optional
-        The data, where they have been made or read already.
+        The data, if they have already been created or read.
 
     Returns
     -------
@@ -253,7 +253,7 @@ def build(config: RunConfig, spectrum: Spectrum | None = None) -> Problem:
     Raises
     ------
     InputError
-        Anything in the run file that does not fit the emulator, the data or itself.
+        The run file is inconsistent with the emulator, the data or itself.
     """
     signal = make_signal(config)
     if spectrum is None:
@@ -278,7 +278,7 @@ def build(config: RunConfig, spectrum: Spectrum | None = None) -> Problem:
 
 
 def _check_noise(space, likelihood):
-    """Warn where data and noise are in different units."""
+    """Warn if data and noise seem to be in different units."""
     noise, sigma = likelihood.noise, likelihood.noise.sigma
     if sigma is None:
         distribution = space.prior.distributions.get(noise.name)
@@ -288,7 +288,7 @@ def _check_noise(space, likelihood):
 
 
 def _check_truth(space, truth):
-    """Warn of a mock whose truth the fit cannot find: allowed, and mostly a mistake."""
+    """Warn about true values of a mock that the fit cannot recover, which is usually a mistake."""
     for name, value in truth.items():
         distribution = space.prior.distributions.get(name)
         if distribution is not None:
@@ -300,7 +300,7 @@ def _check_truth(space, truth):
 
 
 def _check_outputs(signal, likelihoods, formula):
-    # The tau of a formula is not the optical depth of the CMB: only a model's parameters may stand in for outputs.
+    # Only parameters of physical models may replace outputs: tau of an analytic formula is not the optical depth.
     parameters = [] if formula else [p.name for p in signal.parameters]
     for name, likelihood in likelihoods.items():
         for output in likelihood.outputs:
@@ -309,12 +309,12 @@ def _check_outputs(signal, likelihoods, formula):
             if output not in signal.layout and output not in parameters:
                 raise InputError(
                     f"likelihood.{name} needs {output}, which {signal.name} does not give "
-                    f"(outputs {', '.join(signal.layout)}); take the likelihood out or use an emulator that has it"
+                    f"(outputs {', '.join(signal.layout)}); remove the likelihood or use an emulator with this output"
                 )
 
 
 def _make_mocks(config, signal, likelihoods, options):
-    """Replace likelihoods that ask for ``mock`` by mocks at the true parameters; write their options out."""
+    """Replace likelihoods with the option ``mock`` by mocks at the true parameters, and update their options."""
     wanted = {name: given["mock"] for name, given in options.items() if given.get("mock") is not None}
     if not any(wanted.values()):
         for name in wanted:

@@ -1,7 +1,7 @@
-"""The output folder of a fit, and its one owner: names, state, lock, resolved run file, checksums.
+"""The output folder of a fit: file names, state, lock, resolved run file and checksums.
 
-A folder is a run only by the record that we wrote into its ``run.yaml`` (``resolved:``). What lies beside that record
-under other names than ours belongs to the user and is never touched.
+A run folder is identified by the record in its ``run.yaml`` (``resolved:``). Files with other names than ours belong to
+the user and are never touched.
 """
 
 import contextlib
@@ -36,28 +36,27 @@ from lstmfit.yaml_files import read_yaml
 RUN_FILE, DATA, SUMMARY, INPUTS = "run.yaml", "data.csv", "summary.json", "inputs"
 FILES = (RUN_FILE, DATA, SUMMARY, "corner.png", "signal.png", "report.html", "chain_bias.json",
          "chain_getdist.txt", "chain_getdist.paramnames", "chain_getdist.ranges", *CHAIN_FILES)  # fmt: skip
-"""Every file that a run has by a name of its own. Also: `INPUTS`, `PARTS`, and PolyChord's ``clusters``."""
+"""All files of a run. There are also the folders `INPUTS`, `PARTS` and PolyChord's ``clusters``."""
 SEALED = (RUN_FILE, DATA, *(f"{ROOT}{s}" for s in (".paramnames", ".txt", "_equal_weights.txt", "_dead-birth.txt")),
           f"{ROOT}_phys_live-birth.txt")  # fmt: skip
-"""What a finished run is made of; it is held to the checksums that were taken when it ended."""
+"""Files of a finished run whose checksums are recorded and verified."""
 MOST_COPIED = 16_000_000
-"""Bytes up to which an input is copied into the folder; a larger one is held to its checksum where it lies."""
+"""Inputs up to this size in bytes are copied into the folder; of larger ones only the checksum is recorded."""
 SLOTS = (("data", "file"), ("data", "mock", "noise", "file"), ("likelihood", "global_signal", "noise", "file"))
-"""Where a run file names a file besides its emulator."""
+"""Keys of the run file that name a file, apart from the emulator."""
 SPEC = ("emulator", "parameters")
-"""Where it may name the file that says what an emulator's parameters are."""
-
+"""Key of the file that names an emulator's parameters."""
 
 
 class InputRecord(Block):
-    """A file that a run was made from.
+    """An input file of a run.
 
     Parameters
     ----------
     path : str
-        Where it was when the run began.
+        Path at the start of the run.
     sha256 : str
-        Of its content.
+        Checksum of its content.
     """
 
     path: str
@@ -65,7 +64,7 @@ class InputRecord(Block):
 
 
 class Record(Block):
-    """What a run was made with: the ``resolved:`` block of its run file."""
+    """Signal, versions and inputs of a run: the ``resolved:`` block of its run file."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -81,7 +80,7 @@ class Record(Block):
 
 
 def state(folder) -> str:
-    """What a folder is: ``empty`` (or not there), ``foreign``, ``unfinished`` or ``finished``."""
+    """State of a folder: ``empty`` (or missing), ``foreign``, ``unfinished`` or ``finished``."""
     folder = Path(folder)
     if not folder.is_dir():
         return "empty"
@@ -91,7 +90,7 @@ def state(folder) -> str:
 
 
 def is_run(folder) -> bool:
-    """Whether a folder has the record that a fit writes."""
+    """Whether a folder has the record written by a fit."""
     path = Path(folder) / RUN_FILE
     if not path.is_file():
         return False
@@ -103,12 +102,12 @@ def is_run(folder) -> bool:
 
 
 def read_config(folder) -> RunConfig:
-    """The resolved run file of a folder, its paths made absolute.
+    """Resolved run file of a folder, with absolute paths.
 
     Raises
     ------
     InputError
-        It is not a run folder, or its run file is damaged.
+        The folder is not a run folder, or its run file is damaged.
     """
     folder = Path(folder)
     if not is_run(folder):
@@ -118,18 +117,18 @@ def read_config(folder) -> RunConfig:
 
 
 def record(config: RunConfig) -> Record:
-    """The record of a resolved run file."""
+    """Record of a resolved run file."""
     return validate_block(Record, config.resolved or {}, "run.yaml: resolved")
 
 
 @contextlib.contextmanager
 def locked_folder(folder):
-    """Hold the folder, so that a second run in it is refused; the lock goes with the process, however it ends.
+    """Lock the folder against a second run. The lock ends with the process, however it ends.
 
     Raises
     ------
     InputError
-        Another process holds it, or it cannot be made or written into.
+        Another process has the lock, or the folder cannot be created or is not writable.
     """
     target = folder
     made = []
@@ -139,7 +138,7 @@ def locked_folder(folder):
     stack = contextlib.ExitStack()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        held = f"another run is at work in {folder}; wait for it or choose another folder with -o"
+        held = f"another run is active in {folder}; wait for it or choose another folder with -o"
         stack.enter_context(locked(folder, held))
     except OSError as error:
         raise InputError(f"cannot write into {folder}: {error.strerror}; choose another folder with -o") from None
@@ -149,7 +148,7 @@ def locked_folder(folder):
                 raise InputError(f"cannot write into {folder}: no permission; choose another folder with -o")
             yield
     finally:
-        # Bad input leaves nothing behind, not even an empty folder.
+        # Invalid input leaves nothing behind, not even an empty folder.
         for path in made:
             with contextlib.suppress(OSError):
                 path.rmdir()
@@ -159,21 +158,21 @@ def locked_folder(folder):
 
 
 def check_untouched(folder: Path, config: RunConfig, source) -> None:
-    """Refuse to write over the user's files.
+    """Check that a run would not overwrite files of the user.
 
     Parameters
     ----------
     folder : pathlib.Path
         Output folder.
     config : RunConfig
-        The run.
+        The run file.
     source : path, str or mapping
-        Where it was read from.
+        Origin of the run file.
 
     Raises
     ------
     InputError
-        An input of the run, or a file of the user's, has the name of a file that the run would write.
+        An input of the run, or another file of the user, has the name of a file that the run would write.
     """
     ours = is_run(folder)
     inputs = [Path(path) for path in _files(config).values()]
@@ -183,19 +182,19 @@ def check_untouched(folder: Path, config: RunConfig, source) -> None:
     written = {(folder / name).absolute() for name in FILES}
     for path in inputs:
         if path.absolute() in written or (path.exists() and path.resolve() in {p.resolve() for p in written}):
-            raise InputError(f"the run would write over its own input {path}; choose another folder with -o")
+            raise InputError(f"the run would overwrite its own input {path}; choose another folder with -o")
     if ours:
         return
     taken = [name for name in (*FILES, INPUTS, PARTS, "clusters") if os.path.lexists(folder / name)]
     if taken:
         raise InputError(
-            f"{folder} is not a run folder, and a run would write over {listed(taken, 4)} in it; "
+            f"{folder} is not a run folder, and a run would overwrite {listed(taken, 4)} in it; "
             "choose another folder with -o"
         )
 
 
 def clear(folder: Path) -> None:
-    """Remove what a run wrote into a folder, file by file; ``run.yaml`` last, by which the folder is known."""
+    """Remove the files of a run from its folder; ``run.yaml``, which identifies the folder, is removed last."""
     for name in FILES[1:]:
         with contextlib.suppress(IsADirectoryError, PermissionError):
             (folder / name).unlink(missing_ok=True)
@@ -212,7 +211,7 @@ def clear(folder: Path) -> None:
 
 
 def has_progress(folder: Path) -> bool:
-    """Whether a sampler has left something from which it can resume."""
+    """Whether a folder contains files from which a sampler can resume."""
     state = read_state(folder, ROOT)
     marks = (".resume", ".nautilus.h5", ".blackjax.npz", "_dead-birth.txt")
     folders = [folder, *(folder / PARTS).glob("*")]
@@ -220,7 +219,7 @@ def has_progress(folder: Path) -> bool:
 
 
 def check_target(path) -> None:
-    """Refuse an output of a command that would replace a file of a run.
+    """Check that an output file of a command does not replace a file of a run.
 
     Raises
     ------
@@ -243,7 +242,7 @@ def _get(content, keys):
 
 
 def _set(content, keys, value):
-    """A copy of nested mappings with one value replaced."""
+    """Copy of nested mappings with one value replaced."""
     if not keys:
         return value
     return content | {keys[0]: _set(content[keys[0]], keys[1:], value)}
@@ -254,7 +253,7 @@ def _content(config: RunConfig) -> dict:
 
 
 def _files(config: RunConfig) -> dict[tuple[str, ...], str]:
-    """Files that a run file names besides a shipped emulator, by place."""
+    """Files named in a run file, except a shipped emulator, by their keys."""
     content = _content(config)
     found = {keys: path for keys in SLOTS if (path := _get(content, keys)) is not None}
     emulator = config.emulator
@@ -271,19 +270,19 @@ def _place(keys) -> str:
 
 
 def record_inputs(config: RunConfig) -> dict[str, dict]:
-    """Path and checksum of every file that a run is made from, for its record; by dotted place in the run file."""
+    """Path and checksum of every input file of a run, by its dotted key in the run file."""
     return {
         _place(keys): {"path": str(Path(path).absolute()), "sha256": sha256(*files_of(path))}
         for keys, path in _files(config).items()
-        # A run is resumed from its own data.csv, also where the file that it came from is gone.
+        # A run resumes from its own data.csv, even if the original file no longer exists.
         if Path(path).exists()
     }
 
 
 def write_config(config: RunConfig, folder: Path) -> None:
-    """Write the resolved run file, and beside it copies of the small files that it names.
+    """Write the resolved run file, and copies of small files that it names.
 
-    Paths are written relative to the folder where both have a parent in common, so that a project can be moved.
+    Paths are relative to the folder if they share a parent folder, so that a project can be moved.
     """
     content = _content(config)
     for keys, path in _files(config).items():
@@ -304,7 +303,7 @@ def write_config(config: RunConfig, folder: Path) -> None:
 
 
 def check_inputs(folder: Path, config: RunConfig) -> RunConfig:
-    """Hold the inputs of a run folder to their checksums; find an emulator again that is where it was.
+    """Verify the checksums of the inputs of a run folder, and locate its emulator.
 
     Parameters
     ----------
@@ -316,26 +315,25 @@ def check_inputs(folder: Path, config: RunConfig) -> RunConfig:
     Returns
     -------
     RunConfig
-        With the emulator's path as it is now.
+        The run file with the current path of the emulator.
 
     Raises
     ------
     InputError
-        A noise file, or the spec of an emulator's parameters, is missing or has been changed; the emulator is missing.
+        A noise file or the spec of an emulator's parameters is missing or has changed, or the emulator is missing.
     """
     inputs = record(config).inputs
     for keys in (*SLOTS[1:], SPEC):
         what = "spec of parameters" if keys == SPEC else "noise file"
         known, path = inputs.get(".".join(keys)), _get(_content(config), keys)
-        # The noise of a mock has been drawn; only a new mock would read it.
+        # The noise file of a mock is not needed, because the noise has already been drawn.
         if known is None or path is None or keys[0] == "data":
             continue
         if not Path(path).is_file():
-            raise InputError(f"{folder}: the {what} {path} of this run is missing; put it back")
+            raise InputError(f"{folder}: the {what} {path} of this run is missing; restore it")
         if sha256(path) != known.sha256:
             raise InputError(
-                f"{folder}: the {what} {path} has been changed since the fit; put it back, or repeat the fit with "
-                "--force"
+                f"{folder}: the {what} {path} has changed since the fit; restore it, or repeat the fit with --force"
             )
     known = inputs.get("emulator")
     if known is None or is_emulator_path(config.emulator.file):
@@ -343,25 +341,25 @@ def check_inputs(folder: Path, config: RunConfig) -> RunConfig:
     if is_emulator_path(known.path):
         return config.model_copy(update={"emulator": config.emulator.model_copy(update={"file": known.path})})
     raise InputError(
-        f"{folder}: the emulator file {config.emulator.file} of this run is missing; put it back, or give its new "
-        f"place in the run file and type: lstmfit fit RUN -o {folder} --resume"
+        f"{folder}: the emulator file {config.emulator.file} of this run is missing; restore it, or give its new path "
+        f"in the run file and run: lstmfit fit RUN -o {folder} --resume"
     )
 
 
 def differences(old: RunConfig, new: RunConfig) -> list[str]:
-    """What differs between the run file of a folder and one that is to be resumed; files by content, not by name.
+    """Differences between the run file of a folder and that of a resumed run; files are compared by content.
 
     Parameters
     ----------
     old, new : RunConfig
-        Both resolved.
+        Resolved run files.
 
     Returns
     -------
     list of str
-        Blocks of the run file that differ, and files whose content does.
+        Blocks of the run file that differ, and files whose content differs.
     """
-    # Version 0.1 wrote out the unit also where it had been left to the default.
+    # Version 0.1 always wrote the unit, even if it was the default.
     a, b = (c | {"data": {"unit": "mK"} | c["data"]} for c in (_content(old), _content(new)))
     changed = []
     then, now = record(old).inputs, record(new).inputs
@@ -373,7 +371,7 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
             a, b = _set(a, keys, ""), _set(b, keys, "")
     if record(old).signal_checksum == record(new).signal_checksum and old.emulator and new.emulator:
         a, b = a | {"emulator": ""}, b | {"emulator": ""}
-    # A default that is left out, as in the folders of version 0.1, is no difference.
+    # Omitted defaults, as in folders of version 0.1, are not a difference.
     for content in (a, b):
         content["likelihood"] = {name: with_defaults(name, dict(o or {})) for name, o in content["likelihood"].items()}
     skipped = ("resolved", "output", "priors")
@@ -391,7 +389,7 @@ def load_problem(folder, trust: bool = False):
     folder : path
         The run folder.
     trust : bool
-        Import likelihoods and simulators that the run file names by dotted path.
+        Import likelihoods and simulators given by dotted path in the run file.
 
     Returns
     -------
@@ -400,8 +398,8 @@ def load_problem(folder, trust: bool = False):
     Raises
     ------
     InputError
-        It is not a run folder, its data are missing, the emulator is no longer the one of the run, or it names code
-        to import without consent.
+        The folder is not a run folder, its data are missing, the emulator has changed since the run, or the run file
+        names code to import without consent.
     """
     from lstmfit.datasets.spectrum import read_written_spectrum
     from lstmfit.problem import build
@@ -415,13 +413,13 @@ def load_problem(folder, trust: bool = False):
     except (OSError, KeyError, ValueError) as error:
         missing = isinstance(error, FileNotFoundError)
         what = f"has no {DATA}" if missing else f"has a damaged {DATA} ({error})"
-        raise InputError(f"{folder} {what}, the spectrum that was fitted; repeat the fit with --force") from None
+        raise InputError(f"{folder} {what}, which is the fitted spectrum; repeat the fit with --force") from None
     problem = build(config, spectrum)
     expected = (config.resolved or {}).get("signal_checksum")
     if expected is not None and expected != problem.signal.checksum:
         raise InputError(
-            f"{folder}: {problem.signal.name} is no longer the emulator of this run "
-            f"({problem.signal.checksum[:12]}, then {str(expected)[:12]}); repeat the fit with --force"
+            f"{folder}: {problem.signal.name} has changed since this run (checksum {problem.signal.checksum[:12]}, "
+            f"was {str(expected)[:12]}); restore it, or repeat the fit with --force"
         )
     return problem
 
@@ -433,20 +431,20 @@ def seal(folder: Path) -> None:
 
 
 def check_seal(folder) -> None:
-    """Refuse a finished run whose files are no longer those that the fit wrote.
+    """Check that the files of a finished run are those that the fit wrote.
 
     Raises
     ------
     InputError
-        A file is missing or has been changed. Run folders of version 0.1 have no checksums and pass.
+        A file is missing or has changed. Run folders of version 0.1 have no checksums and are not checked.
     """
     folder = Path(folder)
     sums = read_state(folder, ROOT).get("sha256", {})
     for name, expected in sums.items():
         if not (folder / name).is_file():
-            raise InputError(f"{folder}: {name} of this run is missing; put it back, or repeat the fit with --force")
+            raise InputError(f"{folder}: {name} is missing from this run; restore it, or repeat the fit with --force")
         if sha256(folder / name) != expected:
             raise InputError(
-                f"{folder}: {name} has been changed since the fit, so the chain is of another problem; put it back, or "
-                "repeat the fit with --force"
+                f"{folder}: {name} has changed since the fit, so it no longer matches the chain; restore it, or repeat "
+                "the fit with --force"
             )

@@ -1,6 +1,6 @@
-"""Types of what users write: blocks of a run file, numbers with their bounds.
+"""Validated types for user input: blocks of a run file, and numbers within limits.
 
-A leaf: it imports no other part of the package but the errors.
+This module imports nothing of the package except the errors.
 """
 
 import math
@@ -16,17 +16,17 @@ INT32 = 2**31 - 1
 """Largest integer of Fortran and of C's int; a larger one wraps around silently."""
 INT64 = 2**63 - 1
 LARGEST = 1e100
-"""Bound of every number: products and squares of two are still finite."""
+"""Upper limit of all numbers, so that products of two are finite."""
 
 
 class Block(BaseModel):
-    """A block of the run file: unknown keys are errors, values do not change after validation."""
+    """A block of the run file: unknown keys are errors, and values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
 
 def shown(value, most: int = 60) -> str:
-    """A value as messages quote it, cut to `most` characters."""
+    """A value as quoted in messages, shortened to `most` characters."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**30:
         return "an integer of more than 30 digits"
     text = repr(value)
@@ -34,22 +34,22 @@ def shown(value, most: int = 60) -> str:
 
 
 def _integer(value):
-    # bool is an int in Python, but `true` is not a number of anything.
+    # bool is a subclass of int in Python, but `true` is not a number.
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise ValueError(f"{shown(value)} is not a whole number")
     return int(value)
 
 
 def to_number(value) -> float:
-    """A finite number; text such as "1e-3" is read, a truth value is not a number.
+    """Convert a value to a finite number. Text such as "1e-3" is accepted, booleans are not.
 
     Raises
     ------
     ValueError
-        It is anything else, or larger than `LARGEST`.
+        It is not a number, or larger than `LARGEST`.
     """
     if isinstance(value, bool) or not isinstance(value, (numbers.Real, str)):
-        # Its own type, so that where a number or a block may stand, a mistake in the block is not also this one.
+        # A separate error type, so that a mistake in a block is not also reported as this one if both are allowed.
         raise PydanticCustomError("number_type", "{what} is not a number", {"what": shown(value)})
     try:
         number = float(value)
@@ -72,10 +72,10 @@ def _between(low, high):
 Integer = Annotated[int, BeforeValidator(_integer), _between(-INT32, INT32)]
 Index = Annotated[int, BeforeValidator(_integer), _between(0, INT32)]
 Whole = Annotated[int, BeforeValidator(_integer), _between(0, INT64)]
-"""A number of calls or bytes, which Fortran never sees."""
+"""A number of calls or bytes, which is never passed to Fortran."""
 Count = Annotated[int, BeforeValidator(_integer), _between(1, INT32)]
 Seed = Annotated[int, BeforeValidator(_integer), _between(0, INT32)]
-"""Seed of a sampler, which Fortran takes as an int."""
+"""Seed of a sampler; a 32-bit integer in Fortran."""
 DataSeed = Annotated[int, BeforeValidator(_integer), _between(0, INT64)]
 """Seed of a `numpy.random.Generator`."""
 Number = Annotated[float, BeforeValidator(to_number)]
@@ -84,12 +84,12 @@ NotNegative = Annotated[Number, Field(ge=0)]
 
 
 def first_mistake(error: Exception) -> str:
-    """What is wrong with an input, in a few words, from the error that reading it raised.
+    """Short description of an error raised while reading input.
 
     Parameters
     ----------
     error : Exception
-        Of a pydantic ValidationError the first mistake: where, what was given, what is expected.
+        For a pydantic ValidationError, the first mistake is described: where, what was given, what is expected.
     """
     if not isinstance(error, ValidationError):
         return one_line(error) or type(error).__name__

@@ -1,4 +1,4 @@
-"""Many independent tasks over the processes of a machine or over the ranks of mpirun, handed out one by one."""
+"""Run independent tasks on the processes of one machine or on MPI ranks."""
 
 import contextlib
 import multiprocessing
@@ -22,21 +22,21 @@ THREAD_VARIABLES = (
     "TF_NUM_INTRAOP_THREADS",
     "TF_NUM_INTEROP_THREADS",
 )
-"""Set to 1 for whatever runs as one process of several: threads would only get into each other's way."""
+"""Set to 1 in parallel processes, whose threads would compete for the cores."""
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def check_jobs(jobs) -> int:
-    """Number of processes: all cores where it is None.
+    """Validated number of processes; the number of cores if `jobs` is None.
 
     Raises
     ------
     InputError
-        It is not a whole number of at least 1.
+        `jobs` is not a positive integer.
     """
     if jobs is None:
         return cores()
@@ -47,19 +47,19 @@ def check_jobs(jobs) -> int:
 
 @contextlib.contextmanager
 def worker_pool(jobs: int):
-    """Open a pool of processes; under mpirun of its ranks, the first of which hands out the tasks.
+    """Open a pool of processes or, under mpirun, of the MPI ranks, the first of which distributes the tasks.
 
     Parameters
     ----------
     jobs : int
-        Processes. Without meaning under MPI.
+        Number of processes; ignored under MPI.
 
     Yields
     ------
     pool : concurrent.futures.Executor or None
-        None on MPI ranks other than the first, which work until the first one leaves.
+        None on MPI ranks other than the first, which work until the first rank leaves the context.
     n_workers : int
-        How many tasks run at a time.
+        Number of tasks that run at a time.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def worker_pool(jobs: int):
 
 @contextlib.contextmanager
 def process_pool(jobs: int):
-    """Open a pool of processes of this machine, of one thread each, that end when this process ends."""
+    """Open a pool of single-threaded processes on this machine, which end when this process ends."""
     context = multiprocessing.get_context("spawn")
     with (
         _worker_environment(),
@@ -90,10 +90,10 @@ def process_pool(jobs: int):
 
 @contextlib.contextmanager
 def _worker_environment():
-    """Let the processes started meanwhile use one thread each, and import nothing from the current folder.
+    """Let processes started within the context use one thread each and import nothing from the current folder.
 
-    There is one process for each core. `multiprocessing` starts Python with ``-c``, which would otherwise look for
-    modules in the current folder first: a ``multiprocessing.py`` there would be run.
+    There is one process per core. `multiprocessing` starts Python with ``-c``, which would otherwise search the current
+    folder for modules first, and run a ``multiprocessing.py`` there.
     """
     wanted = dict.fromkeys((*THREAD_VARIABLES, "PYTHONSAFEPATH"), "1")
     before = {name: os.environ.get(name) for name in wanted}
@@ -110,26 +110,26 @@ def _worker_environment():
 
 @contextlib.contextmanager
 def death_as(error_type, what: str):
-    """Turn the end of a worker process into an error that says what to do.
+    """Convert the death of a worker process to an error that says what to do.
 
     Parameters
     ----------
     error_type : type
-        Of the error to raise.
+        Type of the error to raise.
     what : str
-        Which process died, as the subject of the message.
+        Name of the process, the subject of the message.
     """
     try:
         yield
     except futures.process.BrokenProcessPool as error:
         raise error_type(
-            f"{what} died (out of memory, killed, or a script of yours without "
-            'if __name__ == "__main__":); what was finished is kept: run the same again'
+            f"{what} died (out of memory, killed, or started from a script without "
+            'if __name__ == "__main__":); repeat the command to continue, finished work is kept'
         ) from error
 
 
 def _end_with_parent() -> None:
-    """Watch for the parent's end: after kill -9 a worker would otherwise wait for tasks for ever."""
+    """End this process with its parent; after kill -9 of the parent, it would otherwise wait for tasks forever."""
 
     def watch():
         multiprocessing.parent_process().join()

@@ -1,4 +1,4 @@
-"""The one way in and out of YAML: run files, prior sets and the defaults of likelihoods are all read by it."""
+"""Reading and writing YAML: run files, parameter sets and the defaults of likelihoods."""
 
 import re
 from pathlib import Path
@@ -9,20 +9,20 @@ from lstmfit.errors import InputError, one_line
 from lstmfit.schema import shown
 
 MOST_LEVELS = 40
-"""Nesting that no run file needs; PyYAML and pydantic are recursive and would fail beyond some hundred levels."""
+"""Maximum nesting depth; PyYAML and pydantic are recursive and would fail beyond several hundred levels."""
 MOST_NODES = 100_000
-"""Values and keys of a file with its aliases written out: a few lines of aliases of aliases can stand for billions."""
+"""Maximum number of keys and values with aliases expanded; a few lines of nested aliases can stand for billions."""
 MOST_BYTES = 4_000_000
 
 _FLOAT = re.compile(r"^[-+]?([0-9][0-9_]*\.?[0-9_]*|\.[0-9_]+)([eE][-+]?[0-9]+)$|^[-+]?[0-9][0-9_]*\.[0-9_]*$")
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with 1e-3 as a number (YAML 1.1 wants 1.0e-3) and with repeated keys refused, not overwritten."""
+    """YAML in which 1e-3 is a number (YAML 1.1 requires 1.0e-3) and repeated keys are errors."""
 
 
 class _Dumper(yaml.SafeDumper):
-    """The counterpart of `_Loader`: it quotes the text that the loader would take for a number, like "1e3"."""
+    """Counterpart of `_Loader` that quotes text that the loader would read as a number, such as "1e3"."""
 
 
 for _class in (_Loader, _Dumper):
@@ -32,7 +32,7 @@ for _class in (_Loader, _Dumper):
 def _mapping(loader, node):
     seen = set()
     for key, _ in node.value:
-        # A merge key (<<) takes over the keys of another mapping; those that stand here win.
+        # A merge key (<<) adds the keys of another mapping; keys given here take precedence.
         if key.tag == "tag:yaml.org,2002:merge":
             continue
         name = loader.construct_object(key, deep=True)
@@ -46,7 +46,7 @@ def _mapping(loader, node):
 
 
 def _text(dumper, text):
-    # In double quotes everything is escaped that YAML would fold or drop, such as line breaks of other alphabets.
+    # Double quotes escape everything that YAML would fold or drop, such as Unicode line separators.
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if text.isprintable() else '"')
 
 
@@ -62,7 +62,7 @@ def read_yaml(path, what: str = "run file") -> object:
     path : path
         The file.
     what : str
-        What it should be, for the message.
+        Kind of file, for the message.
 
     Returns
     -------
@@ -72,16 +72,16 @@ def read_yaml(path, what: str = "run file") -> object:
     Raises
     ------
     InputError
-        It cannot be read, is not text, or not YAML: see `parse_yaml`.
+        The file cannot be read, or is not text or not YAML; see `parse_yaml`.
     """
     path = Path(path)
     try:
         size = path.stat().st_size
         if size > MOST_BYTES:
-            raise InputError(f"{path} has {size / 1e6:.0f} MB; a {what} has a few kB, so this is another file")
+            raise InputError(f"{path} has {size / 1e6:.0f} MB, but a {what} has only a few kB; give a {what} in YAML")
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(f"{path} is not text in UTF-8; give a {what} in YAML") from None
+        raise InputError(f"{path} is not UTF-8 text; give a {what} in YAML") from None
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; give a {what} in YAML") from None
     return parse_yaml(text, path)
@@ -95,12 +95,12 @@ def parse_yaml(text: str, where) -> object:
     text : str
         The document.
     where : path or str
-        Its origin, for the message.
+        Origin of the document, for the message.
 
     Raises
     ------
     InputError
-        It is not YAML, repeats a key, is nested too deeply, contains itself, or stands for too many values.
+        The document is not YAML, repeats a key, is nested too deeply, contains itself, or has too many values.
     """
     try:
         _check_depth(text, where)
@@ -113,7 +113,7 @@ def parse_yaml(text: str, where) -> object:
             return loader.construct_document(node)
         finally:
             loader.dispose()
-    # ValueError: an integer of thousands of digits, a date that does not exist.
+    # ValueError: an integer with thousands of digits, or an invalid date.
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         if isinstance(error, InputError):
             raise
@@ -136,7 +136,7 @@ def _check_depth(text, where):
 
 
 def _check_size(node, where):
-    """Count the nodes with every alias written out."""
+    """Check the number of nodes with all aliases expanded."""
     sizes, open_nodes = {}, set()
 
     def size(node):
@@ -156,7 +156,7 @@ def _check_size(node, where):
 
     n = size(node)
     if n > MOST_NODES:
-        raise InputError(f"{where}: its aliases stand for {n:.2g} values; at most {MOST_NODES:,} are read")
+        raise InputError(f"{where}: its aliases expand to {n:.2g} values, but at most {MOST_NODES:,} are allowed")
 
 
 def dump_yaml(content) -> str:

@@ -1,4 +1,4 @@
-"""Priors: distributions of one parameter, and the joint prior that defines the order of theta."""
+"""Priors: distributions of one parameter, and the joint prior, which defines the order of theta."""
 
 import importlib
 
@@ -15,7 +15,7 @@ __all__ = ["DISTRIBUTIONS", "Distribution", "Prior", "compile_expression", "load
 
 
 def __getattr__(name):
-    """Load the others at first use: expressions are read without SciPy."""
+    """Import submodules at first use, so that expressions are read without SciPy."""
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

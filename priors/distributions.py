@@ -1,8 +1,8 @@
-"""Prior distributions of one parameter, in the names of Cobaya's run files.
+"""Prior distributions of one parameter, with the names used in Cobaya's run files.
 
-Each gives the inverse of its cumulative distribution, which maps PolyChord's unit cube to physical values, and its
-density. They are written out because they run at every likelihood call: scipy.stats takes 50 microseconds for what
-is one line here; the tests hold them to scipy.stats.
+Each provides its inverse cumulative distribution, which maps the unit cube to physical values, and its density. They
+are implemented here because they are evaluated at every likelihood call, and scipy.stats takes 50 microseconds. The
+tests compare them with scipy.stats.
 """
 
 import math
@@ -17,35 +17,35 @@ from lstmfit.schema import LARGEST, shown, to_number
 
 @dataclass(frozen=True)
 class Distribution:
-    """Abstract: one parameter's prior.
+    """Abstract base class of the prior of one parameter.
 
     Methods
     -------
     ppf(u)
-        Physical value at cumulative probability `u`, scalar or array.
+        Physical value at cumulative probability `u`, a scalar or an array.
     logpdf(x)
         Natural logarithm of the density per physical unit; -inf outside the support.
     """
 
     @property
     def support(self) -> tuple[float, float]:
-        """Smallest and largest value that the prior allows."""
+        """Smallest and largest value allowed by the prior."""
         return -math.inf, math.inf
 
     def spec(self) -> dict:
-        """The run file's ``prior:`` block that gives this prior; infinite limits are left out."""
+        """``prior:`` block of a run file that gives this prior; infinite limits are omitted."""
         name = next(n for n, kind in DISTRIBUTIONS.items() if kind is type(self))
         return {"dist": name} | {key: value for key, value in vars(self).items() if math.isfinite(value)}
 
     @property
     def log(self) -> bool:
-        """True where the natural space is log10."""
+        """Whether the natural space is log10."""
         return False
 
 
 def _need_range(low, high):
     if not low < high:
-        raise InputError(f"min {low:g} and max {high:g}: a prior needs a width, min < max")
+        raise InputError(f"min is {low:g} and max is {high:g}, but a prior needs min < max")
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,12 @@ class LogUniform(Distribution):
     def __post_init__(self):
         _need_range(self.min, self.max)
         if self.min <= 0:
-            raise InputError(f"min is {self.min:g}: a log-uniform prior needs min > 0")
+            raise InputError(f"min is {self.min:g}, but a log-uniform prior needs min > 0")
         if not math.isfinite(self.max / self.min):
-            raise InputError(f"min {self.min:g} and max {self.max:g} of a log-uniform prior: the ratio is not finite")
+            raise InputError(
+                f"min is {self.min:g} and max is {self.max:g}, but a log-uniform prior needs a finite ratio; give a "
+                "narrower range"
+            )
 
     @property
     def support(self):
@@ -103,14 +106,14 @@ class LogUniform(Distribution):
 
 @dataclass(frozen=True)
 class Normal(Distribution):
-    """Gaussian of mean loc and standard deviation scale."""
+    """Gaussian with mean loc and standard deviation scale."""
 
     loc: float
     scale: float
 
     def __post_init__(self):
         if not self.scale > 0:
-            raise InputError(f"scale is {self.scale:g}: a Gaussian prior needs scale > 0")
+            raise InputError(f"scale is {self.scale:g}, but a Gaussian prior needs scale > 0")
 
     def ppf(self, u):
         return self.loc + self.scale * ndtri(u)
@@ -122,7 +125,7 @@ class Normal(Distribution):
 
 @dataclass(frozen=True)
 class TruncatedNormal(Distribution):
-    """Gaussian of mean loc and standard deviation scale, cut at min and max and normalised between them."""
+    """Gaussian with mean loc and standard deviation scale, truncated at min and max."""
 
     loc: float
     scale: float
@@ -132,18 +135,18 @@ class TruncatedNormal(Distribution):
     def __post_init__(self):
         _need_range(self.min, self.max)
         if not self.scale > 0:
-            raise InputError(f"scale is {self.scale:g}: a Gaussian prior needs scale > 0")
+            raise InputError(f"scale is {self.scale:g}, but a Gaussian prior needs scale > 0")
         if not self.mirrored_ends()[1] > 0:
-            raise InputError(f"the prior lies wholly outside {self.min:g}..{self.max:g}; move loc or the limits")
+            raise InputError(f"the prior lies entirely outside {self.min:g}..{self.max:g}; change loc or the limits")
 
     @property
     def support(self):
         return self.min, self.max
 
     def mirrored_ends(self):
-        """Whether to work in the mirror, mass inside, and cumulative probability below the lower end.
+        """Whether to use the mirror image, probability between the limits, and probability below the lower limit.
 
-        The upper tail is worked out in the mirror, where ndtr does not round to one.
+        For the upper tail the mirror image is used, because there ndtr does not round to one.
         """
         a, b = (self.min - self.loc) / self.scale, (self.max - self.loc) / self.scale
         mirror = a > 0
@@ -164,7 +167,7 @@ class TruncatedNormal(Distribution):
 
 @dataclass(frozen=True)
 class LogNormal(Distribution):
-    """Gaussian of standard deviation s in ln x about ln scale, as in scipy.stats."""
+    """Gaussian in ln x with mean ln scale and standard deviation s, as in scipy.stats."""
 
     s: float
     scale: float = 1.0
@@ -172,7 +175,7 @@ class LogNormal(Distribution):
     def __post_init__(self):
         for key in ("s", "scale"):
             if not getattr(self, key) > 0:
-                raise InputError(f"{key} is {getattr(self, key):g}: a log-normal prior needs {key} > 0")
+                raise InputError(f"{key} is {getattr(self, key):g}, but a log-normal prior needs {key} > 0")
 
     @property
     def support(self):
@@ -194,14 +197,14 @@ class LogNormal(Distribution):
 
 @dataclass(frozen=True)
 class ScipyDistribution(Distribution):
-    """Any continuous distribution of scipy.stats, by its name there; some 50 microseconds a draw.
+    """Any continuous distribution of scipy.stats, which takes about 50 microseconds per draw.
 
     Parameters
     ----------
     name : str
         Name in scipy.stats.
     arguments : tuple of (str, float)
-        Its shape parameters, ``loc`` and ``scale``; or ``min`` and ``max``, which mean loc and loc + scale.
+        Shape parameters, ``loc`` and ``scale``; or ``min`` and ``max``, which stand for loc and loc + scale.
     """
 
     name: str
@@ -225,7 +228,7 @@ class ScipyDistribution(Distribution):
             middle = math.nan
         if not math.isfinite(middle):
             values = ", ".join(f"{key} {value:g}" for key, value in self.arguments)
-            raise InputError(f"a {self.name} prior with {values} does not exist; see scipy.stats.{self.name}")
+            raise InputError(f"{values} are not valid for a {self.name} prior; see scipy.stats.{self.name}")
         object.__setattr__(self, "_frozen", frozen)
 
     @property
@@ -250,11 +253,11 @@ class OrderStatistic(Distribution):
     Parameters
     ----------
     base : Distribution
-        What is drawn from.
+        Distribution of the draws.
     group : str
-        Label that the sorted parameters share.
+        Label shared by the sorted parameters.
     rank, count : int
-        From 1 to count.
+        Rank of the parameter, from 1 to count.
     """
 
     base: Distribution
@@ -277,7 +280,7 @@ class OrderStatistic(Distribution):
         return self.base.ppf(betaincinv(self.rank, self.count - self.rank + 1, u))
 
     def logpdf(self, x):
-        # The base's cumulative distribution is found from its inverse, which is all that a Distribution has to give.
+        # Invert the ppf numerically, because a Distribution need not provide its cumulative distribution.
         u = np.linspace(0.0, 1.0, 4097)[1:-1]
         p = np.interp(x, self.base.ppf(u), u)
         log_beta = betaln(self.rank, self.count - self.rank + 1)
@@ -292,27 +295,27 @@ DISTRIBUTIONS = {
     "truncnorm": TruncatedNormal,
     "lognorm": LogNormal,
 }
-"""By the name that a run file gives as ``dist``; as scipy.stats calls them, which has the others."""
+"""Distributions by their names in run files (``dist``), which are those of scipy.stats."""
 
 
 def make_distribution(spec: dict) -> Distribution:
-    """Prior from a run file's ``prior:`` block.
+    """Create a prior from the ``prior:`` block of a run file.
 
     Parameters
     ----------
     spec : dict
-        ``{min, max}`` for a uniform prior, else ``{dist: NAME, ...}`` with the distribution's own keys or those of
-        scipy.stats, as Cobaya takes them: loc and scale of a uniform prior, a and b of a loguniform or a truncnorm
-        one. A key ``sorted`` is left to `Prior`.
+        ``{min, max}`` for a uniform prior, otherwise ``{dist: NAME, ...}`` with the keys of the distribution or those
+        of scipy.stats, as in Cobaya: loc and scale of a uniform prior, a and b of a loguniform or truncnorm prior. The
+        key ``sorted`` is handled by `Prior`.
 
     Raises
     ------
     InputError
-        Unknown distribution, unknown or missing key, a value that is not a finite number, no width, or values that
-        are not finite.
+        The distribution or a key is unknown, a key is missing, a value is not a finite number, or the prior has no
+        width or reaches values that are not finite.
     """
     if not isinstance(spec, dict):
-        raise InputError(f"prior is {shown(spec)}; give a mapping like {{min: 0, max: 1}}")
+        raise InputError(f"prior is {shown(spec)}; give a mapping such as {{min: 0, max: 1}}")
     spec = dict(spec)
     spec.pop("sorted", None)
     name = spec.pop("dist", "uniform")
@@ -320,8 +323,8 @@ def make_distribution(spec: dict) -> Distribution:
     if kind is None:
         shapes = _scipy_shapes(name) if isinstance(name, str) else None
         if shapes is None:
-            hint = did_you_mean(name, DISTRIBUTIONS, "besides the continuous ones of scipy.stats known are")
-            raise InputError(f"prior distribution {shown(name)} is unknown; {hint}")
+            hint = did_you_mean(name, DISTRIBUTIONS, "use a continuous distribution of scipy.stats or one of")
+            raise InputError(f"unknown prior distribution {shown(name)}; {hint}")
         return _check_finite(name, _make_scipy(name, shapes, spec))
     known = {f.name: f for f in fields(kind)}
     spec = _in_own_keys(name, _numbers(name, spec, (*known, *_SCIPY_KEYS.get(name, ()))))
@@ -332,11 +335,11 @@ def make_distribution(spec: dict) -> Distribution:
 
 
 _SCIPY_KEYS = {"uniform": ("loc", "scale"), "loguniform": ("a", "b"), "truncnorm": ("a", "b")}
-"""Keys of scipy.stats for the same distribution, which Cobaya's run files have."""
+"""Alternative keys of a distribution, as in scipy.stats and Cobaya's run files."""
 
 
 def _in_own_keys(name, spec):
-    """The keys of scipy.stats in those of the class."""
+    """Convert the keys of scipy.stats to those of the class."""
     theirs = [key for key in _SCIPY_KEYS.get(name, ()) if key in spec]
     if not theirs:
         return spec
@@ -345,7 +348,7 @@ def _in_own_keys(name, spec):
         raise InputError(f"a {name} prior takes either min and max or {first} and {second}; got {listed(spec)}")
     a, b = spec.pop(first), spec.pop(second)
     if name == "truncnorm":
-        # scipy counts its ends from loc in units of scale.
+        # In scipy the limits are relative to loc, in units of scale.
         missing = [key for key in ("loc", "scale") if key not in spec]
         if missing:
             raise InputError(f"a truncnorm prior needs {' and '.join(missing)}; got {listed((first, second, *spec))}")
@@ -357,7 +360,7 @@ def _numbers(name, spec, known) -> dict[str, float]:
     numbers = {}
     for key, value in spec.items():
         if key not in known:
-            raise InputError(f"a {name} prior has no {shown(key)}; its keys are {listed(known)}")
+            raise InputError(f"a {name} prior has no key {shown(key)}; its keys are {listed(known)}")
         try:
             numbers[key] = to_number(value)
         except ValueError as error:
@@ -366,19 +369,19 @@ def _numbers(name, spec, known) -> dict[str, float]:
 
 
 def _check_finite(name, distribution):
-    """Refuse a prior that reaches infinite or undefined values."""
+    """Check that a prior does not reach infinite or undefined values."""
     try:
         with np.errstate(all="ignore"):
             ends = [float(distribution.ppf(u)) for u in (1e-9, 0.5, 1.0 - 1e-9)]
     except OverflowError:
         ends = [math.inf]
     if not all(abs(value) <= LARGEST for value in ends):
-        raise InputError(f"a {name} prior with these numbers reaches values that are not finite; narrow it")
+        raise InputError(f"a {name} prior with these values reaches numbers that are not finite; make it narrower")
     return distribution
 
 
 def _scipy_shapes(name) -> tuple[str, ...] | None:
-    """Names of the shape parameters of a continuous distribution of scipy.stats; None where there is none."""
+    """Shape parameters of a continuous distribution of scipy.stats; None if there is no such distribution."""
     from scipy import stats
 
     kind = getattr(stats, name, None)
@@ -393,5 +396,5 @@ def _make_scipy(name, shapes, spec):
     if missing:
         raise InputError(f"a {name} prior needs {' and '.join(missing)}; got {listed(spec) if spec else 'nothing'}")
     if not spec.get("scale", 1.0) > 0:
-        raise InputError(f"scale is {spec['scale']:g}: a {name} prior needs scale > 0")
+        raise InputError(f"scale is {spec['scale']:g}, but a {name} prior needs scale > 0")
     return ScipyDistribution(name, tuple(spec.items()))

@@ -1,4 +1,4 @@
-"""Parameters computed from others: arithmetic in a run file, read by its syntax tree and never executed as code."""
+"""Parameters computed from others by arithmetic in a run file, which is parsed and never executed as code."""
 
 import ast
 import math
@@ -21,12 +21,12 @@ OPERATORS = {
 FUNCTIONS = {name: getattr(math, name) for name in ("exp", "log", "log10", "sqrt", "sin", "cos", "tan", "tanh")}
 FUNCTIONS |= {"abs": abs, "min": min, "max": max}
 ARGUMENTS = dict.fromkeys(FUNCTIONS, (1, 1)) | {"log": (1, 2), "min": (2, 100), "max": (2, 100)}
-"""Least and largest number of arguments."""
+"""Minimum and maximum number of arguments."""
 CONSTANTS = {"pi": math.pi, "e": math.e}
 LONGEST = 2000
-"""Characters of an expression."""
+"""Maximum length of an expression in characters."""
 DEEPEST = 50
-"""Levels of brackets, functions and operators inside each other."""
+"""Maximum nesting depth of brackets, functions and operators."""
 
 
 def parse(text: str) -> ast.expr:
@@ -35,17 +35,17 @@ def parse(text: str) -> ast.expr:
     Raises
     ------
     InputError
-        It is not an expression, or longer or deeper than one that a person writes.
+        It is not a valid expression, or is too long or too deeply nested.
     """
     text = str(text).strip()
     if len(text) > LONGEST:
         raise InputError(
-            f"expression {_short(text)} has {len(text)} characters; at most {LONGEST} are read: compute parts of it "
-            "as parameters of their own"
+            f"expression {_short(text)} has {len(text)} characters, but at most {LONGEST} are allowed; compute parts "
+            "of it as separate parameters"
         )
     try:
         with warnings.catch_warnings():
-            # Python's own hints about code, such as `2(3)`: what is wrong is said below.
+            # Suppress Python's warnings about code such as `2(3)`, because an error is raised below.
             warnings.simplefilter("ignore", SyntaxWarning)
             tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
@@ -60,15 +60,15 @@ def _short(text) -> str:
 
 
 def _check_depth(tree, text):
-    """Refuse what the recursive compiler could not take; itself without recursion."""
+    """Check the nesting depth, without recursion, because the compiler is recursive."""
     level = [tree]
     for _ in range(DEEPEST):
         level = [child for node in level for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
         if not level:
             return
     raise InputError(
-        f"expression {_short(text)} is nested more than {DEEPEST} levels deep; compute parts of it as parameters of "
-        "their own"
+        f"expression {_short(text)} is nested more than {DEEPEST} levels deep; compute parts of it as separate "
+        "parameters"
     )
 
 
@@ -79,7 +79,7 @@ def names_in(text: str) -> set[str]:
 
 
 def compile_expression(text: str, names: Sequence[str]) -> Callable:
-    """Turn an expression into a function of the parameters' values.
+    """Convert an expression to a function of the parameter values.
 
     Parameters
     ----------
@@ -91,12 +91,12 @@ def compile_expression(text: str, names: Sequence[str]) -> Callable:
     Returns
     -------
     callable
-        values (len(names),) -> float; NaN where the arithmetic has no result. It can be pickled.
+        values (len(names),) -> float; NaN if the arithmetic has no real result. It can be pickled.
 
     Raises
     ------
     InputError
-        Anything else in it, an unknown name, or a wrong number of arguments.
+        The expression contains anything else, an unknown name, or a wrong number of arguments.
     """
     return Expression(text, tuple(names))
 
@@ -120,7 +120,7 @@ class Expression:
         return type(self), (self.text, self.names)
 
     def __call__(self, values) -> float:
-        """Value for the parameters' values (len(names),); NaN where the arithmetic has no real result."""
+        """Result for parameter values (len(names),); NaN if the arithmetic has no real result."""
         try:
             return float(self._function(values))
         except (ArithmeticError, ValueError):
@@ -161,7 +161,7 @@ def _compile(node, text, index):
 def _compile_call(node, text, index):
     name = node.func.id
     if name not in FUNCTIONS:
-        raise InputError(f"expression {_short(text)}: no function {shown(name)}; there are {', '.join(FUNCTIONS)}")
+        raise InputError(f"expression {_short(text)}: unknown function {shown(name)}; use {', '.join(FUNCTIONS)}")
     low, high = ARGUMENTS[name]
     if not low <= len(node.args) <= high:
         wanted = "1 argument" if high == 1 else f"{low} or more arguments" if high > 2 else f"{low} or {high} arguments"

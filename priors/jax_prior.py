@@ -1,4 +1,4 @@
-"""The prior transform for JAX: the same formulas, for the distributions that can be traced."""
+"""The prior transform in JAX, for the distributions that can be traced."""
 
 from lstmfit.errors import InputError
 from lstmfit.priors.distributions import LogNormal, LogUniform, Normal, TruncatedNormal, Uniform
@@ -16,12 +16,12 @@ def make_transform(prior: Prior):
     Returns
     -------
     callable
-        cube (n_params,) -> physical (n_params,), as `Prior.transform`.
+        cube (n_params,) -> physical (n_params,), like `Prior.transform`.
 
     Raises
     ------
     InputError
-        A distribution of scipy.stats, which JAX cannot trace.
+        A prior is a distribution of scipy.stats, which JAX cannot trace.
     """
     import jax.numpy as jnp
 

@@ -1,4 +1,4 @@
-"""The joint prior: it defines which parameters are sampled and their order."""
+"""Joint prior, which defines the sampled parameters and their order."""
 
 from collections.abc import Mapping
 
@@ -9,37 +9,37 @@ from lstmfit.priors.distributions import Distribution, OrderStatistic
 
 
 class Prior:
-    """Product of independent priors; sorted parameters are draws from one prior, put in ascending order.
+    """Product of independent priors; sorted parameters are draws from one prior in ascending order.
 
     Parameters
     ----------
     distributions : mapping of str to Distribution
-        In the order of theta.
+        Priors by name, in the order of theta.
     latex : mapping of str to str, optional
-        LaTeX labels without dollar signs; the name where there is none.
+        LaTeX labels without dollar signs; by default the names.
     sorted_groups : mapping of str to sequence of str, optional
-        Parameters whose values ascend in the order given, by the label that they share. Without it two terms that
-        can be exchanged have every posterior peak twice.
+        Groups of parameters, by label, whose values ascend in the given order. Without sorting, two interchangeable
+        terms of a model duplicate every peak of the posterior.
 
     Attributes
     ----------
     names : tuple of str
-        In the order of theta.
+        Names in the order of theta.
     distributions, latex : dict
-        As given; of a sorted parameter that of its rank.
+        As given; for a sorted parameter, the marginal prior of its rank.
     independent : dict of str to Distribution
-        What each is drawn from before it is sorted.
+        Prior that each parameter is drawn from before sorting.
     groups : list of list of int
-        Places in theta of the parameters of each sorted group.
+        Positions in theta of the parameters of each sorted group.
 
     Raises
     ------
     InputError
-        A sorted group of one parameter or of different priors.
+        A sorted group has only one parameter, or different priors.
 
     Notes
     -----
-    It may have no parameter at all: with everything fixed the evidence is the likelihood itself.
+    There may be no parameters: if everything is fixed, the evidence is the likelihood itself.
     """
 
     def __init__(
@@ -57,7 +57,8 @@ class Prior:
             kinds = {self.distributions[name] for name in members}
             if len(members) < 2 or len(kinds) > 1:
                 raise InputError(
-                    f"params: sorted {label!r} has {', '.join(members)}; it needs two or more with the same prior"
+                    f"params: sorted {label!r} has {', '.join(members)}; give two or more parameters with the same "
+                    "prior"
                 )
             self.groups.append([self.names.index(name) for name in members])
             for rank, name in enumerate(members, 1):
@@ -73,12 +74,12 @@ class Prior:
         Parameters
         ----------
         cube : numpy.ndarray
-            (n_params,) in 0..1; not changed.
+            (n_params,) in 0..1; not modified.
 
         Returns
         -------
         numpy.ndarray
-            (n_params,) physical, a new array.
+            (n_params,) physical; a new array.
         """
         u = cube.tolist()
         for group in self.groups:
@@ -86,14 +87,14 @@ class Prior:
         return np.array([ppf(x) for ppf, x in zip(self._ppf, u)])
 
     def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw (n, n_params) physical parameter sets."""
+        """Draw n sets of physical parameters, (n, n_params)."""
         columns = list(rng.uniform(size=(n, len(self))).T)
         for group in self.groups:
             sort_group(columns, group)
         return np.array([ppf(u) for ppf, u in zip(self._ppf, columns)], dtype=float).reshape(len(self), n).T.copy()
 
     def logpdf(self, theta) -> np.ndarray:
-        """Log density of (..., n_params) physical parameter sets, per physical unit of each."""
+        """Log density (...) of physical parameters (..., n_params), per physical unit of each."""
         theta = np.asarray(theta, dtype=float)
         each = (d.logpdf(theta[..., i]) for i, d in enumerate(self.independent.values()))
         total = sum(each, np.zeros(theta.shape[:-1]))
@@ -105,10 +106,10 @@ class Prior:
 
 
 def sort_group(u, group):
-    """Turn uniform numbers into sorted ones, the last of the group the largest; in place, by index.
+    """Transform uniform numbers to sorted ones, in place; the last one of the group is the largest.
 
-    The largest of n is distributed as u^(1/n), and the others below it as sorted uniform ones again. Unlike sorting
-    them this is one to one, so that a sampler sees no fold.
+    The largest of n uniform numbers is distributed as u^(1/n), and the others are sorted uniform numbers below it.
+    Unlike sorting, this is one-to-one, so that the sampled space is not folded.
     """
     largest = 1.0
     for n, i in zip(range(len(group), 0, -1), reversed(group)):

@@ -1,4 +1,4 @@
-"""Parameter sets: priors of a published parametrisation, one ``.yaml`` each, for a run file's ``priors:``."""
+"""Parameter sets: priors of published parametrisations, one ``.yaml`` each, for the ``priors:`` of a run file."""
 
 from importlib import resources
 from pathlib import Path
@@ -20,24 +20,24 @@ def load_set(source) -> dict[str, dict]:
     Parameters
     ----------
     source : str or path
-        The name of one that ships, in small or capital letters, or a ``.yaml`` file.
+        Name of a shipped set (case-insensitive), or a ``.yaml`` file.
 
     Returns
     -------
     dict of str to object
-        The ``params:`` entries by name, not validated yet.
+        ``params:`` entries by name, not yet validated.
 
     Raises
     ------
     InputError
-        No such set, not YAML, or not a mapping of parameters.
+        There is no such set, or the file is not YAML or not a mapping of parameters.
     """
     sets = shipped_sets()
     path = sets.get(str(source).lower(), Path(source))
     if not path.is_file():
-        hint = did_you_mean(source, sets, "shipped are")
-        raise InputError(f"priors: no parameter set {str(source)!r}, neither shipped nor a file; {hint}")
+        hint = did_you_mean(source, sets, "shipped sets are")
+        raise InputError(f"priors: {str(source)!r} is neither a shipped parameter set nor a file; {hint}")
     content = read_yaml(path, "parameter set")
     if not isinstance(content, dict) or not content:
-        raise InputError(f"priors: {path} is not a mapping of parameters like `fX: {{prior: {{min: 0, max: 1}}}}`")
+        raise InputError(f"priors: {path} is not a mapping of parameters such as `fX: {{prior: {{min: 0, max: 1}}}}`")
     return content

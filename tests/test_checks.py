@@ -89,11 +89,11 @@ def test_the_forecast_is_the_linear_form_at_test_signals(errors):
 
 def test_check_says_what_the_emulator_is_good_for(tmp_path):
     report = check_run(small_run(), n_draws=50)
-    assert report["verdict"].startswith("good for this noise")
+    assert report["verdict"].startswith("accurate enough for this noise")
     quiet = small_run(
         data={"mock": small_run()["data"]["mock"] | {"noise": 0.2}}, likelihood=noise(noise={"sigma": 0.2})
     )
-    assert "can be seen at this noise" in check_run(quiet, n_draws=50)["verdict"]
+    assert "noticeable at this noise" in check_run(quiet, n_draws=50)["verdict"]
 
 
 def test_check_of_correlated_noise_and_of_an_emulator_error(tmp_path):

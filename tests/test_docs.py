@@ -111,7 +111,7 @@ def test_python_runs_as_a_script(name, tmp_path):
     command = [sys.executable, "script.py"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert name != "docs/python.md" or "the emulator is good for these data" in done.stdout
+    assert name != "docs/python.md" or "the emulator is accurate enough for these data" in done.stdout
 
 
 def test_the_readme_runs(tmp_path):

@@ -78,11 +78,11 @@ def test_the_resolved_run_file_repeats_the_run(finished, tmp_path):
 
 def test_a_finished_or_different_run_is_not_overwritten(finished):
     before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
-    with pytest.raises(InputError, match="already has a finished run; use --force"):
+    with pytest.raises(InputError, match="already contains a finished run; use --force"):
         fit(small_run(), finished)
-    with pytest.raises(InputError, match="different likelihood; resume it with what it began with"):
+    with pytest.raises(InputError, match=r"\(differs in likelihood\); resume it with the original run file"):
         fit(small_run(likelihood={"global_signal": {"noise": {"sigma": 24}}}), finished, resume=True)
-    with pytest.raises(InputError, match="exclude each other"):
+    with pytest.raises(InputError, match="are mutually exclusive"):
         fit(small_run(), finished, resume=True, force=True)
     assert fit(small_run(), finished, resume=True) == finished
     assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == before
@@ -106,7 +106,7 @@ def test_bad_input_writes_nothing(tmp_path):
 
 def test_foreign_files_are_not_touched(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(InputError, match="files that are not of a run"):
+    with pytest.raises(InputError, match="files that do not belong to a run"):
         fit(small_run(), tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
@@ -135,7 +135,7 @@ def test_a_killed_run_is_resumed(tmp_path, how):
     second = start(run, tmp_path / "out")
     _, error = second.communicate(timeout=60)
     assert second.returncode == 2
-    assert "another run is at work" in error
+    assert "another run is active" in error
     if how == signal.SIGKILL:
         os.killpg(process.pid, how)
     else:
@@ -169,7 +169,7 @@ def test_three_ranks_give_the_same_answer(finished, tmp_path):
         assert abs(a["mean"] - b["mean"]) < 0.5 * a["std"]
     again = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert again.returncode == 2
-    assert again.stderr.count("already has a finished run") == 1
+    assert again.stderr.count("already contains a finished run") == 1
 
 
 def test_a_mock_from_the_test_set_is_recovered(tmp_path):
@@ -195,8 +195,8 @@ def test_ranks_share_one_log(finished):
     fit_again = [sys.executable, "-m", "lstmfit", "fit", str(finished / "run.yaml"), "-o", str(finished), "--resume"]
     done = subprocess.run([*mpirun, *fit_again], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.count("is finished already") == 1
-    assert f"rank 0: {finished} is finished already" in done.stderr
+    assert done.stderr.count("has already finished") == 1
+    assert f"rank 0: {finished} has already finished" in done.stderr
 
 
 @pytest.mark.parametrize("prefix", [[], MPIRUN])
@@ -218,8 +218,8 @@ def test_a_time_limit_stops_to_be_resumed(tmp_path, prefix):
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("run.yaml", "sigma: 25.0", "sigma: 20.0", r"run.yaml has been changed since the fit"),
-        ("data.csv", None, None, r"has no data.csv, the spectrum that was fitted; repeat the fit with --force"),
+        ("run.yaml", "sigma: 25.0", "sigma: 20.0", r"run.yaml has changed since the fit"),
+        ("data.csv", None, None, r"has no data.csv, which is the fitted spectrum; repeat the fit with --force"),
         ("data.csv", "temperature_mK", "kelvin", r"has a damaged data.csv \(no column temperature_mK\)"),
     ],
 )
@@ -243,7 +243,7 @@ def test_a_lost_row_of_the_data_is_noticed(finished, tmp_path):
     shutil.copytree(finished, folder)
     rows = (folder / "data.csv").read_text().splitlines(keepends=True)
     (folder / "data.csv").write_text("".join(rows[:100] + rows[101:]))
-    with pytest.raises(InputError, match=r"data.csv has been changed since the fit"):
+    with pytest.raises(InputError, match=r"data.csv has changed since the fit"):
         read_run(folder)
 
 

@@ -143,13 +143,13 @@ def test_double_power_law_brings_its_parameters_by_a_set(rng):
     [
         ({"params": {"fx": {"prior": {"min": 0, "max": 1}}}}, "unknown parameter 'fx'.*did you mean 'fX'"),
         ({"params": {"unused": 3.0}}, "unknown parameter 'unused'"),
-        ({"params": {"fX": {"derived": "2*fLy"}}}, "fX is an input; write its expression as value"),
+        ({"params": {"fX": {"derived": "2*fLy"}}}, "fX is an input of the model, .* give its expression as value"),
         ({"params": {"fX": {"value": "2*fLy"}, "fLy": {"value": "fX/2"}}}, "computed from each other"),
         ({"params": {"fX": {"value": "2*what"}}}, "computed from 'what', which is not a parameter"),
         ({"params": {"y": {"derived": "2*what"}}}, "unknown name 'what'"),
         ({"params": {"sLy": {"prior": {"min": 0, "max": 9}}}}, "trained on 0.5..4"),
         ({"params": {"sLy": 9.0}}, "trained on 0.5..4"),
-        ({"params": {"sLy": {"prior": {"min": 1, "max": 2, "sorted": "p"}}}}, "two or more with the same prior"),
+        ({"params": {"sLy": {"prior": {"min": 1, "max": 2, "sorted": "p"}}}}, "two or more parameters with the"),
         ({"noise": {"model": "student_t", "sigma": 25, "dof": "free"}}, "dof is sampled and needs a prior"),
         ({"priors": "ars"}, "did you mean 'ares'"),
         ({"mock": {"theta": {"fX": 1}}}, "theta: missing"),
@@ -166,7 +166,7 @@ def test_mistakes(changes, message):
 
 def test_an_extrapolated_mock_is_made_where_it_is_asked_for():
     theta = THETA | {"fX": 200.0}
-    with pytest.raises(InputError, match=r"change the value, take from: simulator, or set extrapolate: true"):
+    with pytest.raises(InputError, match=r"change the value, use from: simulator, or set extrapolate: true"):
         make(mock={"theta": theta})
     with pytest.warns(UserWarning, match=r"the mock's fX 200 is outside its prior 0.001..100"):
         make(mock={"theta": theta}, extrapolate=True)
@@ -189,7 +189,7 @@ def test_two_parts_may_not_bring_one_name(monkeypatch):
 
     monkeypatch.setattr(PlanckTau, "names", ("sigma",))
     monkeypatch.setattr(PlanckTau, "params", {"sigma": {}}, raising=False)
-    with pytest.raises(InputError, match="'sigma' is brought by both global_signal and planck_tau"):
+    with pytest.raises(InputError, match="'sigma' is defined by both global_signal and planck_tau"):
         make(noise={"sigma": "free"}, more={"planck_tau": {}})
 
 
@@ -277,5 +277,5 @@ def test_a_mock_says_what_to_do_where_no_simulator_is_known():
     with pytest.raises(InputError, match=f"^echo21 does not say which simulator it emulates; {remedy}$"):
         simulate_truth(config, signal)
     formula = FlattenedGaussianSignal(np.linspace(50.0, 100.0, 20))
-    with pytest.raises(InputError, match=f"but flattened_gaussian is a formula without one; {remedy}$"):
+    with pytest.raises(InputError, match=f"but flattened_gaussian is an analytic formula; {remedy}$"):
         simulate_truth(config, formula)

@@ -78,18 +78,18 @@ def test_widened_moves_outwards(given_range):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"name": "a b"}, "cannot be a column"),
-        ({"name": "x" * 300}, "at most 64 characters"),
-        ({"name": "fX\x00"}, "cannot be a column"),
-        ({"name": "1a"}, "not a digit first"),
-        ({"name": 3}, "cannot be a column"),
+        ({"name": "a b"}, "not a valid name"),
+        ({"name": "x" * 300}, "at most 64 letters"),
+        ({"name": "fX\x00"}, "not a valid name"),
+        ({"name": "1a"}, "do not start with a digit"),
+        ({"name": 3}, "not a valid name"),
         ({"min": float("nan")}, "p: min: nan is not a finite number"),
         ({"max": float("inf")}, "p: max: inf is not a finite number"),
         ({"max": True}, "p: max: True is not a number"),
         ({"min": 3.0}, r"the range 3..2 is empty"),
         ({"log": 1}, "log is 1; give true or false"),
         ({"unit": 5}, "unit is 5; give text"),
-        ({"zero": 1e-6}, "a log parameter and zero > 0 are needed"),
+        ({"zero": 1e-6}, "requires log: true and zero > 0"),
         ({"log": True, "min": -1.0}, "needs min > 0"),
     ],
 )
@@ -103,7 +103,7 @@ def test_names_of_columns():
     for name in ("fX", "a0", "_x", "log10_L_X", "x" * 64):
         assert check_name(name) == name
     for name in ("", "x-y", "a,b", "a\n", "σ", "a%", "x" * 65, None):
-        with pytest.raises(InputError, match="cannot be a column"):
+        with pytest.raises(InputError, match="not a valid name"):
             check_name(name)
 
 

@@ -1,1 +1,1 @@
-"""What comes after a fit: chains, evidence, pictures."""
+"""Analysis of finished fits: chains, evidence, emulation bias, plots and reports."""

@@ -1,4 +1,4 @@
-"""How many independent samples the rows of a Markov chain are worth."""
+"""Autocorrelation time and effective sample size of Markov chains."""
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
@@ -6,21 +6,21 @@ from scipy.fft import irfft, next_fast_len, rfft
 from lstmfit.analysis.reweight import effective_size
 
 WINDOW = 5
-"""Autocorrelation times that Sokal's window is long."""
+"""Length of Sokal's window in autocorrelation times."""
 SORTED = 0.9
-"""Part of the steps in which ln L rises beyond which the rows are sorted by it, and no Markov chain."""
+"""Rows are taken to be sorted by ln L, not a Markov chain, if ln L rises in more than this fraction of the steps."""
 
 
 def is_mcmc(samples) -> bool:
-    """Whether the rows are a Markov chain, each of them near the one before.
+    """Whether the rows are a Markov chain, in which neighbouring rows are correlated.
 
-    Nested samples are not, nor are weighted points whose sampler worked out an evidence (our own nautilus runs), nor
-    rows in the order of their likelihood (what is left of PolyChord's or MultiNest's files).
+    Not Markov chains are nested samples, weighted samples whose sampler computed an evidence (our own nautilus runs),
+    and rows sorted by likelihood (incomplete files of PolyChord or MultiNest).
 
     Parameters
     ----------
     samples : anesthetic.Samples
-        As `lstmfit.analysis.chains.read_samples` gives them.
+        Samples as returned by `lstmfit.analysis.chains.read_samples`.
     """
     if hasattr(samples, "logZ") or "evidence" in samples.attrs:
         return False
@@ -28,7 +28,7 @@ def is_mcmc(samples) -> bool:
 
 
 def chain_rows(samples) -> list[np.ndarray]:
-    """Rows of each chain that the samples were put together from (anesthetic's column ``chain``)."""
+    """Rows of each of the chains that the samples consist of (anesthetic's column ``chain``)."""
     if "chain" not in samples:
         return [np.arange(len(samples))]
     numbers = samples["chain"].to_numpy()
@@ -36,15 +36,15 @@ def chain_rows(samples) -> list[np.ndarray]:
 
 
 def autocorrelation_time(series) -> float:
-    """Integrated autocorrelation time 1 + 2 sum rho(t), in rows, never below 1.
+    """Integrated autocorrelation time 1 + 2 sum rho(t) in rows, at least 1.
 
-    The sum ends at the first t above five times its own value (Sokal 1997, Monte Carlo methods in statistical
-    mechanics, section 3), where what follows would add more noise than signal.
+    The sum is truncated at the first t that exceeds five times its own value (Sokal 1997, Monte Carlo methods in
+    statistical mechanics, section 3), beyond which it would add more noise than signal.
 
     Parameters
     ----------
     series : list of numpy.ndarray
-        (n_i,) values of each chain, the common mean taken away.
+        (n_i,) values of each chain, with the common mean subtracted.
     """
     length = max(len(y) for y in series)
     size = next_fast_len(2 * length, real=True)
@@ -57,18 +57,18 @@ def autocorrelation_time(series) -> float:
 
 
 def effective_sizes(samples, names) -> tuple[np.ndarray, np.ndarray]:
-    """Independent samples that the mean of each parameter is worth, and its autocorrelation time in rows.
+    """Effective sample size of the mean of each parameter, and its autocorrelation time in rows.
 
-    For a Markov chain var(x) / var(mean), with var(mean) = tau sum (w (x - mean))^2: tau is that of the weighted
-    deviations w (x - mean), so that weights may be repetitions or anything else; at most Kish's size. For independent
-    points Kish's size and 1.
+    For a Markov chain the size is var(x) / var(mean), at most Kish's, with var(mean) = tau sum (w (x - mean))^2. The
+    autocorrelation time tau is that of the weighted deviations w (x - mean), so the weights may be multiplicities or
+    importance weights. For independent points the size is Kish's and tau is 1.
 
     Parameters
     ----------
     samples : anesthetic.Samples
         One or several chains.
     names : list of str
-        Parameters.
+        Names of the parameters.
 
     Returns
     -------
@@ -92,16 +92,21 @@ def effective_sizes(samples, names) -> tuple[np.ndarray, np.ndarray]:
 
 
 def evenly_spaced(weights: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Rows of `n` samples at equal steps of the sum of the weights: a thinned chain, all of the same weight.
+    """Thin a chain to `n` samples of equal weight, at equal steps of the cumulative weight.
 
     Parameters
     ----------
     weights : numpy.ndarray
-        (n_rows,), in the order of the chain.
+        (n_rows,) weights in the order of the chain.
     n : int
-        Samples wanted; up to sum w / max w of them are different rows.
+        Number of samples; up to sum w / max w of them are different rows.
     rng : numpy.random.Generator
-        For where to begin.
+        Random generator for the offset of the first step.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,) rows.
     """
     sums = np.cumsum(weights)
     return np.searchsorted(sums, (np.arange(n) + rng.random()) / n * sums[-1], side="right").clip(max=len(sums) - 1)

@@ -1,8 +1,8 @@
-"""Emulation bias of a finished run: how far the emulator moved the posterior and the evidence.
+"""Emulation bias of a finished run: how far the emulator shifted the posterior and the evidence.
 
-The truth comes from the simulator at points of the emulated posterior, by importance weights exp(lnL_true - lnL_emu),
-or from a second run that used the simulator itself. Everything is in the space of the prior (log10 where it is
-log-uniform), with weights.
+The true posterior is obtained by reweighting the emulated one with exp(lnL_true - lnL_emu), where lnL_true is computed
+with the simulator, or from a second run that used the simulator itself. Everything is weighted, and in the space of the
+prior (log10 of log-uniform parameters).
 """
 
 import json
@@ -29,21 +29,21 @@ from lstmfit.problem import Problem, build
 from lstmfit.simulators import recorded_simulator
 
 MOST_FAILURES = 0.05
-"""Fraction of failed simulations above which what is left no longer represents the posterior."""
+"""Fraction of failed simulations above which the remaining points no longer represent the posterior."""
 SMALL = 0.1
-"""Bias in sigma below which no reader of a corner plot could see it."""
+"""A bias below this, in sigma, is not visible in a corner plot."""
 NEARLY_EQUAL = 0.95
-"""Efficiency of the weights above which their tail is not asked: k-hat is the shape of the tail whatever its scale, and
-a few points of all but equal weights give it any value."""
+"""Efficiency of the weights above which k-hat is ignored. It is the shape of their tail regardless of its scale, so for
+nearly equal weights it is arbitrary."""
 
 
 def truth_problem(run: Run, simulator: str) -> Problem:
-    """The run's problem with the simulator in place of the emulator, and so without an emulator error.
+    """The run's problem with the simulator instead of the emulator, and therefore without an emulator error.
 
     Raises
     ------
     InputError
-        The simulator is unknown or not installed, or has other parameters.
+        The simulator is unknown or not installed, or has different parameters.
     """
     config = run_file.load(run.folder / "run.yaml")
     block = config.likelihood.global_signal.model_copy(update={"emulator_error": False})
@@ -52,19 +52,19 @@ def truth_problem(run: Run, simulator: str) -> Problem:
         "signal": None,
         "simulator": simulator,
         "likelihood": config.likelihood.model_copy(update={"global_signal": block}),
-        # The data are there; a mock's recipe may need the emulator that has been taken out.
+        # Use the stored data: creating a mock again may need the emulator that has just been removed.
         "data": run_file.Data(file="data.csv"),
     }
     try:
         problem = build(config.model_copy(update=changes), run.problem.spectrum)
     except ImportError as error:
         raise InputError(
-            f"the simulator {simulator} is not installed ({error}); type: pip install 'lstmfit[simulate]'"
+            f"the simulator {simulator} is not installed ({error}); to fix this: pip install 'lstmfit[simulate]'"
         ) from error
     if problem.names != run.problem.names:
         raise InputError(
-            f"{simulator} has parameters {', '.join(problem.names)}; the run sampled {', '.join(run.problem.names)}; "
-            "give the simulator that the emulator was trained on"
+            f"{simulator} has parameters {', '.join(problem.names)}, but the run sampled "
+            f"{', '.join(run.problem.names)}; give the simulator that the emulator was trained on"
         )
     return problem
 
@@ -75,7 +75,7 @@ def emulated_simulator(run: Run) -> str:
     Raises
     ------
     InputError
-        The run used no emulator, or one that does not say.
+        The run used no emulator, or its emulator does not record the simulator.
     """
     emulator = run.problem.signal.emulator
     if emulator is None:
@@ -96,35 +96,36 @@ def measure_bias(
     run : Run
         A finished run with an emulator.
     simulator : str, optional
-        The truth; by default what the emulator was trained on.
+        Name of the simulator; by default the one that the emulator was trained on.
     n : int
-        Posterior points to simulate; a later, larger n reuses them.
+        Number of posterior points to simulate; a later measurement with a larger n reuses them.
     jobs : int, optional
-        Processes; all cores by default.
+        Number of processes; all cores by default.
     seed : int
-        Which points.
+        Seed for the choice of points.
     progress : callable, optional
         Called with (finished, n).
 
     Returns
     -------
     dict
-        See `reweighted`, and ``failures``: how many simulations failed and the first message.
+        As `reweighted`, plus ``truth``, the simulator; ``failures``, the number of failed simulations and the first
+        message; ``signal_rms_mK`` and ``verdict``.
 
     Raises
     ------
     InputError
-        As `truth_problem`; fewer than 25 points; or the simulator fails at all of them.
+        As `truth_problem`; also if there are fewer than 25 points, or if the simulator fails at all of them.
     """
     simulator = emulated_simulator(run) if simulator is None else simulator
     if isinstance(n, bool) or n < 25:
-        raise InputError(f"n is {n}; at least 25 points are needed to judge the weights, 500 are usual")
+        raise InputError(f"n is {n}, but at least 25 points are needed to judge the weights; 500 is a typical number")
     problem, truth = run.problem, truth_problem(run, simulator)
     rows, base = choose_points(run.samples.get_weights(), n, np.random.default_rng(seed))
     if len(rows) < 25:
         raise InputError(
-            f"{run.folder}: the chain has {len(rows)} points with weight; at least 25 are needed, so fit with more "
-            "live points"
+            f"{run.folder}: the chain has {len(rows)} points of non-negligible weight, but at least 25 are needed; "
+            "repeat the fit with more live points"
         )
     theta = run.samples[list(problem.names)].to_numpy()[rows]
     full = np.array([truth.signal_parameters(t) for t in theta])
@@ -134,7 +135,7 @@ def measure_bias(
     for i in np.flatnonzero(np.isnan(true) & ~failed):
         failed[i], messages[i] = True, "the likelihood of the simulated signal is NaN"
     if failed.all():
-        raise InputError(f"{simulator} fails at all {len(failed)} points; the first: {one_line(messages[0])}")
+        raise InputError(f"{simulator} failed at all {len(failed)} points; first failure: {one_line(messages[0])}")
     true, theta, outputs, base = true[~failed], theta[~failed], outputs[~failed], base[~failed] / base[~failed].sum()
     emulated = _emulated(run, theta)
     result = reweighted(to_natural(run, theta), base, true - emulated, list(problem.names), run.truth())
@@ -146,7 +147,7 @@ def measure_bias(
 
 
 def _emulated(run, theta):
-    """Ln L of the run's own problem at points (n, d) of its posterior or of the true one."""
+    """Ln L of the run's own problem at points (n, d) of the emulated or the true posterior."""
     values = np.array([run.problem.loglikelihood(t)[0] for t in theta], dtype=float)
     bad = np.flatnonzero(np.isnan(values) | (values == np.inf))
     if len(bad):
@@ -159,7 +160,7 @@ def _emulated(run, theta):
 
 
 def to_natural(run: Run, theta: np.ndarray) -> np.ndarray:
-    """Sampled parameters (n, d) in the space of the prior; a new array."""
+    """Copy of sampled parameters (n, d) in the space of the prior."""
     out = np.array(theta, dtype=float)
     for i, name in enumerate(run.problem.names):
         if run.log10[name]:
@@ -170,22 +171,22 @@ def to_natural(run: Run, theta: np.ndarray) -> np.ndarray:
 def reweighted(
     x: np.ndarray, base: np.ndarray, log_ratio: np.ndarray, names: list[str], truth=None, from_truth: bool = False
 ) -> dict:
-    """Bias, divergence and evidence shift from points of one posterior and their log ratios to the other.
+    """Bias, divergence and evidence shift from points of one posterior and their log likelihood ratios to the other.
 
     Parameters
     ----------
     x : numpy.ndarray
-        (n, d) points of the emulated posterior in the space of the prior; of the true one with `from_truth`.
+        (n, d) points of the emulated posterior (of the true one with `from_truth`), in the space of the prior.
     base : numpy.ndarray
-        (n,) their weights, summing to one.
+        (n,) weights of the points, summing to one.
     log_ratio : numpy.ndarray
-        (n,) lnL_true - lnL_emu, with `from_truth` lnL_emu - lnL_true; -inf where the other likelihood vanishes.
+        (n,) lnL_true - lnL_emu (lnL_emu - lnL_true with `from_truth`); -inf where the other likelihood vanishes.
     names : list of str
-        d names.
+        Names of the d parameters.
     truth : mapping of str to float, optional
         True values.
     from_truth : bool
-        Which posterior the points are of.
+        Whether the points are from the true posterior.
 
     Returns
     -------
@@ -194,28 +195,30 @@ def reweighted(
         arXiv:2310.02503), its Monte-Carlo error ``bias_err``, the signed ``shift`` = (mean_emu - mean_true) / std_true,
         ``std_ratio`` = std_emu / std_true and ``true_bias`` = |mean_true - truth| / std_true or None;
         ``D_KL`` of the true from the emulated posterior in nats and ``D_KL_err``; ``D_KL_half_variance``, half the
-        variance of the log ratio under the true posterior (Bevins et al. 2025, arXiv:2503.13263), which agrees where
-        the ratio is small; ``dlogZ`` = logZ_true - logZ_emu, what has to be added to the run's evidence, and
-        ``dlogZ_err``; ``khat``, ``khat_limit``; ``ess``; ``efficiency``, what the ratios alone leave of the effective
-        size; ``n``; ``weights`` (n,) of the other posterior.
+        variance of the log ratio under the true posterior (Bevins et al. 2025, arXiv:2503.13263), which agrees with
+        D_KL if the ratio is small; ``dlogZ`` = logZ_true - logZ_emu, the correction to the run's evidence, and
+        ``dlogZ_err``; ``khat``, ``khat_limit``; ``ess``; ``efficiency``, the effective sample size of the ratios
+        alone, relative to n; ``n``; ``weights`` (n,) of the other posterior.
 
     Raises
     ------
     InputError
-        The other likelihood vanishes at every point, or its posterior is a single one of them; or a ratio is NaN.
+        The other likelihood vanishes at every point, its posterior is reduced to a single point, or a ratio is NaN.
 
     Notes
     -----
-    The means under both posteriors come from the same points, so that their scatter cancels in the difference. Errors
-    are linear propagation (influence functions) over independent points. D_KL is that between the new and the base
-    weights, which is never negative and of second order in the ratio. The tail of the weights is smoothed, except where
-    they are nearly equal: there is no tail to tame, and the smoothing would take a tenth off a small bias.
+    The means under both posteriors come from the same points, so their scatter cancels in the difference. Errors are
+    propagated linearly (influence functions) over independent points. D_KL is computed between the new and the base
+    weights; it is never negative and of second order in the ratio. The tail of the weights is Pareto-smoothed unless
+    the weights are nearly equal, where smoothing would reduce a small bias by a tenth.
     """
     bad = int(np.sum(np.isnan(log_ratio) | (log_ratio == np.inf)))
     if bad:
-        raise InputError(f"{bad} of {len(x)} log ratios are NaN or infinite; expected numbers, or -inf for zero")
+        raise InputError(f"{bad} of {len(x)} log ratios are NaN or +inf; expected finite numbers, or -inf for zero")
     if not np.isfinite(np.max(log_ratio)):
-        raise InputError("the true likelihood vanishes at every point; the emulator or the truth is another model")
+        raise InputError(
+            "the true likelihood is zero at every point; give the simulator that the emulator was trained on"
+        )
     plain = np.log(base) + log_ratio
     log_weights, khat = pareto_smooth(plain)
     factor = np.exp(log_ratio - np.max(log_ratio))
@@ -232,12 +235,13 @@ def reweighted(
     std_emu, std = np.sqrt(emu @ (x - mean_emu) ** 2), np.sqrt(true @ (x - mean) ** 2)
     if not (std > 0).all():
         raise InputError(
-            f"the weights leave one of {len(x)} points, so the true posterior of {names[int(np.argmin(std))]} has no "
-            "width: the emulator is far from the truth; make a direct fit (simulator: in place of emulator:)"
+            f"a single one of {len(x)} points has all the weight, so the true posterior of "
+            f"{names[int(np.argmin(std))]} has no width: the emulated posterior is too far from it; run a direct fit "
+            "(simulator: instead of emulator: in the run file)"
         )
     shift = (mean_emu - mean) / std
     shift_err = np.sqrt(np.sum((true[:, None] * (x - mean) - emu[:, None] * (x - mean_emu)) ** 2, axis=0)) / std
-    # A vanishing ratio contributes nothing to the divergence from the base, and infinity to the one to it.
+    # A ratio of zero contributes nothing to D_KL(other || base), but makes D_KL(base || other) infinite.
     logs = np.log(np.maximum(ratio, np.finfo(float).tiny))
     d_kl = float(-base @ logs if from_truth else w @ logs)
     influence = -logs - d_kl + ratio - 1.0 if from_truth else ratio * (logs - d_kl) - (ratio - 1.0)
@@ -272,10 +276,10 @@ def reweighted(
 
 
 def _signal_rms(problem, truth, theta, outputs, base, weights):
-    """68 % of the rms difference between posterior signals and a mock's true one, as in 21cmLSTM's own figures.
+    """68th percentile of the rms difference between posterior signals and a mock's true signal, as for 21cmLSTM.
 
-    r_s = sqrt(mean_nu (T_true - T(theta_s))^2) (Dorigo Jones et al. 2024, arXiv:2410.07619), with weights, which the
-    published notebooks leave out: by the emulator at the emulated posterior, by the simulator at the true one.
+    r_s = sqrt(mean_nu (T_true - T(theta_s))^2) (Dorigo Jones et al. 2024, arXiv:2410.07619), but with weights, which
+    the published notebooks omit; from the emulator for the emulated posterior, from the simulator for the true one.
     """
     spectrum = problem.spectrum
     if spectrum.truth is None:
@@ -287,7 +291,7 @@ def _signal_rms(problem, truth, theta, outputs, base, weights):
     emulated = problem.likelihood.on_channels(np.array([problem.signal_at(t) for t in theta]))
     raw = outputs[:, truth.signal.layout["signal"]]
     simulated = truth.likelihood.on_channels(raw)
-    # What the best of the points leaves of the data.
+    # Residuals of the best-fitting point.
     best = int(np.argmax([truth.loglikelihood_of(o, t) for o, t in zip(outputs, theta)]))
     (emulated_68,) = weighted_quantiles(rms(emulated - spectrum.truth), base, (0.68,))
     (true_68,) = weighted_quantiles(rms(simulated - spectrum.truth), weights, (0.68,))
@@ -299,18 +303,18 @@ def _signal_rms(problem, truth, theta, outputs, base, weights):
 
 
 def verdict(result: dict) -> dict:
-    """Whether the figures can be trusted, what they say, and what to do where they cannot.
+    """Whether a measured bias can be trusted, what it means, and what to do if it cannot be trusted.
 
     Parameters
     ----------
     result : dict
-        As `measure_bias` and `bias_between` make it.
+        Result of `measure_bias` or `bias_between`.
 
     Returns
     -------
     dict
-        ``trusted`` and ``text``. Nothing is trusted below an effective sample size of `LEAST_SIZE`, nor above the limit
-        of k-hat where the ratios are not nearly equal, nor where more than 5 % of the simulations failed.
+        ``trusted`` and ``text``. A result is not trusted if the effective sample size is below `LEAST_SIZE`, if k-hat
+        exceeds its limit while the ratios are not nearly equal, or if more than 5 % of the simulations failed.
     """
     n, failed = result["n"], result["failures"]["n"]
     name, worst = max(result["parameters"].items(), key=lambda item: item[1]["bias"])
@@ -318,62 +322,62 @@ def verdict(result: dict) -> dict:
     why = _doubt(result)
     if why is not None:
         text = (
-            f"{why}, and the figures are no more than a lower limit; use more points (-n) or a direct fit (simulator: "
-            "in place of emulator: in the run file, then --truth ITS_FOLDER)"
+            f"{why}, so the bias is only a lower limit; use more points (-n) or a direct fit (simulator: instead of "
+            "emulator: in the run file, then --truth ITS_FOLDER)"
         )
         return {"trusted": False, "text": text}
     if failed > MOST_FAILURES * (n + failed):
-        text = f"{failed} of {n + failed} simulations failed, too many for the others to represent the posterior"
+        text = f"{failed} of {n + failed} simulations failed; the remaining points do not represent the posterior"
         return {"trusted": False, "text": text}
     if worst["bias_err"] > SMALL:
-        text = f"largest bias {figure}; the error is too large to say more, use more points"
+        text = f"largest bias {figure}; its error is too large for a conclusion, so use more points"
     elif worst["bias"] < SMALL:
-        text = f"the emulator is good for these data: largest bias {figure}"
+        text = f"the emulator is accurate enough for these data: largest bias {figure}"
     elif worst["bias"] < 0.5:
-        text = f"the emulator can be seen in these data: largest bias {figure}"
+        text = f"the emulator has a noticeable effect on this fit: largest bias {figure}"
     else:
         text = f"the emulator biases this fit: largest bias {figure}; use the reweighted posterior or a direct fit"
     return {"trusted": True, "text": text}
 
 
 def _doubt(result):
-    """Why the weights cannot be trusted; None where they can."""
+    """Why the weights cannot be trusted; None if they can."""
     khat, n, size = result["khat"], result["n"], result["ess"]
-    far = "the true posterior is too far from the emulated one for these weights"
+    far = "the true posterior is too far from the emulated one for reweighting"
     if size < LEAST_SIZE:
         few = f"{n} points are too few" if result["efficiency"] > NEARLY_EQUAL else far
         return f"effective sample size {size:.1f} of {n}, below {LEAST_SIZE:.0f}: {few}"
     if result["efficiency"] > NEARLY_EQUAL or (khat is not None and khat <= result["khat_limit"]):
         return None
-    few = f"{n} points are too few to tell whether the weights reach from the emulated posterior to the true one"
+    few = f"{n} points are too few to tell whether reweighting is reliable"
     why = few if khat is not None and khat <= K_HAT_LIMIT else far
     return f"k-hat is {'infinite' if khat is None else f'{khat:.2f}'}, above {result['khat_limit']:.2f}: {why}"
 
 
 def bias_between(run: Run, true_run: Run, seed: int = 0) -> dict:
-    """Emulation bias against a direct fit, in the shape that `measure_bias` has.
+    """Emulation bias relative to a direct fit, in the same format as `measure_bias`.
 
-    The direct fit's points are points of the true posterior, and its chain holds lnL_true; the emulated likelihood
-    there costs next to nothing. So the weights lead from the truth to the emulated posterior, with the small errors
-    of points that both share and without any trust in the emulated chain.
+    The chain of the direct fit contains points of the true posterior with lnL_true, and the emulated likelihood at
+    these points is cheap. So the true posterior is reweighted to the emulated one. Both share the same points, which
+    keeps the errors small, and the emulated chain is not used.
 
     Parameters
     ----------
     run, true_run : Run
-        The same data fitted with the emulator and with the simulator.
+        Fits of the same data with the emulator and with the simulator.
     seed : int
-        Of the comparison of the two chains.
+        Seed for the choice of points and for the comparison of the two chains.
 
     Returns
     -------
     dict
-        As `reweighted` and `measure_bias`; ``chains`` is `lstmfit.analysis.compare.compare` of the two chains as they
-        are, with the larger errors of two independent samplings.
+        As `measure_bias`, plus ``chains``: `lstmfit.analysis.compare.compare` of the two chains, which has larger
+        errors because the chains are independent.
 
     Raises
     ------
     InputError
-        The runs are of other data or of other parameters, or the second one is not a direct fit.
+        The runs differ in data or parameters, or the second one is not a direct fit.
     """
     from lstmfit.analysis.compare import compare
 
@@ -382,7 +386,10 @@ def bias_between(run: Run, true_run: Run, seed: int = 0) -> dict:
     weights = true_run.samples.get_weights()
     rows, base = choose_points(weights, len(weights), np.random.default_rng(seed))
     if len(rows) < 25:
-        raise InputError(f"{true_run.folder}: the chain has {len(rows)} points with weight; at least 25 are needed")
+        raise InputError(
+            f"{true_run.folder}: the chain has {len(rows)} points of non-negligible weight, but at least 25 are "
+            "needed; repeat the fit with more live points"
+        )
     theta = true_run.samples[names].to_numpy()[rows]
     ratio = _emulated(run, theta) - true_run.samples["logL"].to_numpy()[rows]
     result = reweighted(to_natural(run, theta), base, ratio, names, run.truth(), from_truth=True)
@@ -393,7 +400,7 @@ def bias_between(run: Run, true_run: Run, seed: int = 0) -> dict:
 
 
 def bias_lines(result: dict) -> list[str]:
-    """Divergence, evidence, weights and verdict of `measure_bias` or `bias_between` in words."""
+    """Lines of text with the divergence, evidence, weights and verdict of `measure_bias` or `bias_between`."""
     n, failed = result["n"], result.get("failures", {"n": 0})
     lines = [f"D_KL {_figure(result, 'D_KL', 4)} nat   logZ_true - logZ_emulated {_figure(result, 'dlogZ', 3)}"]
     khat = "infinite" if result["khat"] is None else f"{result['khat']:.2f}"
@@ -402,12 +409,12 @@ def bias_lines(result: dict) -> list[str]:
         f"failed simulations {failed['n']}"
     )
     if failed["n"]:
-        lines.append(f"the first failure: {failed['first']}")
+        lines.append(f"first failure: {failed['first']}")
     rms = result.get("signal_rms_mK")
     if rms is not None:
         lines.append(
-            f"signal rms from the truth, 68 %: {rms['emulated_68']:.2f} mK (by the simulator {rms['true_68']:.2f} mK) "
-            f"at {rms['noise']:.1f} mK of noise"
+            f"rms difference from the true signal (68 %): {rms['emulated_68']:.2f} mK with the emulator, "
+            f"{rms['true_68']:.2f} mK with the simulator; rms residual {rms['noise']:.1f} mK"
         )
     return [*lines, result["verdict"]["text"]]
 
@@ -418,10 +425,10 @@ def _figure(result, key, digits):
 
 
 def bias_file(folder) -> Path:
-    """Where a run's measured bias lies: named like the chain, so that it goes when the chain goes."""
+    """File of a run's measured bias; it is named like the chain, so that it is removed with it."""
     return Path(folder) / "chain_bias.json"
 
 
 def write_bias(folder, result: dict) -> None:
-    """Keep the result of `measure_bias` in the run's folder, for the report."""
+    """Store the result of `measure_bias` in the run folder, for the report."""
     write_text(bias_file(folder), json.dumps(result, indent=2) + "\n")

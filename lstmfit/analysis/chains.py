@@ -1,4 +1,4 @@
-"""Chains of a fit, read by anesthetic, in the space of the prior."""
+"""Read the chains of a finished fit with anesthetic."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from lstmfit.run_folder import check_seal, load_problem
 from lstmfit.sampling.state import read_state
 
 SAME_LOGL = 3e-5
-"""Relative difference of ln L that engines and machines may cause; BlackJAX's network differs by 2e-6."""
+"""Relative difference of ln L allowed between engines and machines; BlackJAX's network differs by 2e-6."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -23,9 +23,9 @@ class Run:
     Parameters
     ----------
     folder : pathlib.Path
-        Where it lies.
+        Output folder.
     samples : anesthetic.NestedSamples or anesthetic.MCMCSamples
-        Physical parameters, as the sampler wrote them; see `read_samples`.
+        Physical parameters as written by the sampler; see `read_samples`.
     problem : Problem
         Prior, likelihood, signal and data of the run.
     """
@@ -53,7 +53,7 @@ class Run:
         Parameters
         ----------
         n : int
-            Signals.
+            Number of signals.
         seed : int
             Seed of the draws.
 
@@ -71,7 +71,7 @@ class Run:
         return {name: d.log for name, d in self.problem.prior.distributions.items()}
 
     def natural(self):
-        """Samples in the space of the prior: log10 of the log-uniform parameters, labels to match.
+        """Samples in the space of the prior: log10 of log-uniform parameters, with matching labels.
 
         Returns
         -------
@@ -97,19 +97,19 @@ class Run:
 
 
 def read_samples(root):
-    """Read any chain that anesthetic knows, and the evidence of a run of ours whose samples have no birth contours.
+    """Read any chain that anesthetic supports, with the evidence of our own runs.
 
     Parameters
     ----------
     root : path
-        First part of the chain files' names.
+        Prefix of the chain files.
 
     Returns
     -------
     anesthetic.NestedSamples or anesthetic.MCMCSamples
-        The first where birth contours are known (PolyChord, BlackJAX), the second for weighted samples (nautilus),
-        with ``attrs["evidence"]`` = (ln Z, its error) where the sampler worked one out. ``attrs["prior_fraction"]`` of
-        our own runs is the part of the prior that the evidence of the births is of.
+        NestedSamples if birth contours are known (PolyChord, BlackJAX). For our own runs, their
+        ``attrs["prior_fraction"]`` is the fraction of the prior that their evidence refers to. MCMCSamples for weighted
+        samples (nautilus), with ``attrs["evidence"]`` = (ln Z, its error) if the sampler computed it.
     """
     from anesthetic import read_chains
 
@@ -124,25 +124,25 @@ def read_samples(root):
 
 
 def evidence(samples, n_draws: int, seed: int = 0) -> tuple[float | None, float | None]:
-    """Ln Z of a chain and its error; None, None where it has none.
+    """Ln Z of a chain and its error; (None, None) if the chain has none.
 
     Parameters
     ----------
     samples : anesthetic.Samples
-        As `read_samples` gives them.
+        Samples as returned by `read_samples`.
     n_draws : int
-        Draws of the prior volumes, from which the error comes where births are known.
+        Number of draws of the prior volumes, used if birth contours are known.
     seed : int
-        Of the draws.
+        Seed of the draws.
     """
     if not hasattr(samples, "logZ"):
         return samples.attrs.get("evidence", (None, None))
     from anesthetic.utils import temporary_seed
 
-    # anesthetic draws the prior volumes from NumPy's global state; this puts the state back.
+    # anesthetic draws the prior volumes from NumPy's global state, which this restores afterwards.
     with temporary_seed(seed):
         draws = np.asarray(samples.logZ(n_draws), dtype=float)
-    # PolyChord leaves out the part of the prior where the likelihood is zero.
+    # PolyChord discards the part of the prior where the likelihood is zero.
     return float(draws.mean() + np.log(samples.attrs.get("prior_fraction") or 1.0)), float(draws.std())
 
 
@@ -154,21 +154,22 @@ def read_run(folder, trust: bool = False, *, problem: Problem | None = None) -> 
     folder : path
         Output folder of a finished fit.
     trust : bool
-        Import likelihoods and simulators that its run file names by dotted path.
+        Import likelihoods and simulators given by dotted path in the run file.
     problem : Problem, optional
-        The run's own, where it has been built already.
+        The problem of the run, if it has already been built.
 
     Raises
     ------
     InputError
-        There are no finished chains, they are damaged, or the run file or the data are no longer those of the chains.
+        There are no finished chains, they are damaged, or the run file or the data do not match the chains.
     """
     folder = Path(folder)
     problem = load_problem(folder, trust) if problem is None else problem
     check_seal(folder)
-    # Weighted samples are written at the end, while PolyChord's `chain.txt` grows with its dead points.
     if not any((folder / f"chain{ending}").is_file() for ending in ("_dead-birth.txt", ".txt")):
-        raise InputError(f"{folder} has no finished chains; run `lstmfit fit` (with --resume if it was stopped)")
+        raise InputError(
+            f"{folder} has no finished chains; run `lstmfit fit`, with --resume if the fit was interrupted"
+        )
     try:
         samples = read_samples(folder / "chain")
         lost = [name for name in (*problem.names, "logL") if name not in samples]
@@ -188,27 +189,27 @@ def read_summary(folder) -> dict:
     Raises
     ------
     InputError
-        It is not there, since the run has not finished, or it is damaged.
+        The file does not exist, because the run has not finished, or is damaged.
     """
     path = Path(folder) / "summary.json"
     if not path.is_file():
-        raise InputError(f"{folder} has no summary.json: the run has not finished; continue with lstmfit fit --resume")
-    return read_figures(path, Summary, "remove it and continue with lstmfit fit --resume")
+        raise InputError(f"{folder} has no summary.json: the run has not finished; resume it with lstmfit fit --resume")
+    return read_figures(path, Summary, "remove it and run lstmfit fit --resume")
 
 
 def _check_unchanged(run):
-    """Compare the likelihood of one point with that of the chain, before figures of another problem are believed."""
+    """Check that the problem gives the likelihood stored in the chain, at one point."""
     row = run.samples.iloc[int(np.argmax(run.samples.get_weights()))]
     then, now = float(row["logL"]), run.problem.loglikelihood(row[list(run.problem.names)].to_numpy(float))[0]
     if not abs(now - then) < SAME_LOGL * (1.0 + abs(then)):
         raise InputError(
-            f"{run.folder}: the likelihood of a point of the chain is {now:.6g}, and was {then:.6g} in the fit, so "
-            "run.yaml or data.csv has been changed since; put them back, or repeat the fit with --force"
+            f"{run.folder}: ln L of a point of the chain is {now:.6g} but was {then:.6g} in the fit, so run.yaml or "
+            "data.csv has changed since; restore them, or repeat the fit with --force"
         )
 
 
 def equal_weight(run: Run, n: int, rng: np.random.Generator) -> np.ndarray:
-    """Draw `n` sampled-parameter sets (n, n_params), physical, with the posterior's weights."""
+    """Draw `n` sets of physical parameters (n, n_params) from the posterior, with equal weights."""
     weights = run.samples.get_weights()
     rows = rng.choice(len(weights), size=n, p=weights / weights.sum())
     return run.samples[list(run.problem.names)].to_numpy()[rows]

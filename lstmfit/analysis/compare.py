@@ -1,4 +1,4 @@
-"""Two posteriors side by side: any chains that anesthetic reads."""
+"""Compare two posteriors, from any chains that anesthetic reads."""
 
 import numpy as np
 
@@ -15,37 +15,37 @@ from lstmfit.analysis.reweight import choose_points, effective_size
 from lstmfit.errors import InputError, did_you_mean, listed
 
 MOST_NEIGHBOURS = 4000
-"""Equal-weight samples that the nearest-neighbour estimate uses: more cost time and gain little."""
+"""Maximum number of samples in the nearest-neighbour estimate; more take longer and improve it little."""
 FEW_TIMES = 50
-"""Independent samples of a Markov chain below which its autocorrelation time, so its error, is a guess."""
+"""A Markov chain with a smaller effective sample size is too short for its autocorrelation time to be reliable."""
 
 
 class NothingInCommon(InputError):
-    """Two chains have no parameter in common that varies in both."""
+    """Two chains share no parameter that varies in both."""
 
 
 def align(a: Chain, b: Chain, log10=()) -> tuple[Chain, Chain, list[str]]:
-    """Bring two chains to the same parameters in the same space.
+    """Convert two chains to the same parameters in the same space.
 
     Parameters
     ----------
     a, b : Chain
         The chains.
     log10 : sequence of str
-        Columns to take log10 of, besides those of our own runs.
+        Columns to convert to log10, in addition to those of our own runs.
 
     Returns
     -------
     a, b : Chain
-        With log10 taken and names settled: a chain without names (no .paramnames) takes the other's, in its order; two
-        without have their columns' numbers, as anesthetic has.
+        The converted chains. A chain without names (no .paramnames) takes those of the other, in its order; if neither
+        has names, columns are named by their numbers, as in anesthetic.
     names : list of str
         Parameters that both have and that vary, in the order of `b`.
 
     Raises
     ------
     InputError
-        They have no parameter in common that varies, a name in `log10` is in neither, or a value is not finite.
+        The chains share no parameter that varies, a name in `log10` is in neither, or a value is not finite.
     """
     a, b = _named_like(a, b), _named_like(b, a)
     for name in _common(a.samples, b.samples):
@@ -62,25 +62,25 @@ def align(a: Chain, b: Chain, log10=()) -> tuple[Chain, Chain, list[str]]:
     common = _common(a.samples, b.samples)
     names = [n for n in common if all(_varies(c.samples, n) for c in out)]
     if common and not names:
-        raise NothingInCommon(f"{a.label} and {b.label} have {listed(common)} in common, of which none varies in both")
+        raise NothingInCommon(f"{a.label} and {b.label} only share {listed(common)}, none of which varies in both")
     if not names:
         raise NothingInCommon(
-            f"{a.label} has parameters {listed(known[0])}; {b.label} has {listed(known[1])}; none in common"
+            f"the chains share no parameter: {a.label} has {listed(known[0])}, {b.label} has {listed(known[1])}"
         )
     _check_spaces(*out, names)
     return out[0], out[1], names
 
 
 def _check_spaces(a, b, names):
-    """Refuse parameters that are log10 in one chain and linear in the other."""
+    """Check that no parameter is log10 in one chain and linear in the other."""
     different = [n for n in names if (n in a.log10) != (n in b.log10)]
     linear = [n for n in different if _counted((b if n in a.log10 else a).samples, n).min() > 0]
     if linear:
         raise InputError(
-            f"{listed(linear)} is log10 in one chain only; add --log10 {','.join(linear)} if the other has it in "
-            "linear units"
+            f"{listed(linear)} is in log10 in one chain only; add --log10 {','.join(linear)} if it is linear in the "
+            "other"
         )
-    # Values that are not positive can only be logarithms already: the chain is another program's.
+    # Values that are not positive must already be logarithms, in a chain from another program.
 
 
 def _common(a, b):
@@ -89,7 +89,7 @@ def _common(a, b):
 
 
 def _counted(samples, name):
-    """Values that have weight: the others may be anything."""
+    """Values of non-zero weight; the others may be arbitrary."""
     return samples[name].to_numpy().astype(float)[samples.get_weights() > 0]
 
 
@@ -102,13 +102,13 @@ def _check_finite(chain, name):
     n = int(np.sum(~np.isfinite(values)))
     if n:
         raise InputError(
-            f"{chain.label}: {n} of {len(values)} values of {name} are NaN or infinite; take these rows, or the "
-            "column, out of the file"
+            f"{chain.label}: {n} of {len(values)} values of {name} are NaN or infinite; remove these rows, or the "
+            "column, from the file"
         )
 
 
 def _numbers(chain):
-    """Columns that have a number in place of a name."""
+    """Columns that have a number instead of a name."""
     columns = [c[0] if isinstance(c, tuple) else c for c in chain.samples.columns]
     return [c for c in columns if isinstance(c, (int, np.integer))]
 
@@ -119,8 +119,8 @@ def _named_like(chain, other):
         names = [str(number) for number in _numbers(other)]
         if len(names) != len(numbers):
             raise InputError(
-                f"{chain.label} has {len(numbers)} columns without names, {other.label} {len(names)}; "
-                "put a .paramnames beside each chain"
+                f"{chain.label} has {len(numbers)} columns without names and {other.label} has {len(names)}; "
+                "add a .paramnames file to each chain"
             )
     if not numbers or len(numbers) < len(names):
         return chain
@@ -131,40 +131,40 @@ def _named_like(chain, other):
 
 
 def compare(a, b, names: list[str], seed: int = 0) -> dict:
-    """Figures of two weighted samples, A against B: with A emulated and B true, the emulation bias.
+    """Compare two weighted samples; if A is emulated and B is the truth, this gives the emulation bias.
 
     Parameters
     ----------
     a, b : anesthetic.Samples
-        In the same space.
+        Samples in the same space.
     names : list of str
-        Parameters to compare; without any, only the evidences are.
+        Parameters to compare; if empty, only the evidences are compared.
     seed : int
-        Of equal-weight draws, halves and prior volumes.
+        Seed for equal-weight draws, half-samples and prior volumes.
 
     Returns
     -------
     dict
         ``parameters``: by name, ``bias`` = |mean_a - mean_b| / std_b with ``bias_err``, ``difference_sigma`` =
         |mean_a - mean_b| / sqrt(std_a^2 + std_b^2), ``ks`` (Kolmogorov-Smirnov distance of the weighted marginals)
-        and ``ks_p`` with the effective sizes ``ess_a``, ``ess_b``, ``width_ratio`` = std_a / std_b, means and widths.
-        ``D_KL_gaussian``, ``D_KL`` and their errors are D_KL(B || A), by two Gaussians and by nearest neighbours, of
-        ``D_KL_parameters``: those that neither chain marks as derived and that are not linear functions of others; None
-        where there are none. ``*_reverse`` are D_KL(A || B). ``mean_bias`` over the parameters. ``logZ_a``,
-        ``logZ_b`` are None for chains without evidence, and so are ``dlogZ`` = logZ_b - logZ_a, what the emulator
-        takes from the evidence, and its error. ``ess_a``, ``n_a``, ...: the smallest effective size and the rows.
-        ``only_a``, ``only_b``, ``constant``: parameters that are not compared; ``notes``: lines about all this.
+        and ``ks_p`` with the effective sample sizes ``ess_a``, ``ess_b``, ``width_ratio`` = std_a / std_b, means and
+        standard deviations. ``D_KL_gaussian``, ``D_KL`` and their errors are D_KL(B || A) in the Gaussian approximation
+        and by nearest neighbours, of the parameters ``D_KL_parameters``: those that neither chain marks as derived and
+        that are not linear functions of others; None if there are none. ``*_reverse`` are D_KL(A || B). ``mean_bias``
+        is the mean over the parameters. ``logZ_a``, ``logZ_b``, ``dlogZ`` = logZ_b - logZ_a and their errors are None
+        for chains without an evidence. ``ess_a``, ``n_a``, ...: the smallest effective sample size and the number of
+        rows. ``only_a``, ``only_b``, ``constant``: parameters that are not compared; ``notes``: remarks in words.
 
     Notes
     -----
-    Effective sizes of Markov chains respect their autocorrelation
-    (`lstmfit.analysis.autocorrelation.effective_sizes`), those of other samples only the weights. For the nearest
-    neighbours a Markov chain is thinned to as many evenly spaced samples as it is worth, so that a row's neighbours in
-    time do not pass for neighbours in space.
+    Effective sample sizes of Markov chains account for autocorrelation
+    (`lstmfit.analysis.autocorrelation.effective_sizes`), those of other samples only for the weights. For the
+    nearest-neighbour estimate a Markov chain is thinned to its effective sample size, so that successive rows are not
+    mistaken for near neighbours in parameter space.
     """
     rng = np.random.default_rng(seed)
     w = [s.get_weights() / s.get_weights().sum() for s in (a, b)]
-    # What has no weight may be anything, NaN as well.
+    # Rows of zero weight may have any values, including NaN.
     x = [np.where(v[:, None] > 0, s[list(names)].to_numpy(), 0.0) for s, v in zip((a, b), w)]
     sizes, times = zip(*(effective_sizes(s, names) for s in (a, b)))
     parameters = {name: _figures(*(p[:, i] for p in x), *w, *(n[i] for n in sizes)) for i, name in enumerate(names)}
@@ -215,7 +215,7 @@ def _figures(x, y, weights_x, weights_y, size_x, size_y):
 
 
 def _free(names, samples, x, w):
-    """Numbers of the parameters that span the posterior, and lines about those that do not."""
+    """Indices of the independent parameters, and notes about the others."""
     derived = {name for s in samples for name in s.attrs.get("derived", ())}
     sampled = [i for i, name in enumerate(names) if name not in derived]
     free = sampled
@@ -232,9 +232,9 @@ def _free(names, samples, x, w):
 def _equal_weight(samples, x, w, sizes, rng):
     """Equal-weight samples of both chains.
 
-    As many of both: what the neighbours' distances are off by, at edges and in tails, depends on how many there are,
-    and cancels where the two are alike. By the same random numbers: a chain and itself give the same samples, and not
-    two that are close in time.
+    Both have the same number of samples: the error of nearest-neighbour distances at edges and in tails depends on
+    their number, and cancels where the two are alike. Both use the same random numbers, so that a chain compared with
+    itself gives identical samples.
     """
     markov = [is_mcmc(s) for s in samples]
     n = min(_equal_size(v, size.min(initial=np.inf) if m else np.inf) for v, size, m in zip(w, sizes, markov))
@@ -250,20 +250,20 @@ def _equal_size(weights, most):
 
 
 def _chain_notes(label, samples, names, sizes, times):
-    """Lines about a Markov chain."""
+    """Notes about a Markov chain."""
     lines = []
     if samples.attrs.get("burn_in"):
-        lines.append(f"{label}: first {100 * samples.attrs['burn_in']:g} % of each chain left out as burn-in")
+        lines.append(f"{label}: first {100 * samples.attrs['burn_in']:g} % of each chain discarded as burn-in")
     slowest = int(np.argmax(times)) if len(times) else None
     if slowest is not None and times[slowest] > 2.0:
         line = f"{label}: Markov chain, autocorrelation time up to {times[slowest]:.0f} rows ({names[slowest]})"
-        few = "; too short to know it well, so its errors are a guess" if sizes.min() < FEW_TIMES else ""
+        few = "; the chain is too short to measure it, so the errors are rough" if sizes.min() < FEW_TIMES else ""
         lines.append(line + few)
     return lines
 
 
 def _left_out(a, b):
-    """Parameters that the chains do not share, or that do not vary in both."""
+    """Parameters that are in one chain only, or that do not vary in both."""
     known = [parameter_names(s) for s in (a, b)]
     return {
         "only_a": [name for name in known[0] if name not in known[1]],
@@ -273,7 +273,7 @@ def _left_out(a, b):
 
 
 def _divergences(ending, p, q, equal_p, equal_q, rng):
-    """D_KL(P || Q): Gaussian with all weights; by neighbours where the samples are many enough."""
+    """D_KL(P || Q): Gaussian from the weighted samples, and by nearest neighbours if there are enough samples."""
 
     def gaussian(a, b):
         parts = [(s.mean(axis=0), np.atleast_2d(np.cov(s, rowvar=False))) for s in (a, b)]
@@ -293,7 +293,7 @@ def _divergences(ending, p, q, equal_p, equal_q, rng):
 
 
 def ks_distance(x, weights_x, y, weights_y) -> float:
-    """Largest distance of two weighted cumulative distributions."""
+    """Kolmogorov-Smirnov distance: the largest difference of two weighted cumulative distributions."""
     points = np.sort(np.concatenate([x, y]))
 
     def cumulative(values, weights):
@@ -305,7 +305,7 @@ def ks_distance(x, weights_x, y, weights_y) -> float:
 
 
 def ks_probability(distance: float, size_x: float, size_y: float) -> float:
-    """Chance of a larger Kolmogorov-Smirnov distance, with effective sizes (Stephens 1970's correction)."""
+    """Probability of a larger Kolmogorov-Smirnov distance, for effective sample sizes (Stephens 1970)."""
     from scipy.special import kolmogorov
 
     n = np.sqrt(size_x * size_y / (size_x + size_y))

@@ -1,8 +1,7 @@
-"""Panels of a corner plot that hold what they promise: the weight inside each contour is counted, not believed.
+"""Corner plots whose contours are checked against the weight that they contain.
 
-anesthetic's kernel has the covariance of the whole sample, so a posterior along a narrow curve is smeared over its
-width: the 68 % region is then empty or a few dots, and the 95 % one leaves out a fifth of the weight. Such a panel gets
-points.
+anesthetic's kernel has the covariance of the whole sample, so a posterior along a narrow curve is smeared out: the 68 %
+region is then almost empty, and the 95 % region misses a fifth of the weight. In such a panel points are drawn instead.
 """
 
 import numpy as np
@@ -11,31 +10,31 @@ from scipy.spatial import QhullError, cKDTree
 from lstmfit.analysis.reweight import choose_points
 
 N_POINTS = 2000
-"""Points of a panel that has them in place of contours."""
+"""Number of points in a panel without contours."""
 TOLERANCE = {0.68: 0.1, 0.95: 0.04}
-"""How far the weight inside a contour may be from what it is drawn for; sampling alone takes a tenth of that."""
+"""Allowed difference between the weight inside a contour and its nominal value; sampling noise is a tenth of that."""
 NEIGHBOUR = 20
-"""Density at a point: by the distance of its 20th neighbour."""
+"""The density at a point is estimated from the distance to its 20th neighbour."""
 
 
 def plot_2d(samples, axes, color: str, **options) -> list[tuple[str, str]]:
-    """Draw anesthetic's corner plot, with points in the panels whose contours are not the 68 and 95 % regions.
+    """Draw anesthetic's corner plot, with points in panels where contours would not contain 68 and 95 %.
 
     Parameters
     ----------
     samples : anesthetic.Samples
         Weighted samples.
     axes : anesthetic.plot.AxesDataFrame
-        Of `anesthetic.make_2d_axes`; panels below the diagonal are drawn.
+        Axes from `anesthetic.make_2d_axes`; panels below the diagonal are drawn.
     color : str
         Colour.
     **options
-        For anesthetic's plots.
+        Options of anesthetic's plots.
 
     Returns
     -------
     list of (str, str)
-        Columns of x and y of the panels that have points.
+        Parameters on the x and y axes of the panels with points.
     """
     samples.plot_2d(axes, kinds={"diagonal": "kde_1d"}, color=color, **options)
     weights, pointed = samples.get_weights(), []
@@ -44,7 +43,7 @@ def plot_2d(samples, axes, color: str, **options) -> list[tuple[str, str]]:
         try:
             samples.plot_2d(axes.loc[[y], [x]], kinds={"lower": "kde_2d"}, color=color, **options)
         except (QhullError, np.linalg.LinAlgError, ValueError):
-            # Too flat a cloud for a triangulation.
+            # The points are too close to a line for a triangulation.
             drawn, good = [a for a in ax.collections if a not in before], False
         else:
             drawn = [a for a in ax.collections if a not in before]
@@ -70,16 +69,16 @@ def weights_inside(artists, points: np.ndarray, weights: np.ndarray) -> dict[flo
     Parameters
     ----------
     artists : list of matplotlib.artist.Artist
-        What is drawn in a panel; filled contours among it count.
+        Artists of a panel, which may include filled contours.
     points : numpy.ndarray
         (n, 2) samples.
     weights : numpy.ndarray
-        (n,) their weights.
+        (n,) weights of the samples.
 
     Returns
     -------
     dict of float to float
-        By 0.95 and 0.68; empty where there are no filled contours.
+        Fractions for the levels 0.68 and 0.95; empty without filled contours.
     """
     filled = next((a for a in artists if getattr(a, "filled", False)), None)
     if filled is None:
@@ -94,25 +93,25 @@ def weights_inside(artists, points: np.ndarray, weights: np.ndarray) -> dict[flo
 
 
 def holds(fractions: dict[float, float]) -> bool:
-    """Whether contours hold the weight that they promise."""
+    """Whether contours contain their nominal weights, within `TOLERANCE`."""
     return bool(fractions) and all(abs(fractions[level] - level) <= most for level, most in TOLERANCE.items())
 
 
 def regions(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Smallest region that each of some weighted points belongs to.
+    """Smallest credible region that contains each of some weighted points.
 
     Parameters
     ----------
     points : numpy.ndarray
         (n, 2) samples.
     weights : numpy.ndarray
-        (n,) their weights.
+        (n,) weights of the samples.
 
     Returns
     -------
     numpy.ndarray
-        (n,) 0.68 for the densest points that hold that weight, 0.95 for the next, 1 for the rest. Density by the
-        distance of the 20th neighbour, in units of the two widths.
+        (n,) 0.68 for the densest points that together have this weight, 0.95 for the next, 1 for the rest. The density
+        is estimated from the distance to the 20th neighbour, in units of the two standard deviations.
     """
     width = points.std(axis=0)
     scaled = points / np.where(width > 0, width, 1.0)

@@ -1,4 +1,4 @@
-"""Whether posteriors of many mocks are right on average: ranks, coverage, distance of the truth, emulation bias."""
+"""Calibration of posteriors over many mocks: ranks, coverage, distance from the truth, emulation bias."""
 
 import json
 import re
@@ -17,12 +17,12 @@ BINS = 10
 
 
 def judge(run, theta: np.ndarray) -> dict:
-    """Where the truth lies in the posterior of one mock.
+    """Position of the truth in the posterior of one mock.
 
     Parameters
     ----------
     run : Run
-        The fit.
+        Fit of the mock.
     theta : numpy.ndarray
         (n,) true values of the sampled parameters, physical.
 
@@ -30,10 +30,9 @@ def judge(run, theta: np.ndarray) -> dict:
     -------
     dict
         ``theta``; by name ``rank``, the posterior's cumulative probability at the truth, ``std`` and ``z`` = (mean -
-        truth) / std; ``ess``, the effective number of samples; ``chi2`` = (mean - truth)^T C^-1 (mean - truth) with
-        the posterior's covariance C. Everything in the space of the prior. Averaged over mocks from the prior the last
-        is the number of parameters, whatever the posteriors' shape: given the data, the truth is a draw from the
-        posterior.
+        truth) / std; ``ess``, the effective sample size; ``chi2`` = (mean - truth)^T C^-1 (mean - truth) with the
+        posterior covariance C. Everything is in the space of the prior. Averaged over mocks drawn from the prior, chi2
+        is the number of parameters for any shape of the posterior: given the data, the truth is a draw from it.
     """
     x = to_natural(run, run.samples[list(run.problem.names)].to_numpy())
     weights = run.samples.get_weights()
@@ -56,21 +55,21 @@ def judge(run, theta: np.ndarray) -> dict:
 
 
 def read_mocks(folder, n: int | None = None) -> list[dict]:
-    """What a campaign's folder says of each finished mock, 0 to n - 1 or all, in order.
+    """Read the records of the finished mocks of a calibration (numbers 0 to n - 1, or all), in order.
 
     Raises
     ------
     InputError
-        One of them is damaged, or they are of different parameters.
+        A record is damaged, or the mocks have different parameters.
     """
     files = sorted(f for f in (Path(folder) / "mocks").glob("*.json") if re.fullmatch("[0-9]+", f.stem))
-    remedy = "remove it and run the same again: that mock is then made again"
+    remedy = "remove it and repeat the command, which then repeats this mock"
     files = [file for file in files if n is None or int(file.stem) < n]
     mocks = [read_figures(file, Mock, remedy, omit=True) for file in files]
     names = [sorted(mock["rank"]) for mock in mocks if "failed" not in mock]
     for file, found in zip([f for f, m in zip(files, mocks) if "failed" not in m], names):
         if found != names[0]:
-            raise InputError(f"{file} is of other parameters than the mocks before it; {remedy}")
+            raise InputError(f"{file} has different parameters than the mocks before it; {remedy}")
     return mocks
 
 
@@ -80,30 +79,30 @@ def summarise(folder, n: int | None = None) -> dict:
     Parameters
     ----------
     folder : path
-        Of the campaign.
+        Folder of the calibration.
     n : int, optional
-        Take mocks 0 to n - 1; all by default.
+        Use mocks 0 to n - 1; all by default.
 
     Returns
     -------
     dict
-        ``n``, ``n_failed``; ``parameters``: by name, ``rank_ks_p`` (chance of ranks as far from uniform),
+        ``n``, ``n_failed``; ``parameters``: by name, ``rank_ks_p`` (Kolmogorov-Smirnov p-value of uniform ranks),
         ``coverage_50``, ``_68``, ``_90``, ``_95`` of the central intervals with ``*_low`` and ``*_high``, the 95 %
-        binomial band that a calibrated fit falls into, ``z_mean`` and its error, ``z_std``; ``chi2``: mean of `judge`'s
-        over the number of parameters, one for a calibrated fit, with the error that its scatter gives; ``emulation``:
-        mean and 95 % over mocks of the largest shift in sigma and of D_KL, mean shift by parameter with its error,
-        fraction of trusted weights. What takes two mocks is None with one.
+        binomial range for a calibrated fit, ``z_mean`` and its error, ``z_std``; ``chi2``: mean of the chi2 of `judge`
+        divided by the number of parameters (one for a calibrated fit), and its error from the scatter; ``emulation``:
+        mean and 95th percentile over mocks of the largest shift in sigma and of D_KL, mean shift by parameter with its
+        error, fraction of trusted weights. Errors and scatter are None with a single mock.
 
     Raises
     ------
     InputError
-        Not one mock could be fitted.
+        None of the mocks could be fitted.
     """
     folder = Path(folder)
     mocks = read_mocks(folder, n)
     good = [m for m in mocks if "failed" not in m]
     if not good:
-        first = f"; the first: {mocks[0]['failed']}" if mocks else ""
+        first = f"; first failure: {mocks[0]['failed']}" if mocks else ""
         raise InputError(f"{folder}: none of {len(mocks)} mocks could be fitted{first}")
     parameters = {
         name: _parameter(*(np.array([m[key][name] for m in good]) for key in ("rank", "z"))) for name in good[0]["rank"]
@@ -121,7 +120,7 @@ def summarise(folder, n: int | None = None) -> dict:
 
 
 def binomial_band(n: int, level: float) -> tuple[float, float]:
-    """Fractions of n mocks between which a calibrated interval covers the truth, 19 times in 20."""
+    """95 % range of the fraction of n mocks in which a calibrated interval covers the truth."""
     from scipy.stats import binom
 
     low, high = (float(binom.ppf(q, n, level) / n) for q in (0.025, 0.975))
@@ -144,7 +143,7 @@ def _parameter(ranks, z):
 
 
 def _error(values) -> float | None:
-    """Error of the mean of numbers (n,) by their scatter; one has none."""
+    """Standard error of the mean of numbers (n,); None for a single one."""
     return float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
 
 
@@ -153,7 +152,7 @@ def _emulation(emulated, names):
     largest, d_kl = np.abs(shifts).max(axis=1), np.array([m["D_KL"] for m in emulated])
     return {
         "n": len(emulated),
-        # Version 0.1 took weights that are one point for nearly equal ones, and campaigns are continued.
+        # Version 0.1 trusted weights concentrated on one point, and its calibrations can be continued.
         "trusted": float(np.mean([m["trusted"] and m["ess"] >= LEAST_SIZE for m in emulated])),
         "largest_shift_mean": float(largest.mean()),
         "largest_shift_p95": float(np.percentile(largest, 95)),
@@ -166,7 +165,7 @@ def _emulation(emulated, names):
 
 
 def _picture(path, good, emulated):
-    """Rank histograms and coverage of each parameter with binomial bands; the bias distribution over mocks."""
+    """Plot rank histograms and coverage of each parameter with binomial bands, and the distribution of the bias."""
     from scipy.stats import binom
 
     from lstmfit.analysis.plots import BLUE, GREY, RED, new_figure

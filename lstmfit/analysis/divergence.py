@@ -5,7 +5,7 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.spatial import cKDTree
 
 LEAST_FREEDOM = 1e-8
-"""Part of a column's variance that the others must leave: less is rounding of a file's digits."""
+"""Minimum fraction of a column's variance not explained by the others; less is the rounding of a file's digits."""
 
 
 def gaussian_divergence(mean_p, covariance_p, mean_q, covariance_q) -> float:
@@ -26,18 +26,18 @@ def gaussian_divergence(mean_p, covariance_p, mean_q, covariance_q) -> float:
     factor = cho_factor(q, lower=True)
     log_ratio = np.linalg.slogdet(q)[1] - np.linalg.slogdet(p)[1]
     trace, distance = np.trace(cho_solve(factor, p)), shift @ cho_solve(factor, shift)
-    # Rounding could take two equal ones below zero.
+    # Rounding could make the divergence of two equal Gaussians negative.
     return max(0.0, float(0.5 * (log_ratio - len(shift) + trace + distance)))
 
 
 def nearest_neighbour_divergence(x: np.ndarray, y: np.ndarray, k: int = 5) -> float:
-    """D_KL(P || Q) from equal-weight samples, by distances to the k-th nearest neighbours.
+    """D_KL(P || Q) from equal-weight samples, using distances to the k-th nearest neighbours.
 
-    ``1/n sum_i [d ln(nu_i / rho_i) + ln(m_i / n_i)]`` with rho_i the distance of x_i to its k-th neighbour in x and
-    nu_i that in y (Wang, Kulkarni & Verdu 2009, IEEE Trans. Inf. Theory 55, 2392, Eq. 5). Points at distance zero are
-    no neighbours: x_i itself, its repetitions, and itself in y where two chains share points; n_i and m_i are how many
-    are left. Both samples are brought to unit covariance of y first, which changes nothing in the limit and much for
-    finite samples.
+    ``1/n sum_i [d ln(nu_i / rho_i) + ln(m_i / n_i)]``, where rho_i is the distance of x_i to its k-th neighbour in x
+    and nu_i that in y (Wang, Kulkarni & Verdu 2009, IEEE Trans. Inf. Theory 55, 2392, Eq. 5). Points at distance zero
+    are excluded: x_i itself, its duplicates, and x_i in y if the two chains share points; n_i and m_i are the numbers
+    of remaining points. Both samples are first scaled to unit covariance of y, which makes no difference in the limit
+    but a large one for finite samples.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ def nearest_neighbour_divergence(x: np.ndarray, y: np.ndarray, k: int = 5) -> fl
     y : numpy.ndarray
         (m, d) samples of Q.
     k : int
-        Which neighbour: a larger one gives less scatter and more bias.
+        Number of the neighbour: a larger k gives less scatter and more bias.
     """
     d = x.shape[1]
     factor = np.linalg.cholesky(np.atleast_2d(np.cov(y, rowvar=False)))
@@ -57,17 +57,17 @@ def nearest_neighbour_divergence(x: np.ndarray, y: np.ndarray, k: int = 5) -> fl
 
 
 def _neighbours(x, y, k):
-    """Distance of each x to the k-th of the points of y elsewhere, and how many are elsewhere."""
+    """Distance of each x to the k-th neighbour in y at non-zero distance, and the number of such points."""
     tree = cKDTree(y)
     here = tree.query_ball_point(x, 0.0, return_length=True)
-    # The furthest where repetitions leave fewer than k.
+    # The farthest point, if duplicates leave fewer than k.
     which = np.minimum(here + k, len(y)) - 1
     distances = tree.query(x, np.arange(1, which.max() + 2))[0]
     return np.take_along_axis(distances, which[:, None], axis=1)[:, 0], len(y) - here
 
 
 def independent_columns(covariance: np.ndarray) -> list[int]:
-    """Columns that are not linear functions of those before them, of samples with this (d, d) covariance."""
+    """Columns that are not linear functions of earlier ones, given the (d, d) covariance of the samples."""
     width = np.sqrt(np.diag(covariance))
     correlation = covariance / np.outer(width, width)
     kept = []
@@ -79,10 +79,10 @@ def independent_columns(covariance: np.ndarray) -> list[int]:
 
 
 def with_error(estimator, x: np.ndarray, y: np.ndarray, rng: np.random.Generator, repeats: int = 40):
-    """An estimate from two samples with the error that the samples' size causes.
+    """An estimate from two samples, and its sampling error.
 
-    Each repeat takes a random half of both. The scatter of half-samples drawn without replacement equals the error of
-    the whole (McCarthy 1969, balanced half-samples).
+    Each repeat uses a random half of both samples. The scatter over half-samples drawn without replacement equals the
+    error of the full estimate (McCarthy 1969, balanced half-samples).
 
     Parameters
     ----------
@@ -91,14 +91,14 @@ def with_error(estimator, x: np.ndarray, y: np.ndarray, rng: np.random.Generator
     x, y : numpy.ndarray
         (n, d) and (m, d) equal-weight samples.
     rng : numpy.random.Generator
-        For the halves.
+        Random generator for the half-samples.
     repeats : int
-        Halves drawn.
+        Number of half-samples.
 
     Returns
     -------
     value, error : float
-        From the whole samples; from the scatter of the repeats.
+        The estimate from the full samples, and the scatter of the repeats.
     """
     halves = []
     for _ in range(repeats):
@@ -119,8 +119,8 @@ def bound(rms: float, sigma: float, n: int) -> float:
 def bound_correlated(error: np.ndarray, covariance: np.ndarray) -> float:
     """Largest D_KL that an error vector can cause under correlated noise: 1/2 eps^T C^-1 eps.
 
-    The projection on the model's tangent space (Bevins et al. 2025) can only make it smaller; for white noise this is
-    `bound`.
+    Projecting the error onto the tangent space of the model (Bevins et al. 2025) can only reduce it; for white noise
+    this equals `bound`.
 
     Parameters
     ----------
@@ -133,12 +133,12 @@ def bound_correlated(error: np.ndarray, covariance: np.ndarray) -> float:
 
 
 def linear_gaussian(fisher: np.ndarray, pull: np.ndarray, prior_precision: np.ndarray | None = None):
-    """Exact D_KL and parameter shift for a linear model, Gaussian noise and a constant error.
+    """Exact D_KL and parameter shift for a linear model with Gaussian noise and a constant emulator error.
 
-    With the model M theta + m, its emulator M theta + m + eps and noise S: F = M^T S^-1 M, b = M^T S^-1 eps, the mean
-    of the posterior moves by -(F + L)^-1 b, its covariance (F + L)^-1 does not, and D_KL = 1/2 b^T (F + L)^-1 b: half
-    the squared shift in units of the posterior's width (Bevins et al. 2025, the exact form with E = 0; L, the precision
-    of a Gaussian prior, is zero there).
+    Let the model be M theta + m, the emulator M theta + m + eps and the noise covariance S. With F = M^T S^-1 M and
+    b = M^T S^-1 eps, the posterior mean shifts by -(F + L)^-1 b, the covariance (F + L)^-1 is unchanged, and D_KL = 1/2
+    b^T (F + L)^-1 b: half the squared shift in units of the posterior width. See Bevins et al. (2025), the exact form
+    with E = 0; L, the precision of a Gaussian prior, is zero there.
 
     Parameters
     ----------

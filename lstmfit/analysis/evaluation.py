@@ -1,4 +1,4 @@
-"""Pictures of an emulator's life: its errors on signals it never saw, and its training."""
+"""Plots of an emulator's errors on test signals, and of its training."""
 
 import numpy as np
 
@@ -9,19 +9,19 @@ from lstmfit.emulator.metrics import rms_error
 
 
 def edge_distance(emulator, theta) -> np.ndarray:
-    """Distance of parameter sets from the nearest face of the training range.
+    """Distance of parameter sets from the nearest edge of the training range.
 
     Parameters
     ----------
     emulator : Emulator
-        Its parameters' ranges.
+        The emulator, whose parameters define the range.
     theta : numpy.ndarray
         (n, n_params) physical.
 
     Returns
     -------
     numpy.ndarray
-        (n,): 0 on a face, 1 in the middle, in half-widths of the scaled range.
+        (n,) distance in half-widths of the scaled range: 0 at an edge, 1 in the centre.
     """
     low, high = np.array([(p.min, p.max) for p in emulator.parameters]).T
     log = np.array([p.log for p in emulator.parameters])
@@ -31,25 +31,25 @@ def edge_distance(emulator, theta) -> np.ndarray:
 
 @own_style
 def errors_picture(emulator, split, path, low: float | None = None, high: float | None = None) -> None:
-    """Four panels: histogram of the errors, bias and rms by channel, worst cases, error against edge distance.
+    """Plot a histogram of the errors, bias and rms by channel, the worst signals, and error against edge distance.
 
-    All of them are about the same channels as `lstmfit.emulator.train_emulator.evaluate` with this band.
+    All panels use the same channels as `lstmfit.emulator.train_emulator.evaluate` with this band.
 
     Parameters
     ----------
     emulator : Emulator
-        What is measured.
+        The emulator.
     split : lstmfit.datasets.signal_sets.Split
-        Signals that training never saw.
+        Test signals, which were not used in training.
     path : path
-        PNG to write.
+        PNG file to write.
     low, high : float, optional
-        Band edges in MHz, inclusive; either may be left out.
+        Edges of the band in MHz, inclusive; no limit by default.
 
     Raises
     ------
     InputError
-        No channel lies in the band.
+        No channel lies within the band.
     """
     save(errors_figure(emulator, split, low, high), path)
 
@@ -61,7 +61,7 @@ def errors_figure(emulator, split, low: float | None = None, high: float | None 
     nu = redshift_to_frequency(z)
     inside = (nu >= (-np.inf if low is None else low)) & (nu <= (np.inf if high is None else high))
     predicted, true, z = predicted[:, inside], true[:, inside], z[inside]
-    # An emulator without an error has no place on a logarithmic axis.
+    # An error of zero cannot be shown on a logarithmic axis.
     percent, residual = np.maximum(100 * relative, 1e-9), predicted - true
     figure = new_figure(figsize=(10.0, 7.0), layout="constrained")
     if low is not None or high is not None:
@@ -97,7 +97,7 @@ def errors_figure(emulator, split, low: float | None = None, high: float | None 
 
 
 def _plain_ticks(axis):
-    """0.02, 0.05, 0.1 on a log axis in place of powers of ten that run into one another."""
+    """Label a log axis with 0.02, 0.05, 0.1 etc. instead of powers of ten, which would overlap."""
     from matplotlib.ticker import FormatStrFormatter, LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -107,14 +107,14 @@ def _plain_ticks(axis):
 
 @own_style
 def learning_curve(record: dict, path) -> None:
-    """Training and validation error against updates.
+    """Plot training and validation error against the number of updates.
 
     Parameters
     ----------
     record : dict
-        An emulator's training record.
+        Training record of an emulator.
     path : path
-        PNG to write.
+        PNG file to write.
     """
     history = record["history"]
     figure = new_figure(figsize=(6.0, 4.0), layout="constrained")

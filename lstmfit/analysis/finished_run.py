@@ -1,4 +1,4 @@
-"""A finished run as an object to look at, in a script or a notebook."""
+"""A finished run as an object with plots and figures, for scripts and notebooks."""
 
 import html
 
@@ -7,7 +7,7 @@ from lstmfit.analysis.bias import measure_bias
 
 
 class FinishedRun(chains.Run):
-    """A finished run with its pictures and its emulation bias.
+    """A finished run with its plots and its emulation bias.
 
     Examples
     --------
@@ -17,7 +17,7 @@ class FinishedRun(chains.Run):
     """
 
     def _repr_html_(self):
-        """The table of `summary`, for notebooks."""
+        """Parameter table of `summary`, for notebooks."""
         cells = "".join(
             f"<tr><td>{'log10 ' * p['log10']}{name}</td><td>{p['mean']:.4g}</td><td>{p['std']:.2g}</td></tr>"
             for name, p in self.summary["parameters"].items()
@@ -30,11 +30,11 @@ class FinishedRun(chains.Run):
         return plots.corner_figure(self)
 
     def plot_signal(self):
-        """Posterior of the signal, a `matplotlib.figure.Figure`; see `lstmfit.analysis.plots.signal_figure`."""
+        """Signal posterior, a `matplotlib.figure.Figure`; see `lstmfit.analysis.plots.signal_figure`."""
         return plots.signal_figure(self)
 
     def bias(self, truth: str | None = None, n: int = 500, **options) -> dict:
-        """Emulation bias against the simulator; see `lstmfit.analysis.bias.measure_bias`."""
+        """Emulation bias relative to the simulator; see `lstmfit.analysis.bias.measure_bias`."""
         return measure_bias(self, truth, n, **options)
 
 
@@ -46,7 +46,7 @@ def read_run(folder, trust: bool = False) -> FinishedRun:
     folder : path
         Output folder of a finished fit.
     trust : bool
-        Import likelihoods and simulators that its run file names by dotted path.
+        Import likelihoods and simulators given by dotted path in the run file.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""What the emulator's known errors can do to a fit, before it is run: bounds, and the exact linear answer."""
+"""Forecast of the emulation bias before a fit, from known errors of the emulator: bounds and a linear estimate."""
 
 import numpy as np
 
@@ -7,33 +7,33 @@ from lstmfit.emulator.emulator import Emulator
 from lstmfit.problem import Problem
 
 N_NEAREST = 100
-"""Test signals nearest to the fiducial ones that the linear answer is worked out at."""
+"""Number of test signals, nearest to the fiducial parameters, for the linear estimate."""
 SEEN = 0.1
-"""Bias in sigma below which an emulator counts as good for the data."""
+"""An emulator is accurate enough for the data if the bias is below this, in sigma."""
 
 
 def noise_metric(problem: Problem, theta: np.ndarray):
-    """The inner product a^T C^-1 b of two errors of the signal, seen through the likelihood itself.
+    """Inner product a^T C^-1 b of two errors of the signal, derived from the likelihood.
 
-    The Gaussian likelihood is a quadratic in the signal, so its second difference is exact whatever C is made of:
-    correlated noise, an emulator error, a marginalised foreground. For Student-t noise it is the local curvature.
+    A Gaussian likelihood is quadratic in the signal, so its second difference is exact for any covariance C: with
+    correlated noise, an emulator error or a marginalised foreground. For Student-t noise it is the local curvature.
 
     Parameters
     ----------
     problem : Problem
-        The run.
+        The problem.
     theta : numpy.ndarray
-        (n,) sampled parameters at which the likelihood's own are held.
+        (n,) sampled parameters, which fix the parameters of the likelihood.
 
     Returns
     -------
     callable
-        (a, b) -> float for errors (n_channels,) in mK on the signal's grid.
+        (a, b) -> float, for errors (n_channels,) in mK on the redshift grid of the signal.
     """
     likelihood, own = problem.likelihood, np.array(problem.values(theta))
     base = problem.signal_at(theta)
     if not np.isfinite(base).all():
-        # A computed parameter is out of its range there; a Gaussian is the same from anywhere.
+        # A computed parameter is out of range here; the second difference of a Gaussian is the same everywhere.
         base = np.zeros_like(base)
     middle = likelihood(base, own)
 
@@ -47,7 +47,7 @@ def noise_metric(problem: Problem, theta: np.ndarray):
 
 
 def jacobians(emulator: Emulator, theta: np.ndarray, names) -> np.ndarray:
-    """Derivatives of the emulated signal by parameters in their natural space, exact for the network.
+    """Exact derivatives of the emulated signal with respect to parameters in their natural space.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def jacobians(emulator: Emulator, theta: np.ndarray, names) -> np.ndarray:
     theta : numpy.ndarray
         (n, n_params) physical.
     names : sequence of str
-        Parameters to derive by, each in its natural space (log10 where it is a log parameter).
+        Parameters to differentiate by, each in its natural space (log10 for log parameters).
 
     Returns
     -------
@@ -74,29 +74,30 @@ def jacobians(emulator: Emulator, theta: np.ndarray, names) -> np.ndarray:
 
 
 def forecast(problem: Problem, test, sigma: float | None, seed: int = 0) -> dict:
-    """Bounds on D_KL, and the linear-Gaussian D_KL and bias at test signals near the fiducial one.
+    """Upper bounds on D_KL, and the linear-Gaussian D_KL and bias at test signals near the fiducial parameters.
 
     Parameters
     ----------
     problem : Problem
-        A run with an emulator.
+        A problem with an emulator.
     test : lstmfit.datasets.signal_sets.Split
-        Signals that training never saw.
+        Test signals, which were not used in training.
     sigma : float or None
-        White noise of the run in mK where it is white and known: the bound is then that of Bevins et al. (2025,
-        arXiv:2503.13263), N/2 (rms / sigma)^2 with the mean and the 95 % rms error of the whole test set. Otherwise
-        1/2 eps^T C^-1 eps, mean and 95 % over the errors eps of the nearest test signals.
+        Noise of the problem in mK if it is white and known. The bound is then that of Bevins et al. (2025,
+        arXiv:2503.13263), N/2 (rms / sigma)^2 with the mean and the 95th percentile of the rms error over the whole
+        test set. Otherwise it is 1/2 eps^T C^-1 eps, mean and 95th percentile over the errors eps of the nearest test
+        signals.
     seed : int
-        Seed of the prior draws that give the prior's widths.
+        Seed of the prior draws that give the widths of the prior.
 
     Returns
     -------
     dict
-        ``D_KL_bound_mean``, ``D_KL_bound_p95``; ``D_KL_linear_mean``, ``D_KL_linear_p95``: `linear_gaussian` with each
-        test signal's own error and Jacobian and a Gaussian of the prior's variance; ``shift_mean``, ``shift_p95``:
-        mean and 95 % of the largest shift of a parameter in sigma; ``shifts``: mean absolute shift by parameter;
-        ``good_down_to_mK``: white noise at which ``shift_p95`` is 0.1 sigma, None where the noise is not white;
-        ``verdict``.
+        ``D_KL_bound_mean``, ``D_KL_bound_p95``; ``D_KL_linear_mean``, ``D_KL_linear_p95``: `linear_gaussian` with the
+        error and Jacobian of each test signal and a Gaussian with the variance of the prior; ``shift_mean``,
+        ``shift_p95``: mean and 95th percentile of the largest shift of a parameter in sigma; ``shifts``: mean absolute
+        shift by parameter; ``good_down_to_mK``: white noise at which ``shift_p95`` is 0.1 sigma, None if the noise is
+        not white; ``verdict``.
     """
     emulator, prior = problem.signal.emulator, problem.prior
     residual = emulator(test.theta, outside="allow") - test.signal
@@ -134,14 +135,14 @@ def forecast(problem: Problem, test, sigma: float | None, seed: int = 0) -> dict
         "shift_mean": float(largest.mean()),
         "shift_p95": p95,
         "shifts": dict(zip(names, np.mean(shifts, axis=0).tolist())),
-        # The shift in sigma goes as 1 / noise while the data, not the prior, set the widths.
+        # The shift in sigma is proportional to 1 / noise as long as the data, not the prior, determine the widths.
         "good_down_to_mK": None if sigma is None else sigma * p95 / SEEN,
     }
     return report | {"verdict": _verdict(report, sigma)}
 
 
 def _fiducial(problem):
-    """True sampled parameters of a mock, prior medians where something is not known."""
+    """True sampled parameters of a mock; the prior median of parameters whose true value is unknown."""
     theta = np.array(problem.prior_transform(np.full(len(problem.names), 0.5)), dtype=float)
     for i, name in enumerate(problem.names):
         theta[i] = problem.truth.get(name, theta[i])
@@ -149,7 +150,7 @@ def _fiducial(problem):
 
 
 def _nearest(emulator, theta, fiducial):
-    """Rows of test signals: nearest to the fiducial in units of the ranges, or simply the first."""
+    """Rows of the test signals nearest to the fiducial parameters in units of the ranges, or simply the first ones."""
     if fiducial is None:
         return np.arange(min(N_NEAREST, len(theta)))
     scaled = []
@@ -165,11 +166,11 @@ def _verdict(report, sigma):
     mean, p95 = report["shift_mean"], report["shift_p95"]
     figures = f"largest shift of a parameter {mean:.2g} sigma on average, {p95:.2g} at 95 %"
     if p95 <= SEEN:
-        text = f"good for this noise: {figures}"
+        text = f"accurate enough for this noise: {figures}"
     elif mean <= SEEN:
-        text = f"good for this noise on average, not everywhere: {figures}; run `lstmfit bias` after the fit"
+        text = f"accurate enough for this noise on average only: {figures}; run `lstmfit bias` after the fit"
     else:
-        text = f"can be seen at this noise: {figures}; run `lstmfit bias` after the fit or set emulator_error: true"
+        text = f"noticeable at this noise: {figures}; run `lstmfit bias` after the fit or set emulator_error: true"
     if sigma is not None:
-        text += f"; good everywhere (0.1 sigma) for white noise down to {report['good_down_to_mK']:.2g} mK"
+        text += f"; accurate to 0.1 sigma for white noise down to {report['good_down_to_mK']:.2g} mK"
     return text

@@ -1,4 +1,4 @@
-"""Chains of any package that anesthetic reads: where they are, what their parameters are called."""
+"""Find and read chains of any package that anesthetic supports."""
 
 import re
 import warnings
@@ -16,19 +16,19 @@ from lstmfit.errors import InputError, did_you_mean, listed, one_line
 from lstmfit.sampling.state import ROOT
 
 LEAST = 25
-"""Effective samples below which nothing can be said about a chain."""
+"""Minimum effective sample size of a chain."""
 ENDINGS = (
     *("_dead-birth.txt", "dead-birth.txt", "ev.dat"),
     *(".1.txt", "_1.txt", ".csv", "_equal_weights.txt", ".paramnames"),
 )
-"""What chain files end with, after the root: PolyChord, MultiNest new and old, Cobaya, GetDist, anesthetic, and what is
-left of PolyChord's where others were deleted. The first that a folder has decides."""
+"""Suffixes of chain files: PolyChord, MultiNest (new and old), Cobaya, GetDist, anesthetic, and incomplete PolyChord
+runs. The first suffix found in a folder determines the format."""
 BOOKKEEPING = (
     *("logL", "logP", "logL_birth", "nlive", "insertion", "chain", "rank"),
     *("minuslogpost", "minuslogprior", "chi2"),
 )
-"""Columns that are not parameters: what anesthetic's readers make up (logP is Cobaya's minuslogpost) and what Cobaya
-writes."""
+"""Columns that are not parameters: those added by anesthetic's readers (logP is Cobaya's minuslogpost) and those
+written by Cobaya."""
 BEGINNINGS = ("loglike_", "minuslogprior_", "chi2_")
 LOOKED_FOR = (
     "{0}_dead-birth.txt (PolyChord), {0}dead-birth.txt or {0}ev.dat (MultiNest), {0}.1.txt (Cobaya), {0}.txt or "
@@ -38,16 +38,16 @@ LOOKED_FOR = (
 
 @dataclass(frozen=True)
 class Chain:
-    """A chain and where it came from.
+    """A chain with its label.
 
     Parameters
     ----------
     label : str
-        For messages and pictures.
+        Name for messages and plots.
     samples : anesthetic.Samples
-        Weighted samples, with ``attrs["derived"]``, the names that .paramnames marks so, where there are such.
+        Weighted samples. ``attrs["derived"]`` contains the names that .paramnames marks as derived, if any.
     log10 : frozenset of str
-        Columns that are log10 already, since the run's own prior says so.
+        Columns that have already been converted to log10.
     """
 
     label: str
@@ -56,14 +56,14 @@ class Chain:
 
 
 def find_root(path) -> Path:
-    """Root of the chain files that a path means: the root itself, one of its files, or a folder with one chain in it.
+    """Root of the chain files, given the root itself, one of its files, or a folder that contains one chain.
 
     Raises
     ------
     InputError
-        No chain there, or several.
+        There is no chain, or there are several.
     """
-    # Absolute, since anesthetic takes the folder of a bare name to be nowhere.
+    # Absolute, because anesthetic does not find the folder of a bare name.
     path = Path(path).expanduser().absolute()
     if path.is_dir():
         return _root_in(path)
@@ -75,7 +75,7 @@ def find_root(path) -> Path:
                 return path.with_name(path.name[: -len(ending)])
     if path.parent.is_dir() and any(p.name.startswith(path.name) for p in path.parent.iterdir()):
         return path
-    raise InputError(f"no chain at {path}; give a folder, or the common beginning of the chain files' names")
+    raise InputError(f"no chain at {path}; give a folder, or the common prefix of the chain files")
 
 
 def _root_in(folder: Path) -> Path:
@@ -83,7 +83,7 @@ def _root_in(folder: Path) -> Path:
     if len(runs) == 1:
         if not (runs[0] / "results" / "points.hdf5").is_file():
             raise InputError(
-                f"{runs[0]} is of UltraNest, but has no results/points.hdf5; run it with storage_backend='hdf5'"
+                f"{runs[0]} is an UltraNest run without results/points.hdf5; run it with storage_backend='hdf5'"
             )
         return runs[0]
     roots = set(runs)
@@ -93,36 +93,37 @@ def _root_in(folder: Path) -> Path:
         found = [p for p in folder.glob(f"*{ending}") if p.name != "data.csv"]
         roots = {p if ending == ".csv" else p.with_name(p.name[: -len(ending)]) for p in found}
     if not roots:
-        raise InputError(f"{folder} has no chain of a known format; give the common start of the chain files' names")
+        raise InputError(f"{folder} contains no chain of a known format; give the common prefix of the chain files")
     if len(roots) > 1 and folder / "chain" not in roots:
         names = listed(sorted(r.name for r in roots), 3)
-        raise InputError(f"{one_line(folder, 120)} holds several chains; add one of {names} to the folder's name")
+        raise InputError(f"{one_line(folder, 120)} contains several chains; append one of {names} to the path")
     return folder / "chain" if len(roots) > 1 else roots.pop()
 
 
 def read_chain(path) -> Chain:
-    """Read a run's folder, or any chain that anesthetic knows (PolyChord, MultiNest, UltraNest, GetDist, Cobaya, csv).
+    """Read a run folder, or any chain that anesthetic supports: PolyChord, MultiNest, UltraNest, GetDist, Cobaya, csv.
 
     Raises
     ------
     InputError
-        No chain, one that is not finished or damaged, or one with fewer than 25 effective samples.
+        There is no chain, or it is unfinished, damaged, or has an effective sample size below 25.
     """
     root = find_root(path)
     _check_own(root)
     names = _names(root)
     with warnings.catch_warnings():
-        # Missing names are dealt with by `align`; the other warnings are about plotting labels.
+        # Missing names are handled by `align`; the other warnings are about plot labels.
         warnings.simplefilter("ignore")
         try:
             samples = read_samples(root)
         except InputError:
             raise
         except Exception as error:
-            # Eight readers of other people's files: what they raise for a damaged one is beyond counting.
-            raise InputError(f"no chain that anesthetic can read: {_reason(root, error, names)}") from None
+            # A damaged file can make anesthetic's eight readers raise anything.
+            raise InputError(f"anesthetic cannot read the chain: {_reason(root, error, names)}") from None
     if all(c in BOOKKEEPING for c in _first_level(samples)):
-        raise InputError(f"{root}: no parameters ({_text_columns(root, names) or 'only bookkeeping'})")
+        reason = _text_columns(root, names) or "only columns such as logL and weights"
+        raise InputError(f"{root} has no parameters ({reason}); give a chain with parameters")
     _check_numbers(root, samples)
     samples = _with_whole_names(root, names, samples)
     log10 = _own_log10(root, samples)
@@ -130,15 +131,15 @@ def read_chain(path) -> Chain:
     weights = samples.get_weights()
     if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
         raise InputError(
-            f"{root}: the weights are not finite numbers above zero; the chain is damaged, or a GetDist file whose "
-            "first two columns are not weight and -ln L"
+            f"{root}: some weights are negative or not finite, or all are zero; the chain is damaged, or it is a "
+            "GetDist file whose first two columns are not weight and -ln L"
         )
     _check_size(root, samples)
     return Chain(str(path), samples, frozenset(log10))
 
 
 def _check_own(root):
-    """Hold a finished run of ours to its checksums; without its names its columns are not known."""
+    """Check the checksums and the .paramnames of a finished run of ours."""
     from lstmfit import run_folder
 
     folder = root.parent
@@ -147,22 +148,24 @@ def _check_own(root):
     run_folder.check_seal(folder)
     if not root.with_name(f"{ROOT}.paramnames").is_file():
         raise InputError(
-            f"{folder}: {ROOT}.paramnames of this run is missing; put it back, or repeat the fit with --force"
+            f"{folder}: {ROOT}.paramnames is missing from this run; restore it, or repeat the fit with --force"
         )
 
 
 def _check_numbers(root, samples):
     for name, column in zip(_first_level(samples), (samples.iloc[:, i] for i in range(samples.shape[1]))):
         if not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_complex_dtype(column.dtype):
-            raise InputError(f"{root}: column {name} has values that are not numbers; the chain is damaged")
+            raise InputError(
+                f"{root}: column {name} contains values that are not numbers; the chain is damaged, recreate it"
+            )
 
 
 def _check_size(root, samples):
     size = effective_size(samples.get_weights())
     if size < LEAST:
         raise InputError(
-            f"{root} has {len(samples)} rows, an effective sample size of {size:.1f}, but at least {LEAST} is needed; "
-            "let it finish"
+            f"{root} has an effective sample size of {size:.1f} ({len(samples)} rows), but at least {LEAST} is needed; "
+            "continue the run"
         )
 
 
@@ -172,21 +175,21 @@ def _first_level(samples):
 
 
 def _reason(root, error, names):
-    """What is wrong with chain files that anesthetic did not read, in words for their owner."""
+    """Explain why anesthetic cannot read the chain files."""
     if isinstance(error, FileNotFoundError):
         looked = LOOKED_FOR.format(one_line(root.name, 10))
-        return f"looked for {looked} in {one_line(root.parent, 60)}; a run that has not finished has none yet"
+        return f"looked for {looked} in {one_line(root.parent, 60)}; let the run finish"
     what = one_line(_text_columns(root, names) or error, 160) or type(error).__name__
-    return f"{one_line(root, 100)} ({what}); a run that has not finished has none yet, a damaged one must be made again"
+    return f"{one_line(root, 100)} ({what}); let the run finish, or repeat it if its files are damaged"
 
 
 def _names(root):
-    """Lines of a chain's .paramnames; None where there is none.
+    """Lines of a chain's .paramnames; None if there is none.
 
     Raises
     ------
     InputError
-        It is not text.
+        The file is not text.
     """
     file = root.with_name(f"{root.name}.paramnames")
     if not file.is_file():
@@ -194,12 +197,12 @@ def _names(root):
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(f"{file} is not text in UTF-8; save it as UTF-8, a name and a label a line") from None
+        raise InputError(f"{file} is not UTF-8 text; save it as UTF-8, with a name and a label per line") from None
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _text_columns(root, names):
-    """Say so where the text file of a GetDist chain has not the columns that it should; None otherwise."""
+    """Describe an unexpected number of columns in the text file of a GetDist chain; None if it is as expected."""
     files = [root.with_name(root.name + ending) for ending in (".txt", "_1.txt")]
     file = next((f for f in files if f.is_file()), None)
     if file is None:
@@ -210,32 +213,32 @@ def _text_columns(root, names):
     if n == 2 + n_names if n_names is not None else n > 2:
         return None
     parameters = "the parameters" if n_names is None else f"the {n_names} parameters of {root.name}.paramnames"
-    return f"{file.name} has {n} columns; expected are weight, -ln L and {parameters}"
+    return f"{file.name} has {n} columns, but should have weight, -ln L and {parameters}"
 
 
 def without_burn_in(chains, fraction: float) -> list[Chain]:
-    """Leave out the first part of every Markov chain; nested samples and weighted points stay as they are.
+    """Discard the first part of every Markov chain; nested samples and weighted points are left unchanged.
 
     Parameters
     ----------
     chains : sequence of Chain
-        As `read_chain` gives them.
+        Chains as returned by `read_chain`.
     fraction : float
-        Of the rows of each chain, from 0 to below 1; ``attrs["burn_in"]`` of what is returned says it.
+        Fraction of the rows of each chain, at least 0 and below 1; stored as ``attrs["burn_in"]`` of the samples.
 
     Raises
     ------
     InputError
-        No such fraction, no Markov chain among them, or too little left.
+        The fraction is out of bounds, none of the chains is a Markov chain, or too few rows are left.
     """
     if not 0 <= fraction < 1:
-        raise InputError(f"--burn-in is {fraction:g}; expected a fraction of the rows, from 0 to below 1")
+        raise InputError(f"--burn-in is {fraction:g}, but must be a fraction of the rows, at least 0 and below 1")
     if fraction == 0:
         return list(chains)
     if not any(is_mcmc(chain.samples) for chain in chains):
         raise InputError(
             f"--burn-in: {' and '.join(chain.label for chain in chains)} are nested samples or weighted points, which "
-            "have no burn-in; leave it out"
+            "have no burn-in; omit the option"
         )
     out = []
     for chain in chains:
@@ -250,10 +253,9 @@ def without_burn_in(chains, fraction: float) -> list[Chain]:
 
 
 def _with_whole_names(root, lines, samples):
-    """Give a chain the names that its .paramnames has where they hold spaces, of which anesthetic takes the first word,
-    and note which are derived.
+    """Restore names with spaces from .paramnames, of which anesthetic keeps only the first word; record derived ones.
 
-    Name and label are separated by a tab or by two spaces at least; where neither is there, by the first space.
+    Name and label are separated by a tab or at least two spaces, otherwise by the first space.
     """
     if lines is None:
         return samples
@@ -271,11 +273,13 @@ def _with_whole_names(root, lines, samples):
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise InputError(
-            f"{file} names {twice.pop()!r} twice; give each parameter a name of its own, with a tab before its label"
+            f"{file} contains the name {twice.pop()!r} twice; give each parameter a unique name, with a tab before its "
+            "label"
         )
     if len(names) > samples.shape[1]:
         raise InputError(
-            f"{file} has {len(names)} names, the chain {samples.shape[1]} columns; they must be of one run"
+            f"{file} has {len(names)} names, but the chain has only {samples.shape[1]} columns; use the .paramnames of "
+            "the same run"
         )
     samples = samples.copy()
     samples.attrs["derived"] = derived
@@ -289,7 +293,7 @@ def _with_whole_names(root, lines, samples):
 
 
 def _own_log10(root, samples):
-    """For a run of ours, the columns whose prior lives in log10."""
+    """For a run of ours, the columns with a prior in log10."""
     file = root.parent / "run.yaml"
     if not file.is_file() or root.name != "chain":
         return []
@@ -301,12 +305,12 @@ def _own_log10(root, samples):
 
 
 def take_log10(samples, names):
-    """A copy with log10 of the named columns.
+    """Copy of the samples with the named columns converted to log10.
 
     Raises
     ------
     InputError
-        No such column, or values that are not positive.
+        There is no such column, or some of its values are not positive.
     """
     samples = samples.copy()
     known = parameter_names(samples)
@@ -316,7 +320,10 @@ def take_log10(samples, names):
         x = samples[name].to_numpy()
         counted = x[samples.get_weights() > 0]
         if not (counted > 0).all():
-            raise InputError(f"--log10 {name}: values down to {counted.min():g}; is the column in log10 already?")
+            raise InputError(
+                f"--log10 {name}: the values go down to {counted.min():g}, but must be positive; omit it if the column "
+                "is already in log10"
+            )
         label = str(samples.get_label(name)).strip("$")
         with np.errstate(divide="ignore", invalid="ignore"):
             samples[name] = np.log10(x)
@@ -325,6 +332,6 @@ def take_log10(samples, names):
 
 
 def parameter_names(samples) -> list[str]:
-    """Parameter columns of a chain: no bookkeeping, no numbers in place of names."""
+    """Parameter columns of a chain: without bookkeeping columns and columns that have no name."""
     names = (name for name in _first_level(samples) if isinstance(name, str))
     return [name for name in names if name not in BOOKKEEPING and not name.startswith(BEGINNINGS)]

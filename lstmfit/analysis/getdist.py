@@ -1,7 +1,7 @@
-"""A run's chain as GetDist reads it, beside the sampler's own files.
+"""Write a run's chain in GetDist's format, in addition to the sampler's own files.
 
-PolyChord's ``chain.txt`` has -2 ln L where GetDist wants -ln L, and its ``chain_equal_weights.txt`` has no names. Those
-files are the sampler's own, so GetDist's users get files of theirs: ``getdist.loadMCSamples("DIR/chain_getdist")``.
+PolyChord's ``chain.txt`` contains -2 ln L where GetDist expects -ln L. The sampler's files are left unchanged, so
+GetDist reads separate ones: ``getdist.loadMCSamples("DIR/chain_getdist")``.
 """
 
 from pathlib import Path
@@ -15,10 +15,10 @@ ROOT = "chain_getdist"
 
 
 def write_getdist(run: Run) -> Path:
-    """Write ``chain_getdist.txt``, ``.paramnames`` and ``.ranges`` into the folder of a run.
+    """Write ``chain_getdist.txt``, ``.paramnames`` and ``.ranges`` into the run folder.
 
-    Columns are weight (the largest is 1), -ln L, and the parameters of ``chain.paramnames`` in physical units; ranges
-    are those of the prior.
+    Columns are weight (the largest is 1), -ln L, and the parameters of ``chain.paramnames`` in physical units. The
+    ranges are those of the priors.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ def write_getdist(run: Run) -> Path:
     Returns
     -------
     pathlib.Path
-        The root of the files.
+        Root of the files.
     """
     problem, samples = run.problem, run.samples
     names = [*problem.names, *(name for name in problem.derived_names if name in samples)]

@@ -1,4 +1,4 @@
-"""Does the model fit the data, and do the priors leave the posterior its place? Asked after every fit."""
+"""Goodness of fit, and posteriors that pile up at the edge of their prior; checked after every fit."""
 
 import numpy as np
 from scipy.stats import chi2 as chi_square
@@ -7,15 +7,15 @@ from scipy.stats import norm
 from lstmfit.analysis.chains import Run
 
 UNLIKELY = 1e-4
-"""Chance of so large a chi-square below which the model is said not to fit."""
+"""The model does not fit the data if the p-value of chi-square is below this."""
 CORRELATED = 1e-6
-"""Chance of residuals so correlated, or of so small a chi-square, below which they are said not to be the noise."""
+"""The residuals are not noise if the probability of their correlation, or of so small a chi-square, is below this."""
 END, PILED = 0.05, 0.25
-"""A posterior piles up where a quarter of it lies in the last twentieth of its prior: five times what the prior has."""
+"""A posterior piles up at an edge if more than 25 % of it lies in the outermost 5 % of the prior."""
 
 
 def goodness(run: Run) -> dict:
-    """How well the best sample fits, and which parameters sit at the end of their prior.
+    """Goodness of fit of the best sample, and parameters that pile up at an edge of their prior.
 
     Parameters
     ----------
@@ -25,16 +25,17 @@ def goodness(run: Run) -> dict:
     Returns
     -------
     dict
-        ``chi2`` of the best sample by the noise alone, without the emulator's error, ``dof`` and ``p_value``, the
-        chance of a larger one; ``residual_correlation`` of neighbouring channels, whitened; ``fitted_noise_mK``, the
-        best sample's sigma or floor where it is free, else None; ``at_prior_end``: ``lower`` or ``upper`` by name of
-        the parameters that pile up there. dof and p_value are None where there are no more channels than parameters.
+        ``chi2`` of the best sample with respect to the noise, without the emulator error; ``dof`` and ``p_value``, the
+        probability of a larger chi-square; ``residual_correlation`` of neighbouring channels, whitened;
+        ``fitted_noise_mK``, the best sample's sigma or floor if it is free, otherwise None; ``at_prior_end``: ``lower``
+        or ``upper``, by name of the parameters that pile up there. dof and p_value are None unless there are more
+        channels than parameters.
 
     Notes
     -----
-    Student-t residuals are brought to normal ones (`GlobalSignal.standard_residuals`), so that their squares add up to
-    chi-square too. Where the noise is free, chi-square is near its expectation whatever the model is, and the
-    correlation tells.
+    Student-t residuals are mapped to normal ones (`GlobalSignal.standard_residuals`), so that the sum of their squares
+    follows a chi-square distribution too. If the noise is free, chi-square is close to its expectation for any model,
+    and the correlation is the test.
     """
     problem, likelihood = run.problem, run.problem.likelihood
     best = run.samples.iloc[int(np.argmax(run.samples["logL"].to_numpy()))]
@@ -61,19 +62,19 @@ def _neighbours(z):
 
 
 def prior_ends(run: Run, seed: int = 0) -> dict[str, str]:
-    """Parameters of which a quarter of the posterior lies in the last twentieth of the prior, and at which end.
+    """Parameters with more than 25 % of the posterior in the outermost 5 % of the prior.
 
     Parameters
     ----------
     run : Run
         A finished run.
     seed : int
-        Of the draws from the prior.
+        Seed of the draws from the prior.
 
     Returns
     -------
     dict of str to str
-        ``lower`` or ``upper`` by name. A prior without an end there has none to pile up at.
+        The edge, ``lower`` or ``upper``, by name. Only edges at which the prior is bounded are considered.
     """
     prior, weights = run.problem.prior, run.samples.get_weights()
     draws = prior.sample(20000, np.random.default_rng(seed))
@@ -89,12 +90,12 @@ def prior_ends(run: Run, seed: int = 0) -> dict[str, str]:
 
 
 def doubts(figures: dict) -> list[str]:
-    """What a reader must know before the posterior is believed, a line each; empty where nothing is wrong.
+    """Warnings about a posterior, one line each; empty if there are none.
 
     Parameters
     ----------
     figures : dict
-        As `goodness` gives them, or a run's summary; keys that are missing (version 0.1) say nothing.
+        Result of `goodness`, or a run's summary; missing keys (version 0.1) are ignored.
     """
     lines = []
     chi2, dof, p = (figures.get(key) for key in ("chi2", "dof", "p_value"))
@@ -102,8 +103,8 @@ def doubts(figures: dict) -> list[str]:
         ratio = f"chi-square {chi2:.4g} for {dof} degrees of freedom at the best point"
         if p < UNLIKELY:
             lines.append(
-                f"the model does not fit the data: {ratio} (p {p:.1g}); do not use this posterior: check unit, noise "
-                "and foreground"
+                f"the model does not fit the data: {ratio} (p = {p:.1g}); do not use this posterior, but check the "
+                "unit, the noise and the foreground"
             )
         elif chi_square.cdf(chi2, dof) < CORRELATED:
             lines.append(f"the data scatter less than the noise: {ratio}; check the noise and the unit of the data")
@@ -112,15 +113,16 @@ def doubts(figures: dict) -> list[str]:
         # White noise: normal with variance 1/n.
         if 2.0 * norm.sf(abs(correlation) * np.sqrt(dof)) < CORRELATED:
             noise = figures.get("fitted_noise_mK")
-            taken = "" if noise is None else f", and the fitted {noise:.4g} mK of noise took in what it lacks"
+            taken = "" if noise is None else f", and the fitted noise of {noise:.4g} mK absorbs it"
             lines.append(
-                f"the residuals are not noise: neighbouring channels are correlated by {correlation:+.2f}, so the "
-                f"model lacks something{taken}"
+                f"the residuals are not noise: the correlation of neighbouring channels is {correlation:+.2f}, so the "
+                f"model is missing structure in the data{taken}"
             )
     ends = figures.get("at_prior_end") or {}
     if ends:
         names = ", ".join(f"{name} ({end})" for name, end in ends.items())
         lines.append(
-            f"posterior piles up at the end of its prior: {names}; the data want values beyond, or the model is wrong"
+            f"the posterior piles up at the edge of the prior: {names}; widen the prior, or check the model and the "
+            "data"
         )
     return lines

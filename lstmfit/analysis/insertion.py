@@ -1,14 +1,14 @@
-"""Did nested sampling draw its new points uniformly inside their contours? The test of Fowlie, Handley & Su.
+"""Insertion-index test of nested sampling, which checks that new points are drawn uniformly inside their contours.
 
-A new point that is drawn from the prior inside a contour is a stranger to none of the live points there, so the rank
-of its likelihood among theirs is uniform (Fowlie, Handley & Su 2020, MNRAS 497, 5256, arXiv:2006.03371). Steps that
-are too few or too short leave it near the live point that it started from, and the ranks are not uniform.
+A new point drawn from the prior inside a contour is distributed like the live points there, so the rank of its
+likelihood among theirs is uniform (Fowlie, Handley & Su 2020, MNRAS 497, 5256, arXiv:2006.03371). If steps are too few
+or too short, the point stays near the live point that it started from, and the ranks are not uniform.
 
-Runs that were merged are tested as one. A merged run is a nested sampling run with the live points of all its parts:
-the lowest one dies, and the point that takes its place is drawn inside its contour, whichever part it belongs to. So
-the ranks among all of them are uniform and independent where those of each part are, and none of the files of the
-parts is needed. Where points are born in batches (BlackJAX), those of a batch are ranked among each other too; such
-ranks repel each other a little, which makes p a little too large.
+Merged runs are tested as one. A merged run is a nested sampling run with the live points of all its parts: the lowest
+one dies, and its replacement is drawn inside its contour, in whichever part. So the ranks among all live points are
+uniform and independent if those of each part are, and the files of the parts are not needed. If points are born in
+batches (BlackJAX), those of a batch are also ranked among each other; these ranks are slightly anticorrelated, which
+makes p slightly too large.
 """
 
 from bisect import bisect_left, bisect_right, insort
@@ -16,21 +16,22 @@ from bisect import bisect_left, bisect_right, insort
 import numpy as np
 
 SMALL = 0.001
-"""Below it, chance is a poor explanation for a single run."""
+"""A p-value below this is unlikely to be due to chance in a single run."""
 
 
 def insertion_ranks(death: np.ndarray, birth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rank of each new point among the points that are alive at its birth.
+    """Rank of each new point among the live points at its birth.
 
     Parameters
     ----------
     death, birth : numpy.ndarray
-        (n,) ln L of each point and of the contour that it was born in; -inf where it is the whole prior.
+        (n,) ln L of each point, and of the contour inside which it was born; -inf for the whole prior.
 
     Returns
     -------
     ranks, n_live : numpy.ndarray
-        (m,) integers, 0 to n_live - 1, of the m points that were born inside a contour, by ascending contour.
+        (m,) ranks, 0 to n_live - 1, and numbers of live points for the m points born inside a contour, in ascending
+        order of the contour.
     """
     order = np.argsort(birth, kind="stable")
     live: list[float] = []
@@ -49,20 +50,20 @@ def insertion_ranks(death: np.ndarray, birth: np.ndarray) -> tuple[np.ndarray, n
 
 
 def insertion_p(samples, seed: int = 0) -> float | None:
-    """Chance of insertion ranks as far from uniform as those of a run, by the Kolmogorov-Smirnov test.
+    """Kolmogorov-Smirnov p-value of the insertion ranks of a run being uniform.
 
     Parameters
     ----------
     samples : anesthetic.Samples
-        As `lstmfit.analysis.chains.read_samples` gives them.
+        Samples as returned by `lstmfit.analysis.chains.read_samples`.
     seed : int
-        Of the uniform numbers that spread each rank over its step, since the number of live points changes along a
-        run and the test wants one continuous distribution.
+        Seed of the uniform random numbers added to the ranks. They make the distribution continuous, as the test
+        requires, although the number of live points changes during a run.
 
     Returns
     -------
     float or None
-        None where births are not known, or no point was born inside a contour.
+        None if birth contours are not known, or if no point was born inside a contour.
     """
     if "logL_birth" not in samples:
         return None

@@ -1,4 +1,4 @@
-"""Pictures of a fit: corner plot and signal posterior."""
+"""Plots of a fit: corner plot and signal posterior."""
 
 import numpy as np
 from scipy.integrate import trapezoid
@@ -13,15 +13,15 @@ from lstmfit.files import replacing
 
 BLUE, GREY, RED = "#1f5fa8", "#8c8c8c", "#c8321e"
 COLORS = (BLUE, RED, "#2e8b57", "#7b4fa3", "#c98a1b", "#3aa6b9")
-"""Of the chains in one picture; the last one is grey."""
+"""Colours of several chains in one plot; the last chain is grey."""
 N_CURVES = 1000
-"""Posterior draws behind the bands of the signal picture."""
+"""Number of posterior draws for the bands of the signal plot."""
 N_CORNER = 2000
-"""Points of each chain in the picture of two."""
+"""Number of points of each chain in a plot of several chains."""
 
 
 def new_figure(*args, **kwargs):
-    """A figure without pyplot: no window system, no global state."""
+    """Create a figure without pyplot, so that no window system and no global state are involved."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -32,24 +32,24 @@ def new_figure(*args, **kwargs):
 
 @own_style
 def save(figure, path):
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, atomically."""
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150, format="png", bbox_inches="tight")
 
 
 def corner(run: Run, path) -> None:
-    """Write the picture of `corner_figure` as PNG to `path`."""
+    """Write `corner_figure` as PNG to `path`."""
     save(corner_figure(run), path)
 
 
 def signal(run: Run, path) -> None:
-    """Write the picture of `signal_figure` as PNG to `path`."""
+    """Write `signal_figure` as PNG to `path`."""
     save(signal_figure(run), path)
 
 
 @own_style
 def corner_figure(run: Run):
-    """Corner plot by anesthetic: log-uniform parameters in log10, truth marked, the prior's density on the diagonal.
+    """Corner plot with log-uniform parameters in log10, the truth, and the prior densities on the diagonal.
 
     Parameters
     ----------
@@ -84,33 +84,33 @@ def corner_figure(run: Run):
 
 
 def corner_of_two(a, b, names, path) -> None:
-    """Corner plots of two chains above each other, see `corner_of_several`."""
+    """Corner plot of two chains, see `corner_of_several`."""
     corner_of_several([a, b], names, path)
 
 
 @own_style
 def corner_of_several(chains, names, path) -> None:
-    """Corner plots of chains above each other, the last one in grey at the bottom.
+    """Corner plot of several chains, with the last one in grey below the others.
 
     Parameters
     ----------
     chains : sequence of lstmfit.analysis.foreign_chains.Chain
-        As `lstmfit.analysis.several.compare_chains` gives them.
+        Chains as returned by `lstmfit.analysis.several.compare_chains`.
     names : list of str
-        Parameters to draw.
+        Parameters to plot.
     path : path
-        PNG to write.
+        PNG file to write.
 
     Raises
     ------
     InputError
-        There are no parameters to draw.
+        There are no parameters to plot.
     """
     from anesthetic import make_2d_axes
     from matplotlib.patches import Patch
 
     if not names:
-        raise InputError("the chains have no parameter in common, so there is nothing to draw; leave --plot out")
+        raise InputError("the chains share no parameter, so there is nothing to plot; omit --plot")
     size = max(4.0, 1.45 * len(names))
     figure = new_figure(figsize=(size, size))
     labels = {name: chains[-1].samples.get_label(name) for name in names}
@@ -118,8 +118,8 @@ def corner_of_several(chains, names, path) -> None:
     pointed, handles = [], []
     colors = [*(COLORS[i % len(COLORS)] for i in range(len(chains) - 1)), GREY]
     for chain, color in reversed(list(zip(chains, colors))):
-        # Uncompressed: anesthetic's compression keeps the convex hull and draws from the points inside it, of which
-        # there are none where one column is a function of another and the points lie on a curve.
+        # Without compression: anesthetic's compression keeps the convex hull and draws from the points inside it, of
+        # which there are none if one column is a function of another, so that all points lie on a curve.
         pointed += plot_2d(_fewer(chain.samples, names), axes, color, alpha=0.7, ncompress=False)
         handles.insert(0, Patch(color=color, label=one_line(chain.label, 60)))
     if pointed:
@@ -136,7 +136,7 @@ def _points_handle(color):
 
 
 def _fewer(samples, names):
-    """So many points of a chain as a picture needs, with the posterior's weights."""
+    """At most `N_CORNER` points of a chain that represent its posterior."""
     from anesthetic import MCMCSamples
 
     rows, weights = choose_points(samples.get_weights(), N_CORNER, np.random.default_rng(0))
@@ -144,7 +144,7 @@ def _fewer(samples, names):
 
 
 def _draw_prior(axis, distribution):
-    """Density of the prior on the scale of the posterior's curve, which anesthetic draws with a peak of one."""
+    """Draw the prior density on the scale of the posterior's curve, which anesthetic normalises to a peak of one."""
     x, y = axis.lines[-1].get_data()
     low, high = axis.get_xlim()
     grid = np.linspace(low, high, 400)
@@ -156,7 +156,7 @@ def _draw_prior(axis, distribution):
 
 @own_style
 def signal_figure(run: Run, seed: int = 0):
-    """Posterior of the signal: 68 and 95 per cent bands over the data and, for a mock, the true signal.
+    """Signal posterior: 68 and 95 % bands with the data and, for a mock, the true signal.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Shape of the JSON files that our commands write and read back; anyone may have edited them in between."""
+"""Validated content of the JSON files that our commands write and read back, because users may edit them."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ Text = Annotated[str, Field(strict=True)]
 
 
 class Figures(BaseModel):
-    """A mapping with keys that must be there; further ones may be."""
+    """A mapping with required keys; further keys are allowed."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -71,14 +71,14 @@ class ParameterBias(Figures):
 
 
 class Failures(Figures):
-    """Simulations that failed."""
+    """Failed simulations."""
 
     n: Whole
     first: Text | None
 
 
 class SignalRms(Figures):
-    """Differences of posterior signals from the true one, mK."""
+    """Rms differences of posterior signals from the true signal, and rms residual of the data, in mK."""
 
     emulated_68: Finite
     true_68: Finite
@@ -122,7 +122,7 @@ class MockEmulation(Figures):
 
 
 class Mock(Figures):
-    """One finished mock of a calibration, or why it could not be made."""
+    """One finished mock of a calibration, or why it failed."""
 
     failed: Text | None = None
     rank: dict[str, Finite] = Field(default={})
@@ -133,36 +133,36 @@ class Mock(Figures):
     @model_validator(mode="after")
     def _whole(self):
         if self.failed is None and not (self.rank and self.rank.keys() == self.z.keys()):
-            raise ValueError("rank and z are missing, or of different parameters")
+            raise ValueError("rank and z are missing or have different parameters")
         measured = self.emulation is not None and self.emulation.failed is None
         if measured and self.emulation.shift.keys() != self.rank.keys():
-            raise ValueError("emulation.shift is of other parameters")
+            raise ValueError("emulation.shift has different parameters")
         return self
 
 
 def read_figures(path, shape: type[Figures], remedy: str, omit: bool = False) -> dict:
-    """Read a JSON file of figures that a command of ours has written.
+    """Read a JSON file written by one of our commands.
 
     Parameters
     ----------
     path : pathlib.Path
         The file.
     shape : type
-        What it must contain.
+        Class that describes its content.
     remedy : str
-        How to make it again.
+        How to recreate the file, for the error message.
     omit : bool
-        Leave keys out that are None.
+        Omit keys whose value is None.
 
     Returns
     -------
     dict
-        Its content, with defaults for keys that older versions did not write.
+        Content, with defaults for keys that older versions did not write.
 
     Raises
     ------
     InputError
-        It is damaged, or a value has the wrong type.
+        The file is damaged, or a value has the wrong type.
     """
     path = Path(path)
     try:

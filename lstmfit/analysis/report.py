@@ -1,4 +1,4 @@
-"""One self-contained HTML file about a run: what was fitted, how, the answer, and whether to believe it."""
+"""Report of a run as one self-contained HTML file: the problem, the fit, its results and their reliability."""
 
 import base64
 import hashlib
@@ -58,17 +58,17 @@ def write_report(run: Run, path=None) -> Path:
     Returns
     -------
     pathlib.Path
-        The file: no other file is needed to read it, and nothing is loaded from anywhere.
+        The file. It is self-contained, and nothing is loaded from the network.
 
     Raises
     ------
     InputError
-        The run has no summary yet, or a file of it is damaged.
+        The run has no summary yet, or one of its files is damaged.
 
     Notes
     -----
-    Every value is escaped by the template, pictures are drawn and never taken from the folder, and the page's content
-    security policy forbids scripts and whatever would be loaded: a folder may come from anyone.
+    A run folder may come from an untrusted source. So the template escapes every value, plots are drawn again rather
+    than read from the folder, and the page's content security policy forbids scripts and external resources.
     """
     summary = read_summary(run.folder)
     config = run_file.load(run.folder / "run.yaml")
@@ -105,13 +105,13 @@ def write_report(run: Run, path=None) -> Path:
     template = (resources.files("lstmfit.analysis") / "report.html").read_text(encoding="utf-8")
     text = Environment(autoescape=True).from_string(template).render(content)
     path = run.folder / "report.html" if path is None else Path(path)
-    # A file name may contain bytes that are not text.
+    # A file name may contain bytes that are not valid text.
     write_text(path, text.encode("utf-8", "backslashreplace").decode("utf-8"))
     return path
 
 
 def _drawn(name, run) -> str:
-    """A picture of the run as base64, drawn now; empty where that fails, since the rest can do without it."""
+    """Draw a plot of the run and return it as base64; empty if that fails, because the report can do without it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / f"{name}.png"
         try:
@@ -134,7 +134,7 @@ def _parameters(summary, run):
 
 
 def _residuals(run):
-    """Data minus posterior-mean model in words, and its picture as base64."""
+    """Sentence about the residuals of the posterior-mean model, and their plot as base64."""
     problem, rng = run.problem, np.random.default_rng(0)
     theta = equal_weight(run, 200, rng)
     spectrum, likelihood = problem.spectrum, problem.likelihood
@@ -144,7 +144,7 @@ def _residuals(run):
     neighbours = float(np.corrcoef(r[:-1], r[1:])[0, 1]) if len(r) > 2 and r.std() > 0 else 0.0
     sigma = 1.0 / np.sqrt(max(len(r) - 1, 1))
     text = (
-        f"rms of the residual {np.sqrt(np.mean(residual**2)):.2f} mK; correlation of neighbouring channels "
+        f"Rms residual {np.sqrt(np.mean(residual**2)):.2f} mK; correlation of neighbouring channels "
         f"{neighbours:+.2f} (± {sigma:.2f} for white noise)."
     )
     return text, _residual_picture(spectrum.frequency, residual)
@@ -165,25 +165,25 @@ def _residual_picture(frequency, residual) -> str:
 
 
 def _chi_square(fit, config, run) -> str:
-    """Chi-square of the best sample by the noise alone, in words."""
+    """Sentence about the chi-square of the best sample with respect to the noise."""
     if fit["chi2"] is None:
-        return "Chi-square of the best sample is not finite."
+        return "The chi-square of the best sample is not finite."
     noise, likelihood = config.likelihood.global_signal.noise, run.problem.likelihood
     n = len(run.problem.spectrum.frequency)
     n_fitted = len(run.problem.names) + likelihood.n_marginalised
     free = fit["fitted_noise_mK"]
-    fitted = "" if free is None else f" (its {likelihood.noise.name} fitted: {free:.4g} mK)"
+    fitted = "" if free is None else f" (fitted {likelihood.noise.name}: {free:.4g} mK)"
     ratio = ""
     if fit["dof"] is not None:
-        ratio = f" = {fit['chi2'] / fit['dof']:.2f} a degree of freedom (p = {fit['p_value']:.2g})"
+        ratio = f": {fit['chi2'] / fit['dof']:.2f} per degree of freedom (p = {fit['p_value']:.2g})"
     return (
-        f"Best sample: chi-square {fit['chi2']:.1f} by the {noise.model} noise{fitted} for {n} channels less "
-        f"{n_fitted} fitted parameters{ratio}."
+        f"Best sample: chi-square {fit['chi2']:.1f} with {noise.model} noise{fitted} for {n} channels and {n_fitted} "
+        f"fitted parameters{ratio}."
     )
 
 
 def _coefficients(run):
-    """Marginalised coefficients of the foreground: name, mean and standard deviation of posterior draws."""
+    """Marginalised foreground coefficients: name, mean and standard deviation of posterior draws."""
     problem = run.problem
     if problem.likelihood.n_marginalised == 0:
         return []
@@ -195,12 +195,12 @@ def _coefficients(run):
 
 
 def _bias(measured, run):
-    """What the template says of the emulation bias; None where the signal is not emulated."""
+    """Content of the template's section on the emulation bias; None if the signal is not emulated."""
     if run.problem.signal.emulator is None:
         return None
     if measured is None:
         return {"measured": False, "command": f"lstmfit bias {run.folder}"}
-    # Judged again: what an earlier version trusted need not be.
+    # Compute the verdict again, because earlier versions may have trusted a result that is not trusted now.
     judged = verdict(measured)
     rows = [
         (
@@ -225,16 +225,16 @@ def _bias(measured, run):
 
 def _provenance(config, summary):
     made = run_folder.record(config)
-    rows = [("signal", made.signal), ("its checksum or version", made.signal_checksum)]
+    rows = [("signal", made.signal), ("checksum or version of the signal", made.signal_checksum)]
     rows += list(made.versions.items())
-    rows += [("sampler's seed", config.sampler.settings.seed)]
+    rows += [("seed of the sampler", config.sampler.settings.seed)]
     if config.data.mock is not None:
-        rows.append(("mock's noise seed", config.data.mock.seed))
+        rows.append(("seed of the mock's noise", config.data.mock.seed))
     return [*rows, ("parallel runs or ranks", summary["ranks"]), ("created", made.created)]
 
 
 def bibliography(config, run: Run, measured: dict | None = None) -> str:
-    """BibTeX of every component that a run used: emulator, simulator, sampler, likelihoods, foregrounds, bias."""
+    """BibTeX entries for all components of a run: emulator, simulator, sampler, likelihoods, foregrounds, bias."""
     own = _entries((resources.files("lstmfit.analysis") / "references.bib").read_text(encoding="utf-8"))
     keys = [*SAMPLER_REFERENCES[config.sampler.name], "Handley2019"]
     emulator = run.problem.signal.emulator
@@ -258,6 +258,6 @@ def bibliography(config, run: Run, measured: dict | None = None) -> str:
 
 
 def _entries(text):
-    """BibTeX entries by key; each begins with @ at the start of a line."""
+    """BibTeX entries by key; each starts with @ at the beginning of a line."""
     found = (entry.strip() for entry in re.split(r"^(?=@)", text, flags=re.MULTILINE))
     return {re.match(r"@\w+\{([^,]+),", entry)[1]: entry for entry in found if entry}

@@ -1,4 +1,4 @@
-"""Importance weights that say whether they can be trusted: Pareto smoothing, effective sizes, choice of points."""
+"""Importance weights and their reliability: Pareto smoothing, effective sample sizes, choice of points."""
 
 import numpy as np
 from scipy.special import logsumexp
@@ -6,42 +6,42 @@ from scipy.special import logsumexp
 from lstmfit.errors import InputError
 
 K_HAT_LIMIT = 0.7
-"""Above it no finite sample is enough (Vehtari et al. 2024, JMLR 25, 72)."""
+"""Above this k-hat, importance sampling is not reliable for any sample size (Vehtari et al. 2024, JMLR 25, 72)."""
 
 LEAST_SIZE = 10.0
-"""Effective sample size below which no figure is trusted, whatever k-hat says: widths are then known to 1 / sqrt(2 n),
-22 per cent, at best, and one point may carry the answer."""
+"""Results with a smaller effective sample size are not trusted, whatever k-hat: standard deviations are then known to
+1 / sqrt(2 n) = 22 % at best, and a single point may dominate."""
 NEGLIGIBLE = 1e-9
 FEWEST = 5
-"""Points that a tail needs for a shape to be fitted to it, as in ArviZ and the R package loo."""
+"""Minimum number of points in the tail for fitting its shape, as in ArviZ and the R package loo."""
 
 
 def k_hat_limit(n: int) -> float:
-    """Largest k-hat that `n` draws can cope with: min(1 - 1 / log10 n, 0.7) (Vehtari et al. 2024, Eq. 13)."""
+    """Largest reliable k-hat for `n` draws: min(1 - 1 / log10 n, 0.7) (Vehtari et al. 2024, Eq. 13)."""
     return min(1.0 - 1.0 / np.log10(n), K_HAT_LIMIT) if n > 10 else 0.0
 
 
 def fit_generalised_pareto(x: np.ndarray) -> tuple[float, float]:
     """Fit a generalised Pareto distribution to exceedances.
 
-    The estimator of Zhang & Stephens (2009, Technometrics 51, 316), with the weak prior of Vehtari et al. (2024) that
-    pulls the shape to 0.5 with the weight of ten draws.
+    This is the estimator of Zhang & Stephens (2009, Technometrics 51, 316) with the weak prior of Vehtari et al.
+    (2024), which pulls the shape towards 0.5 with the weight of ten draws.
 
     Parameters
     ----------
     x : numpy.ndarray
-        (n,) positive exceedances over the threshold, ascending.
+        (n,) positive exceedances over the threshold, in ascending order.
 
     Returns
     -------
     k, sigma : float
-        Shape (positive: heavy tail) and scale, in the unit of x; infinite and NaN where `x` spans so many decades that
-        they overflow.
+        Shape (positive for a heavy tail) and scale, in the unit of x; infinity and NaN if `x` spans so many decades
+        that they overflow.
     """
     n, prior = len(x), 3.0
     m = 30 + int(np.sqrt(n))
     quartile = x[int(n / 4 + 0.5) - 1]
-    # A tail over 300 decades overflows; its shape is then beyond every limit.
+    # A tail that spans more than 300 decades overflows; its shape then exceeds any limit.
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         b = 1.0 / x[-1] + (1.0 - np.sqrt(m / (np.arange(m) + 0.5))) / (prior * quartile)
         shape = np.mean(np.log1p(-b[:, None] * x), axis=1)
@@ -59,23 +59,23 @@ def pareto_smooth(log_ratios: np.ndarray) -> tuple[np.ndarray, float]:
     """Pareto-smoothed importance sampling (Vehtari, Simpson, Gelman, Yao & Gabry 2024, JMLR 25, 72).
 
     The largest min(n/5, 3 sqrt n) ratios are replaced by the expected order statistics of a generalised Pareto
-    distribution that is fitted to them, and cut off at the largest raw one. Shape and weights are those of
-    ``arviz.psislw`` where that finds at least five points in the tail.
+    distribution fitted to them, truncated at the largest raw ratio. Shape and weights equal those of ``arviz.psislw``
+    if there are at least five points in the tail.
 
     Parameters
     ----------
     log_ratios : numpy.ndarray
-        (n,) logarithms of the ratios, up to a constant, -inf for a ratio of zero; not changed.
+        (n,) logarithms of the ratios, up to a constant; -inf for a ratio of zero. Not modified.
 
     Returns
     -------
     log_weights : numpy.ndarray
-        (n,) smoothed, with the constant of `log_ratios`.
+        (n,) smoothed log weights, with the same constant as `log_ratios`.
     k_hat : float
-        Shape of the tail: the answer is reliable below `k_hat_limit`. 0 where the ratios are equal but for rounding,
-        or all of the tail has the value at which it begins (weights that are cut off). Infinite where the shape cannot
-        be known: fewer than 25 ratios, fewer than five in the tail that differ from its beginning, or a tail that has
-        shrunk to a few points since all others vanish beside them.
+        Shape of the tail; the weights are reliable below `k_hat_limit`. 0 if the ratios are equal within rounding, or
+        if the whole tail equals its threshold (truncated weights). Infinite if the shape cannot be determined: fewer
+        than 25 ratios, fewer than five in the tail above its threshold, or a tail of only a few points because all
+        others are negligible.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def pareto_smooth(log_ratios: np.ndarray) -> tuple[np.ndarray, float]:
     out = np.array(log_ratios, dtype=float)
     bad = int(np.sum(np.isnan(out) | (out == np.inf)))
     if bad:
-        raise InputError(f"{bad} of {len(out)} log ratios are NaN or infinite; expected numbers, or -inf for zero")
+        raise InputError(f"{bad} of {len(out)} log ratios are NaN or +inf; expected finite numbers, or -inf for zero")
     n = len(out)
     top = out.max(initial=-np.inf)
     if not np.isfinite(top):
@@ -97,7 +97,7 @@ def pareto_smooth(log_ratios: np.ndarray) -> tuple[np.ndarray, float]:
     if n_tail < FEWEST:
         return out, np.inf
     order = np.argsort(out, kind="stable")
-    # Ratios that are zero in floating point carry nothing: the tail begins above them.
+    # Ratios that underflow to zero are negligible, so the tail starts above them.
     threshold = max(out[order[-n_tail - 1]] - top, np.log(np.finfo(float).tiny))
     tail = order[-n_tail:]
     if out[tail[-1]] - top == threshold:
@@ -105,7 +105,7 @@ def pareto_smooth(log_ratios: np.ndarray) -> tuple[np.ndarray, float]:
     tail = tail[out[tail] - top > threshold]
     if len(tail) < FEWEST:
         return out, np.inf
-    # Not a difference of two exponentials: that would lose the digits of ratios that hardly differ.
+    # A difference of two exponentials would lose precision for nearly equal ratios.
     excess = np.exp(threshold) * np.expm1(out[tail] - top - threshold)
     k, sigma = fit_generalised_pareto(excess)
     if not (np.isfinite(k) and np.isfinite(sigma)):
@@ -118,52 +118,52 @@ def pareto_smooth(log_ratios: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _rounding(log_ratios):
-    """What differences of two log-likelihoods of this size are off by."""
+    """Rounding error of differences of two log-likelihoods of this size."""
     return 8.0 * np.finfo(float).eps * max(1.0, float(np.abs(log_ratios).max()))
 
 
 def effective_size(weights: np.ndarray) -> float:
-    """Kish's effective sample size, (sum w)^2 / sum w^2, of weights (n,); any scale."""
+    """Kish's effective sample size, (sum w)^2 / sum w^2, of weights (n,) of any normalisation."""
     weights = np.asarray(weights, dtype=float)
-    # Squares of weights below 1e-162 would vanish; a power of two changes no digit.
+    # Squares of weights below 1e-162 would underflow; scaling by a power of two is exact.
     weights = np.ldexp(weights, -np.frexp(weights.max())[1])
     return float(weights.sum() ** 2 / np.sum(weights**2))
 
 
 def choose_points(weights: np.ndarray, n: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Choose `n` different points of a weighted chain so that they represent its posterior.
+    """Choose `n` different points of a weighted chain that represent its posterior.
 
-    Sequential Poisson sampling (Ohlsson 1998, J. Off. Stat. 14, 149): each point has a random number u of its own and
-    the n smallest u / w are taken, so that with the same seed a larger choice contains the smaller one. Heavy points
-    are certain to be taken and keep a larger weight; the others come with probability proportional to w and weigh the
-    same. Up to about sum w / max w points all weigh the same.
+    Sequential Poisson sampling (Ohlsson 1998, J. Off. Stat. 14, 149): each point gets a uniform random number u, and
+    the points with the n smallest u / w are chosen. So for the same seed a larger choice contains a smaller one. Heavy
+    points are always chosen and keep a larger weight; the others are chosen with probability proportional to w and get
+    equal weights. Up to about sum w / max w points, all weights are equal.
 
     Parameters
     ----------
     weights : numpy.ndarray
         (n_all,) posterior weights, not negative.
     n : int
-        Points wanted; all of weight above 1e-9 of the largest where there are no more.
+        Number of points. If fewer have a weight above 1e-9 of the largest, all of those are returned.
     rng : numpy.random.Generator
-        Where the random numbers come from.
+        Random generator.
 
     Returns
     -------
     rows : numpy.ndarray
-        (n,) ascending.
+        (n,) rows in ascending order.
     base : numpy.ndarray
         (n,) weights that sum to one.
     """
     weights = np.asarray(weights, dtype=float)
     u = rng.uniform(size=len(weights))
-    # What a nested-sampling run met on its way up carries nothing of the posterior.
+    # The early points of a nested sampling run have negligible weight.
     positive = np.flatnonzero(weights > NEGLIGIBLE * weights.max())
     if n >= len(positive):
         return positive, weights[positive] / weights[positive].sum()
     w = weights[positive]
     order = np.argsort(u[positive] / w)
     rows = order[:n]
-    # c with sum min(1, c w) = n: heavy points are certain.
+    # Find c such that sum min(1, c w) = n; points with c w >= 1 are chosen with certainty.
     certain = np.zeros(len(w), dtype=bool)
     while True:
         c = (n - certain.sum()) / w[~certain].sum()
@@ -177,7 +177,7 @@ def choose_points(weights: np.ndarray, n: int, rng: np.random.Generator) -> tupl
 
 
 def weighted_quantiles(x: np.ndarray, weights: np.ndarray, q) -> list[float]:
-    """Quantiles (as many as q) of weighted numbers (n,), each weight taken to lie half below its number."""
+    """Quantiles q of weighted numbers (n,), with half of each weight assigned to either side of its number."""
     order = np.argsort(x)
     cumulative = np.cumsum(weights[order])
     cumulative = (cumulative - 0.5 * weights[order]) / cumulative[-1]

@@ -1,4 +1,4 @@
-"""Whether two runs are fits of the same problem, but for the signal: an emulator and its simulator."""
+"""Check that two runs are fits of the same problem except for the signal: an emulator and its simulator."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from lstmfit.likelihoods.base import with_defaults
 
 
 def check_direct(run: Run, true_run: Run) -> None:
-    """Refuse a run that is not a direct fit of the same problem: its difference would pass for the emulator's.
+    """Check that a run is a direct fit of the same problem, because any other difference would be taken for a bias.
 
     Parameters
     ----------
@@ -19,13 +19,13 @@ def check_direct(run: Run, true_run: Run) -> None:
     Raises
     ------
     InputError
-        The second one used an emulator too, or they differ in data, parameters, priors or likelihoods.
+        The second run also used an emulator, or the runs differ in data, parameters, priors or likelihoods.
     """
     signal = true_run.problem.signal
     if signal.emulator is not None:
         raise InputError(
             f"{true_run.folder} was fitted with the emulator {signal.name}, not with the simulator; give a fit with "
-            "simulator: in place of emulator:, or use `lstmfit compare`"
+            "simulator: instead of emulator:, or use `lstmfit compare`"
         )
     spectra = run.problem.spectrum, true_run.problem.spectrum
     if not all(
@@ -34,28 +34,28 @@ def check_direct(run: Run, true_run: Run) -> None:
         for what in ("frequency", "temperature", "weight")
     ):
         raise InputError(
-            f"{run.folder} and {true_run.folder} are fits of different data; `lstmfit compare` takes any two chains"
+            f"{run.folder} and {true_run.folder} are fits of different data; give a direct fit of the same data, or "
+            "use `lstmfit compare`"
         )
     names = list(run.problem.names)
     if set(names) != set(true_run.problem.names):
         raise InputError(
-            f"{run.folder} sampled {', '.join(names)}; {true_run.folder} sampled "
-            f"{', '.join(true_run.problem.names)}; the direct fit needs the same run file"
+            f"{run.folder} sampled {', '.join(names)}, but {true_run.folder} sampled "
+            f"{', '.join(true_run.problem.names)}; use the same run file for the direct fit"
         )
     blocks = [compared(r) for r in (run, true_run)]
     different = [key for key in sorted({*blocks[0], *blocks[1]}) if blocks[0].get(key) != blocks[1].get(key)]
     if different:
         raise InputError(
-            f"{run.folder} and {true_run.folder} differ in {', '.join(different)}; the direct fit needs the same "
-            "run file but for simulator: in place of emulator:; `lstmfit compare` takes any two chains"
+            f"{run.folder} and {true_run.folder} differ in {', '.join(different)}; use the same run file for the "
+            "direct fit, with simulator: instead of emulator:, or use `lstmfit compare`"
         )
 
 
 def compared(run: Run) -> dict:
-    """By name, what two run files of one problem have in common; the emulator's error is not the simulator's.
+    """Settings by name that must agree between two fits of the same problem, without the emulator error.
 
-    What is compared is what the run files mean: a default that one of them leaves out is no difference, nor is a noise
-    file of another name.
+    Resolved values are compared, so omitting a default or renaming a noise file makes no difference.
     """
     config = run_file.load(run.folder / "run.yaml")
     block, noise = config.likelihood.global_signal, run.problem.likelihood.noise
@@ -76,12 +76,12 @@ def compared(run: Run) -> dict:
 
 
 def _component(block, frequency):
-    """What a block of a foreground or of a systematic error means at the channels."""
+    """Resolved options of a foreground or systematic error at the given channels."""
     return None if block is None else block.resolved(frequency).model_dump()
 
 
 def _rounded(value):
-    """To nine digits: a range may have been written with fewer than it has."""
+    """Round to nine digits, because a range may have been written with fewer digits than it has."""
     if isinstance(value, dict):
         return {key: _rounded(v) for key, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Any number of posteriors side by side: their evidences, and each pair of them."""
+"""Compare any number of posteriors: their evidences, and all pairs."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -13,16 +13,16 @@ from lstmfit.errors import InputError, did_you_mean
 
 @dataclass(frozen=True)
 class Comparison:
-    """Chains brought to the same space, and their figures.
+    """Chains converted to the same space, and the result of their comparison.
 
     Parameters
     ----------
     result : dict
         See `compare_chains`.
     chains : list of Chain
-        As they were compared.
+        The chains in the common space.
     names : list of str
-        Parameters that all of them have; may be empty.
+        Parameters that all chains share; may be empty.
     """
 
     result: dict
@@ -36,40 +36,40 @@ def compare_chains(chains: list[Chain], log10=(), seed: int = 0) -> Comparison:
     Parameters
     ----------
     chains : list of Chain
-        As `lstmfit.analysis.foreign_chains.read_chain` gives them.
+        Chains as returned by `lstmfit.analysis.foreign_chains.read_chain`.
     log10 : sequence of str
-        Columns to take log10 of, besides those of our own runs.
+        Columns to convert to log10, in addition to those of our own runs.
     seed : int
-        Of the estimates' draws.
+        Seed of the estimates.
 
     Returns
     -------
     Comparison
-        Its ``result`` for two chains is that of `lstmfit.analysis.compare.compare`. For more of them it has ``runs``, a
-        list of ``label``, ``logZ``, ``logZ_err``, ``dlogZ`` = logZ - the best one's and its error, ``probability`` by
-        evidence with equal odds before (None without evidences), ``ess`` and ``n``; and ``pairs``, the two-chain
-        figures of each pair with its labels ``a`` and ``b``.
+        For two chains, its ``result`` is that of `lstmfit.analysis.compare.compare`. For more chains it has ``runs``, a
+        list of ``label``, ``logZ``, ``logZ_err``, ``dlogZ`` relative to the largest logZ with its error,
+        ``probability`` for equal prior odds (None without evidences), ``ess`` and ``n``; and ``pairs``, the comparison
+        of each pair with its labels ``a`` and ``b``.
 
     Raises
     ------
     InputError
-        There are two chains, and they have neither a parameter in common nor both an evidence; or as `align`.
+        There are two chains that neither share a parameter nor both have an evidence; also as `align`.
     """
     if len(chains) > 2:
         _check_log10(chains, log10)
     results, aligned = [], {}
     for i, j in combinations(range(len(chains)), 2):
         pair = chains[i], chains[j]
-        # A name may be in other chains only; a number is a column without a name.
+        # A name may only be in other chains; a number refers to a column without a name.
         wanted = [n for n in log10 if len(chains) == 2 or n.isdigit() or any(n in c.samples for c in pair)]
         a, b, names = _aligned(*pair, wanted, alone=len(chains) == 2)
         result = compare(a.samples, b.samples, names, seed)
         if not names:
             rest = "only the evidences are" if result["dlogZ"] is not None else "nothing is"
-            result["notes"].insert(0, f"no parameter in common, so {rest} compared")
+            result["notes"].insert(0, f"the chains share no parameter, so {rest} compared")
         results.append({"a": chains[i].label, "b": chains[j].label} | result)
         for k, chain in ((i, a), (j, b)):
-            # Brought to log10 beside any other chain, it is what the picture shows.
+            # The plot shows the version with the most columns in log10.
             if k not in aligned or len(chain.log10) > len(aligned[k][0].log10):
                 aligned[k] = chain, aligned.get(k, (None, names))[1]
             aligned[k] = aligned[k][0], [name for name in aligned[k][1] if name in names]
@@ -89,7 +89,7 @@ def _check_log10(chains, log10):
 
 
 def _aligned(a, b, log10, alone):
-    """As `align`; no names where there is nothing in common but something else to say: evidences, or other pairs."""
+    """As `align`, but without names if nothing is shared and there are evidences or other pairs to compare."""
     try:
         return align(a, b, log10)
     except NothingInCommon:
@@ -103,7 +103,7 @@ def _has_evidence(chain):
 
 
 def _runs(chains, results):
-    """Evidence of each chain, as the pairs have it."""
+    """Evidence of each chain, taken from the comparisons of the pairs."""
     found = {}
     n = len(chains)
     for (i, j), pair in zip(combinations(range(n), 2), results):

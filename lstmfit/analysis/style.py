@@ -1,12 +1,12 @@
-"""The look of our pictures, whatever the user's matplotlibrc says."""
+"""Style of our plots, independent of the user's matplotlibrc."""
 
 import functools
 
 
 def own_style(function):
-    """Decorate a function that draws: it runs under Matplotlib's default settings and leaves the user's alone.
+    """Decorator that runs a plotting function with Matplotlib's default settings and then restores the user's.
 
-    ``text.usetex: True`` without LaTeX would otherwise end it, and a thesis' font size spoil the layout.
+    Otherwise ``text.usetex: True`` without LaTeX would be an error, and a large font size would spoil the layout.
     """
 
     @functools.wraps(function)

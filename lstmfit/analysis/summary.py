@@ -1,4 +1,4 @@
-"""The figures of a finished run: evidence, parameters, goodness of fit."""
+"""Summary of a finished run: evidence, parameters, goodness of fit."""
 
 import numpy as np
 
@@ -16,17 +16,17 @@ def summarise(run: Run, facts: dict, n_draws: int = 1000) -> dict:
     run : Run
         The run.
     facts : dict
-        What the sampler reported: n_like, n_live, wall_s, ranks, sampler, prior_fraction, ...
+        Figures reported by the sampler: n_like, n_live, wall_s, ranks, sampler, prior_fraction, ...
     n_draws : int
-        Draws of the prior volumes, from which the errors come.
+        Number of draws of the prior volumes, which give the errors.
 
     Returns
     -------
     dict
-        The content of ``summary.json``; log-uniform parameters in log10. logZ is that of the whole prior:
-        PolyChord leaves out the part of the prior where the likelihood is zero, which `prior_fraction` puts back.
-        insertion_p is the probability of `lstmfit.analysis.insertion`, None for weighted samples; chi2, dof, p_value
-        and the rest are those of `lstmfit.analysis.goodness.goodness`.
+        Content of ``summary.json``; log-uniform parameters are in log10. logZ refers to the whole prior: PolyChord
+        discards the part of the prior where the likelihood is zero, which `prior_fraction` corrects. insertion_p is the
+        p-value of `lstmfit.analysis.insertion`, None for weighted samples; chi2, dof, p_value and the rest are those of
+        `lstmfit.analysis.goodness.goodness`.
     """
     samples = run.natural()
     figures = _from_births(samples, n_draws) if hasattr(samples, "logZ") else _from_weights(samples)
@@ -65,10 +65,10 @@ def _from_births(samples, n_draws):
 
 
 def _from_weights(samples):
-    """The same of importance samples, whose evidence the sampler knows.
+    """The same for weighted samples, with the evidence computed by the sampler.
 
-    With w summing to one, D_KL = sum w ln L - ln Z and d_G = 2 var(ln L). The error of D_KL is that of a ratio of
-    weighted sums: its derivative by a weight is ln L - <ln L> - 1.
+    With weights w that sum to one, D_KL = sum w ln L - ln Z and d_G = 2 var(ln L). The error of D_KL is that of a ratio
+    of weighted sums, whose derivative with respect to a weight is ln L - <ln L> - 1.
     """
     logZ, logZ_err = evidence(samples, 0)
     w = samples.get_weights() / samples.get_weights().sum()

@@ -1,4 +1,4 @@
-"""The truth at points of a chain: simulated once, kept beside the chain, reused by every later run."""
+"""Simulator outputs at points of a chain: computed once, stored with the chain and reused later."""
 
 import json
 import logging
@@ -20,18 +20,19 @@ log = logging.getLogger(__name__)
 
 FLUSH_S = 20.0
 WORTH_IT_S = 15.0
-"""Seconds of work left above which it pays to start processes, which import and compile for some seconds each."""
+"""Worker processes are started if more seconds of work remain, because each takes some seconds to import and compile.
+"""
 
 
 class TruthCache:
-    """Outputs of a simulator at points, in one file that is written whole.
+    """Outputs of a simulator at points, in one file that is written atomically.
 
     Parameters
     ----------
     path : path
-        The file; made when the first points are simulated.
+        The file; created when the first points are simulated.
     simulator : str
-        A name for `lstmfit.simulators.load`.
+        Name for `lstmfit.simulators.load`.
 
     Raises
     ------
@@ -41,7 +42,7 @@ class TruthCache:
     Attributes
     ----------
     layout : OutputLayout
-        Where each output lies in a row.
+        Position of each output in a row.
     """
 
     def __init__(self, path, simulator: str):
@@ -71,11 +72,13 @@ class TruthCache:
             if meta == self._meta:
                 _check_shapes(meta, self.layout.size, theta, outputs, messages)
         except Exception as error:
-            # NumPy evaluates headers and unpacks an archive: what a damaged one makes it raise is beyond counting.
+            # A damaged archive can make NumPy raise anything.
             log.warning("%s is damaged, so its points are simulated again (%s)", self.path, one_line(error))
             return
         if meta != self._meta:
-            log.warning("%s is of another version of %s, so its points are simulated again", self.path, self.simulator)
+            log.warning(
+                "%s is from a different version of %s, so its points are simulated again", self.path, self.simulator
+            )
             return
         for point, output, message in zip(theta, outputs, messages):
             self._put(point, str(message) or output)
@@ -97,7 +100,7 @@ class TruthCache:
             )
 
     def simulate(self, theta: np.ndarray, jobs: int | None = None, progress=None):
-        """Outputs at points; those that are missing or failed before are simulated.
+        """Outputs at points; those that are missing or failed earlier are simulated.
 
         An interruption loses at most 20 seconds of work.
 
@@ -106,19 +109,19 @@ class TruthCache:
         theta : numpy.ndarray
             (n, n_params) physical.
         jobs : int, optional
-            Processes; all cores by default. Few or fast points are simulated in this process.
+            Number of processes; all cores by default. Few or fast points are simulated in this process.
         progress : callable, optional
             Called with (finished, n).
 
         Returns
         -------
         outputs : numpy.ndarray
-            (n, n_out) laid out as `layout` says: signal in mK, neutral fraction, tau; NaN where the simulator failed.
+            (n, n_out) signal in mK, neutral fraction and tau, arranged as in `layout`; NaN where the simulator failed.
         messages : list of str
-            Why, for those that failed; empty for the others.
+            Error message of each failed point; empty for the others.
         """
         keys = [np.asarray(t, dtype=float).tobytes() for t in theta]
-        # What failed is tried again: the simulator may have been corrected, or the machine may have more memory.
+        # Failed points are tried again: the simulator may have been fixed, or the machine may have more memory.
         known = {key for key, outcome in self._outcomes.items() if not isinstance(outcome, str)}
         todo = list({key: t for key, t in zip(keys, theta) if key not in known}.values())
         done = len(theta) - len(todo)
@@ -159,22 +162,22 @@ def _check_shapes(meta, width, theta, outputs, messages):
 
 
 def cache_path(folder, simulator: str) -> Path:
-    """Where a run's simulated points lie: named like the chain, so that they go when the chain goes."""
+    """File of a run's simulated points; it is named like the chain, so that it is removed with it."""
     return Path(folder) / f"chain_truth_{re.sub(r'[^A-Za-z0-9.]+', '_', simulator)}.npz"
 
 
 def _run(simulator, points):
-    """Outputs of each point (n_out,), or why there are none."""
+    """Outputs of each point (n_out,), or the error message."""
     layout = simulator_layout(load_once(simulator))
     outcomes = attempt(simulator, points)
     return [o if isinstance(o, str) else layout.pack(o, np.float32) for o in outcomes]
 
 
 def _outcomes(simulator, todo, jobs):
-    """Yield (point, outcome): in this process while that is fast, in several where it is not."""
+    """Yield (point, outcome), simulated in this process if that is fast and in several processes if not."""
     jobs = jobs or cores()
     begun, i = time.monotonic(), 0
-    # The first call may compile; what it costs says nothing about the others.
+    # The first call may compile, so it is not timed.
     while i < len(todo):
         yield todo[i], _run(simulator, [todo[i]])[0]
         i += 1

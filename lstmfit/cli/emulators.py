@@ -62,6 +62,11 @@ def train(
         typer.Option(help="LSTM units per layer.", show_default="128; published: 451"),
     ] = None,
     steps: Annotated[Optional[int], typer.Option(help="Number of LSTM time steps.", show_default="11")] = None,  # noqa: UP045
+    encoder: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Widths of the encoder's hidden layers, separated by commas.", show_default="256"),
+    ] = None,
+    half: Annotated[bool, typer.Option("--half", help="Store matrices in half precision, in half the space.")] = False,
     architecture: Annotated[str, typer.Option(help="patched, or published (the 21cmLSTM of 2024).")] = "patched",
     epochs: Annotated[float, typer.Option(help="Fraction of the original 175 epochs (published only).")] = 1.0,
     seed: Annotated[int, typer.Option(help="Random seed of the initial weights and the batches.")] = 0,
@@ -93,14 +98,22 @@ def train(
         raise InputError(f"epochs is {epochs:g}; give a multiple of the published 175 epochs, above 0 and at most 1000")
     given = {"updates": updates, "batch": batch, "learning_rate": learning_rate}
     recipe = Recipe(seed=seed, **{key: value for key, value in given.items() if value is not None})
-    sizes = {key: value for key, value in {"units": units, "steps": steps}.items() if value is not None}
+    given = {"units": units, "steps": steps, "encoder": None if encoder is None else _widths(encoder)}
+    sizes = {key: value for key, value in given.items() if value is not None}
     data = load_signals(signals)
     if architecture == "published":
         emulator = _train_published(data, epochs, units, seed)
     else:
         with _training_bar(recipe.updates) as progress:
             emulator = train_emulator(
-                data, recipe, sizes, name=output.stem, checkpoint=checkpoint, resume=resume, progress=progress
+                data,
+                recipe,
+                sizes,
+                name=output.stem,
+                half=half,
+                checkpoint=checkpoint,
+                resume=resume,
+                progress=progress,
             )
     if len(data.test):
         write_test_set(test_set_path(output), data)
@@ -109,6 +122,13 @@ def train(
     typer.echo(f"{output}: {emulator!r}")
     if "test" in emulator.record:
         _show_errors(emulator.record["test"])
+
+
+def _widths(text) -> tuple[int, ...]:
+    try:
+        return tuple(int(width) for width in text.split(",") if width.strip())
+    except ValueError:
+        raise InputError(f"encoder is {shown(text)}; give widths separated by commas, such as 256 or 128,128") from None
 
 
 def _train_published(data, epochs, units, seed):
@@ -169,12 +189,17 @@ def evaluate(
 
     from lstmfit.emulator.emulator import Emulator
     from lstmfit.emulator.train_emulator import evaluate as evaluate_emulator
-    from lstmfit.emulator.train_emulator import evaluation_split
+    from lstmfit.emulator.train_emulator import evaluation_split, other_errors
 
     loaded = Emulator.load(emulator)
     data = evaluation_split(loaded, emulator, signals, split)
     errors = asdict(evaluate_emulator(loaded, data, low, high))
     _show_errors(errors)
+    others = other_errors(loaded, data)
+    if others:
+        rows = [(name, f"{e['rms']:.3g}", f"{e['max']:.3g}") for name, e in others.items()]
+        print_table(("other outputs", "rms error", "largest"), rows)
+        errors["outputs"] = others
     if picture is not None:
         from lstmfit.analysis.evaluation import errors_picture
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from lstmfit.datasets.signal_sets import SPLITS, SignalSet, Split, load_signals
 from lstmfit.emulator.architecture import Architecture
+from lstmfit.emulator.base import BaseEmulator
 from lstmfit.emulator.emulator import Emulator, shipped_test_set
 from lstmfit.emulator.metrics import ErrorSummary, rms_error, summarise
 from lstmfit.emulator.scaling import Scaling
@@ -104,7 +105,7 @@ def add_test_errors(emulator: Emulator, data: SignalSet) -> Emulator:
     return emulator
 
 
-def measure(emulator: Emulator, split: Split) -> tuple[dict[str, np.ndarray], ErrorSummary]:
+def measure(emulator: BaseEmulator, split: Split) -> tuple[dict[str, np.ndarray], ErrorSummary]:
     """Error arrays and their summary on a split.
 
     Parameters
@@ -136,7 +137,22 @@ def measure(emulator: Emulator, split: Split) -> tuple[dict[str, np.ndarray], Er
     return errors, summarise(absolute, relative)
 
 
-def evaluation_split(emulator: Emulator, source, signals=None, split="test") -> Split:
+def other_errors(emulator: BaseEmulator, split: Split) -> dict[str, dict[str, float]]:
+    """Errors of the outputs beside the signal, each in its own unit.
+
+    Returns
+    -------
+    dict of str to dict
+        ``rms`` and ``max`` of each output that both the emulator and the split have, over all entries.
+    """
+    predicted = emulator.histories(split.theta, outside="allow")
+    residuals = {name: predicted[name] - split.extras[name] for name in predicted if name in split.extras}
+    return {
+        name: {"rms": float(np.sqrt(np.mean(r**2))), "max": float(np.abs(r).max())} for name, r in residuals.items()
+    }
+
+
+def evaluation_split(emulator: BaseEmulator, source, signals=None, split="test") -> Split:
     """Signals to measure an emulator on.
 
     Parameters
@@ -174,6 +190,6 @@ def evaluation_split(emulator: Emulator, source, signals=None, split="test") -> 
     return data
 
 
-def evaluate(emulator: Emulator, split: Split, low=None, high=None) -> ErrorSummary:
+def evaluate(emulator: BaseEmulator, split: Split, low=None, high=None) -> ErrorSummary:
     """Errors of an emulator on a split, in a band (MHz) where an edge is given; see `rms_error`."""
     return summarise(*rms_error(emulator(split.theta, outside="allow"), split.signal, emulator.redshifts, low, high))

@@ -1,1 +1,1 @@
-"""Samplers: PolyChord built, called, run side by side or over MPI; nautilus; BlackJAX; one interface above them."""
+"""Samplers behind one interface: PolyChord (built, loaded, run in parallel or over MPI), nautilus and BlackJAX."""

@@ -1,12 +1,10 @@
-"""BlackJAX's nested slice sampler (Yallup, Kroupa & Handley 2026, arXiv:2601.23252) on the emulator in JAX.
+"""BlackJAX's nested slice sampler (Yallup, Kroupa & Handley 2026, arXiv:2601.23252) with the emulator in JAX.
 
-Everything from the unit cube to ln L is one compiled function, evaluated for many points at once: the way to a GPU.
-Births are known, so that the evidence is anesthetic's, as for PolyChord.
+Everything from the unit cube to ln L is one compiled function that is evaluated for many points at once, on a CPU or a
+GPU. Birth contours are recorded, so the evidence is computed by anesthetic, as for PolyChord.
 """
 
-import logging
 import math
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,19 +19,16 @@ from lstmfit.files import replacing
 from lstmfit.likelihoods.jax_likelihood import make_loglikelihood
 from lstmfit.priors.jax_prior import make_transform
 from lstmfit.sampling.chainfiles import LOGZERO, write_nested, write_posterior
+from lstmfit.sampling.checkpointed_run import CheckpointedRun
 from lstmfit.sampling.countdown import Countdown
 from lstmfit.sampling.input_checks import MAX_FRUITLESS_DRAWS, refuse_fruitless, refuse_infinite
 from lstmfit.sampling.result import Progress, Result
 from lstmfit.sampling.settings import Fraction, Points, SamplerSettings, TimesD
-from lstmfit.sampling.state import ROOT, prepare_folder, write_state
+from lstmfit.sampling.state import ROOT
 from lstmfit.schema import Seed
 
 INSTALL_LINE = 'pip install "lstmfit[blackjax]"'
 OTHERS = "use another sampler: polychord, nautilus"
-CHECKPOINT_S = 10.0
-PROGRESS_S = 1.0
-
-logger = logging.getLogger(__name__)
 
 
 class BlackjaxSettings(SamplerSettings):
@@ -44,13 +39,14 @@ class BlackjaxSettings(SamplerSettings):
     n_live : int or str
         Live points; ``25d`` is 25 times the number of sampled parameters.
     num_delete : int
-        Points replaced at a time, in one batch; a tenth of the live points keeps the loss of information small.
+        Number of points replaced per step, as one batch. A tenth of the live points keeps the loss of information
+        small.
     num_inner_steps : int or str
         Slice-sampling steps per new point.
     precision_criterion : float
-        The run ends when the live points hold this fraction of the evidence.
+        The run ends when the live points contain this fraction of the evidence.
     seed : int
-        Seed.
+        Random seed.
     """
 
     n_live: TimesD = 500
@@ -63,19 +59,19 @@ class BlackjaxSettings(SamplerSettings):
     def _half_stay(self):
         if isinstance(self.n_live, int) and 2 * self.num_delete > self.n_live:
             raise ValueError(
-                f"num_delete is {self.num_delete}, more than half of n_live {self.n_live}; new points start from those "
-                "that stay, so delete at most half"
+                f"num_delete is {self.num_delete}, more than half of n_live {self.n_live}; give at most half, because "
+                "new points start from the remaining ones"
             )
         return self
 
 
 def load_blackjax():
-    """The package `blackjax`, with its nested slice sampler.
+    """Import the package `blackjax`.
 
     Raises
     ------
     InputError
-        It is not installed, or is too old.
+        BlackJAX is not installed, or its version has no nested slice sampler.
     """
     try:
         import blackjax
@@ -94,18 +90,18 @@ def make_target(problem):
     Parameters
     ----------
     problem : lstmfit.problem.Problem
-        An emulator and the likelihood of the spectrum.
+        A problem whose signal is an emulator and whose only likelihood is that of the spectrum.
 
     Returns
     -------
     callable
-        cube (n,) -> ln L; -inf outside the cube and where ln L is NaN.
+        cube (n_params,) -> ln L; -inf outside the cube and where ln L is NaN.
 
     Raises
     ------
     InputError
-        JAX or BlackJAX is not installed, or a part of the run has no form in JAX: the message says which part, and
-        which samplers do it.
+        JAX or BlackJAX is not installed, or part of the problem is not available in JAX; the message names that part
+        and the samplers that support it.
     """
     load_blackjax()
     jax = import_jax()
@@ -116,9 +112,11 @@ def make_target(problem):
         raise InputError(f"blackjax needs an LSTM of lstmfit, but {emulator.name} is {emulator.network}; {OTHERS}")
     others = [name for name in problem.likelihoods if name != "global_signal"]
     if others:
-        raise InputError(f"blackjax has global_signal alone in JAX, not {', '.join(others)}; {OTHERS}")
+        raise InputError(f"blackjax only supports the likelihood global_signal, not {', '.join(others)}; {OTHERS}")
     if space.expressions:
-        raise InputError(f"blackjax cannot compute {', '.join(space.expressions)} from other parameters; {OTHERS}")
+        raise InputError(
+            f"blackjax does not support parameters computed from others ({', '.join(space.expressions)}); {OTHERS}"
+        )
     transform, loglikelihood = make_transform(problem.prior), make_loglikelihood(problem.likelihood)
     forward = make_forward(emulator.architecture, emulator.scaling, emulator.weights)
     index = {name: i for i, name in enumerate(space.names)}
@@ -140,19 +138,14 @@ def make_target(problem):
 
 
 def check_problem(problem, settings: BlackjaxSettings) -> None:
-    """Refuse what it cannot do; see `make_target`."""
+    """Check that BlackJAX can sample a problem with these settings; see `make_target` (InputError)."""
     make_target(problem)
     least = 2 * (len(problem.names) + 1)
     if settings.n_live < least:
         raise InputError(
-            f"blackjax: n_live is {settings.n_live}, but {len(problem.names)} parameters need at least {least} to "
-            "learn the shape of the posterior from"
+            f"blackjax: n_live is {settings.n_live}, but {len(problem.names)} parameters need at least {least} live "
+            "points to learn the shape of the posterior"
         )
-
-
-def checkpoint_file(folder, root) -> Path:
-    """Where the state of an unfinished run lies."""
-    return Path(folder) / f"{root}.blackjax.npz"
 
 
 def run_blackjax(
@@ -164,56 +157,59 @@ def run_blackjax(
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Result:
-    """Run BlackJAX's nested slice sampler in this process, on whatever JAX runs on.
+    """Run BlackJAX's nested slice sampler in this process, on JAX's default device.
 
     Parameters
     ----------
     problem : lstmfit.problem.Problem
-        What is sampled.
+        The problem to sample.
     folder : str or pathlib.Path
-        Output folder; made if missing.
+        Output folder; created if missing.
     root : str
-        First part of the files' names; the files are those of PolyChord.
+        Prefix of the file names. The chain files have the same format as PolyChord's.
     settings : BlackjaxSettings
-        What to do.
+        Settings of the run.
     resume : bool
-        Resume from the checkpoint if there is one; otherwise start over. A resumed run ends as if it had not been
-        interrupted after that checkpoint.
+        Resume from the checkpoint if there is one; otherwise start over. A resumed run gives the same result as an
+        uninterrupted one.
     progress : callable, optional
         Called about once a second.
 
     Returns
     -------
     Result
-        `n_like` counts the likelihoods that the steps needed; what a batch evaluates besides, while it waits for its
-        slowest member, is not in it.
+        `n_like` counts the likelihood calls that the steps required. A batch also evaluates points while it waits for
+        its slowest member; these are not counted.
 
     Raises
     ------
     InputError
-        See `make_target`; the folder cannot be written or holds another run; the log-likelihood is zero all over the
-        prior.
+        See `make_target`; also if the folder is not writable or contains a different run, or the likelihood is zero
+        everywhere in the prior.
     """
     check_problem(problem, settings)
-    folder = Path(folder)
-    made = f"{root}_dead-birth.txt"
-    state = prepare_folder(problem, folder, root, settings, resume=resume, made=made, fresh={"wall_s": 0.0})
-    if state.get("finished"):
-        logger.info("%s is finished; nothing is left to do", folder / root)
-        return Result.of(state)
-    # The network is float32 wherever it runs; contours need more digits than that.
-    with import_jax().enable_x64(True):
-        return _Run(problem, folder, root, settings, state).execute(progress)
+    return _BlackjaxRun(problem, folder, root, settings).run(resume=resume, progress=progress)
 
 
-class _Run:
-    """One run: compiled steps, the dead points of each, the bookkeeping."""
+class _BlackjaxRun(CheckpointedRun):
+    """One run: the compiled steps and the dead points of each."""
 
-    def __init__(self, problem, folder, root, settings, state):
-        self.problem, self.folder, self.root, self.settings, self.state = problem, folder, root, settings, state
+    CHECKPOINT = ".blackjax.npz"
+    CHAIN = "_dead-birth.txt"
+
+    def sample(self) -> dict:
+        """See `CheckpointedRun.sample`."""
+        # The network always uses float32; likelihood contours need more digits.
+        with import_jax().enable_x64(True):
+            self._compile()
+            return self._sample()
+
+    def _compile(self):
+        """Set up the sampler for the problem, before the first step."""
+        settings = self.settings
         self.jax = import_jax()
         self.blackjax = load_blackjax()
-        self.target = make_target(problem)
+        self.target = make_target(self.problem)
         self.algorithm = self.blackjax.nss(
             logprior_fn=lambda cube: 0.0 * cube[0],
             loglikelihood_fn=self.target,
@@ -224,52 +220,47 @@ class _Run:
         self.steps, self.n_like, self.prior_fraction = 0, 0, None
         self.countdown = Countdown(settings.precision_criterion)
 
-    def execute(self, progress) -> Result:
-        self.began = saved = said = time.monotonic()
-        live = self._start()
+    def _sample(self) -> dict:
+        live = self.live = self._start()
         step = self.jax.jit(self.algorithm.step)
         key = self.jax.random.key(self.settings.seed)
         goal = math.log(self.settings.precision_criterion)
         while not self._live_fraction(live) < goal:
-            # The key depends on the step alone, so that a resumed run continues with the same numbers.
+            # The key depends only on the step number, so a resumed run continues with the same random numbers.
             live, info = step(self.jax.random.fold_in(key, self.steps), live)
             self.dead.append(_rows(info.particles))
             slices = info.update_info
-            # Both ends of a slice, the steps out, the points tried.
+            # Per slice: both ends, the steps out and the points tried.
             calls = 2 + np.asarray(slices.num_expansions) + np.asarray(slices.num_shrink)
             self.n_like, self.steps = self.n_like + int(calls.sum()), self.steps + 1
-            now = time.monotonic()
-            if progress and now - said > PROGRESS_S:
-                progress(self._progress(live))
-                said = now
-            if now - saved > CHECKPOINT_S:
-                self._save(live)
-                saved = time.monotonic()
+            self.live = live
+            self.tick()
         return self._finish(live)
 
     def _start(self):
-        """The live points at the beginning, or those of the checkpoint."""
-        checkpoint = checkpoint_file(self.folder, self.root)
-        positions = None if checkpoint.is_file() else self._draw()
+        """Initial live points: those of the checkpoint if there is one, otherwise draws from the prior."""
+        positions = None if self.checkpoint.is_file() else self._draw()
         blank = np.random.default_rng(0).uniform(size=(self.settings.n_live, len(self.problem.names)))
         live = self.algorithm.init(self.jax.numpy.asarray(blank if positions is None else positions))
         if positions is not None:
             return live
         leaves, tree = self.jax.tree.flatten(live)
         try:
-            with np.load(checkpoint, allow_pickle=False) as file:
+            with np.load(self.checkpoint, allow_pickle=False) as file:
                 stored = [file[f"leaf_{i}"] for i in range(len(leaves))]
                 if [(x.shape, x.dtype) for x in stored] != [(x.shape, x.dtype) for x in map(np.asarray, leaves)]:
-                    raise ValueError("its arrays are those of another run")
+                    raise ValueError("its arrays belong to a different run")
                 self.dead = [file["dead"]]
                 self.steps, self.n_like = int(file["steps"]), int(file["n_like"])
                 self.prior_fraction = float(file["prior_fraction"])
         except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise InputError(f"{checkpoint} cannot be read ({one_line(error)}); start over with --force") from error
+            raise InputError(
+                f"{self.checkpoint} cannot be read ({one_line(error)}); start over with --force"
+            ) from error
         return self.jax.tree.unflatten(tree, [self.jax.numpy.asarray(x) for x in stored])
 
     def _draw(self):
-        """Draw n_live points where the likelihood is not zero, as PolyChord does, and note how large that part is."""
+        """Draw n_live points of non-zero likelihood, like PolyChord, and record the fraction of accepted draws."""
         rng, n = np.random.default_rng(self.settings.seed), self.settings.n_live
         evaluate = self.jax.jit(self.jax.vmap(self.target))
         good, drawn = np.empty((0, len(self.problem.names))), 0
@@ -279,7 +270,7 @@ class _Run:
             if np.isposinf(values).any():
                 refuse_infinite(self.problem.names, self.problem.prior_transform(cubes[np.isposinf(values).argmax()]))
             finite = np.flatnonzero(np.isfinite(values))[: n - len(good)]
-            # Draws after the last one that is needed do not count.
+            # Draws after the last required point are not counted.
             drawn += len(cubes) if len(good) + len(finite) < n else int(finite[-1]) + 1
             good = np.concatenate([good, cubes[finite]])
             if not len(good) and drawn >= MAX_FRUITLESS_DRAWS:
@@ -289,14 +280,13 @@ class _Run:
 
     @staticmethod
     def _live_fraction(live) -> float:
-        """Ln (evidence in the live points / evidence in the dead ones)."""
+        """Ln of the ratio of the evidences of live and dead points."""
         logZ = float(live.integrator.logZ)
         return float(live.integrator.logZ_live) - logZ if np.isfinite(logZ) else math.inf
 
-    def _wall(self):
-        return self.state["wall_s"] + time.monotonic() - self.began
-
-    def _progress(self, live) -> Progress:
+    def progress(self) -> Progress:
+        """See `CheckpointedRun.progress`."""
+        live = self.live
         logL = np.asarray(live.particles.loglikelihood)
         folds = -self.steps * math.log1p(-self.settings.num_delete / self.settings.n_live)
         self.countdown.update(folds, logL, self._live_fraction(live))
@@ -306,62 +296,57 @@ class _Run:
             logZ=float(np.logaddexp(live.integrator.logZ, live.integrator.logZ_live)),
             logL_min=float(logL.min()),
             logL_max=float(logL.max()),
-            elapsed=self._wall(),
+            elapsed=self.wall(),
             remaining=self.countdown.seconds(),
             climbing=self.countdown.climbing,
         )
 
-    def _save(self, live):
-        """Write the checkpoint and the state beside it, each whole or not at all."""
-        leaves = {f"leaf_{i}": np.asarray(x) for i, x in enumerate(self.jax.tree.leaves(live))}
+    def save(self) -> dict:
+        """See `CheckpointedRun.save`."""
+        leaves = {f"leaf_{i}": np.asarray(x) for i, x in enumerate(self.jax.tree.leaves(self.live))}
         counts = {"steps": self.steps, "n_like": self.n_like, "prior_fraction": self.prior_fraction}
         self.dead = [np.concatenate(self.dead)]
-        with replacing(checkpoint_file(self.folder, self.root)) as path, path.open("wb") as file:
+        with replacing(self.checkpoint) as path, path.open("wb") as file:
             np.savez(file, dead=self.dead[0], **leaves, **counts)
-        write_state(self.folder, self.root, self.state | {"wall_s": self._wall()})
+        return {"n_like": self.n_like}
 
-    def _finish(self, live) -> Result:
+    def _finish(self, live) -> dict:
+        """Write the chain files and return the figures of the run."""
         rows = _rows(live.particles)
         table = self._physical(np.concatenate([*self.dead, rows]))
         last = table[-len(rows) :]
         table = table[np.argsort(table[:, -2], kind="stable")]
         logZ, logZ_err = write_posterior(self.folder, self.root, table, self.settings.seed)
         write_nested(self.folder, self.root, table, last)
-        figures = {
+        return {
             "n_like": self.n_like,
             "n_nan": 0,
             "n_dead": len(table),
-            "wall_s": self._wall(),
             "logZ": logZ,
             "logZ_err": logZ_err,
             "prior_fraction": self.prior_fraction,
             "version": self.blackjax.__version__,
             "library": f"{Path(self.blackjax.__file__).parent} on {self.jax.devices()[0].platform}",
-            "finished": True,
             "ranks": 1,
         }
-        state = self.state | figures
-        write_state(self.folder, self.root, state)
-        checkpoint_file(self.folder, self.root).unlink(missing_ok=True)
-        return Result.of(state)
 
     def _physical(self, rows):
-        """Rows (n, n_params + n_derived + 2) of physical values for those of the cube."""
+        """Convert rows from the unit cube to physical values, (n, n_params + n_derived + 2)."""
         theta = np.array([self.problem.prior_transform(cube) for cube in rows[:, :-2]])
-        # In double precision of JAX or not, the derived ones are worked out as for every other sampler.
+        # Derived parameters are computed in NumPy, as for every other sampler.
         derived = self.problem.loglikelihoods(theta)[1]
         return np.column_stack([theta, derived, rows[:, -2:]])
 
 
 def _rows(particles) -> np.ndarray:
-    """Cube, ln L and birth contour of particles, (n, n_params + 2)."""
+    """Unit cube, ln L and birth contour of particles, (n, n_params + 2)."""
     birth = np.asarray(particles.loglikelihood_birth)
     birth = np.where(np.isnan(birth), LOGZERO, birth)
     return np.column_stack([np.asarray(particles.position), np.asarray(particles.loglikelihood), birth])
 
 
 class Blackjax:
-    """BlackJAX's nested slice sampler: one process, whose threads or GPU JAX looks after."""
+    """BlackJAX's nested slice sampler: one process, in which JAX manages the threads or the GPU."""
 
     label = "BlackJAX"
     Settings = BlackjaxSettings
@@ -373,13 +358,13 @@ class Blackjax:
         """See `lstmfit.sampling.samplers.Sampler`."""
         if comm is not None:
             raise InputError(
-                f"blackjax runs in one process, here are {comm.Get_size()} MPI ranks; start it without mpirun, "
+                f"blackjax runs in one process, but there are {comm.Get_size()} MPI ranks; start it without mpirun, "
                 "or use sampler: {polychord: {}} or {nautilus: {}}"
             )
         check_problem(problem, self.settings)
 
     def run(self, make_problem, folder, *, comm=None, jobs=None, resume=False, progress=None) -> Result:
-        """See `lstmfit.sampling.samplers.Sampler`; `jobs` has no meaning."""
+        """See `lstmfit.sampling.samplers.Sampler`; `jobs` is ignored."""
         return run_blackjax(make_problem(), folder, ROOT, self.settings, resume=resume, progress=progress)
 
     def run_here(self, problem, folder, *, resume=False) -> Result:

@@ -1,4 +1,4 @@
-"""Chain files as anesthetic and GetDist read them, for samplers that write none themselves."""
+"""Write chain files that anesthetic and GetDist can read, for samplers that do not write their own."""
 
 import math
 from pathlib import Path
@@ -8,22 +8,22 @@ import numpy as np
 from lstmfit.files import replacing
 
 LOGZERO = -1e30
-"""What PolyChord writes for the birth contour of a point drawn from the whole prior."""
+"""Birth contour that PolyChord writes for a point drawn from the whole prior."""
 FORMAT = "%24.15E"
 
 
 def write_nested(folder, root, dead: np.ndarray, live: np.ndarray) -> None:
-    """Write ``ROOT_dead-birth.txt`` and ``ROOT_phys_live-birth.txt`` as PolyChord does.
+    """Write ``ROOT_dead-birth.txt`` and ``ROOT_phys_live-birth.txt`` in PolyChord's format.
 
     Parameters
     ----------
     folder : str or pathlib.Path
         Output folder.
     root : str
-        First part of the files' names.
+        Prefix of the file names.
     dead, live : numpy.ndarray
-        (n, n_values + 2): values, ln L, ln L of the birth contour. The live points are those at the end, which are
-        among the dead ones too, as in PolyChord's files; readers drop copies.
+        (n, n_values + 2): values, ln L, ln L of the birth contour. `live` contains the final live points. As in
+        PolyChord's files they are also among the dead points; readers drop the duplicates.
     """
     for name, table in (("phys_live-birth", live), ("dead-birth", dead)):
         with replacing(Path(folder) / f"{root}_{name}.txt") as path:
@@ -38,16 +38,16 @@ def write_posterior(folder, root, table: np.ndarray, seed: int) -> tuple[float, 
     folder : str or pathlib.Path
         Output folder.
     root : str
-        First part of the files' names.
+        Prefix of the file names.
     table : numpy.ndarray
-        (n, n_values + 2) dead points, ascending in ln L.
+        (n, n_values + 2) dead points in ascending order of ln L.
     seed : int
-        Seed of the draw that makes the equally weighted samples.
+        Seed for drawing the equally weighted samples.
 
     Returns
     -------
     logZ, logZ_err : float
-        Evidence by anesthetic, and its error sqrt(D_KL / n_live).
+        Log-evidence computed by anesthetic, and its error sqrt(D_KL / n_live).
     """
     import anesthetic
 
@@ -62,18 +62,18 @@ def write_posterior(folder, root, table: np.ndarray, seed: int) -> tuple[float, 
 
 
 def write_weighted(folder, root, rows: np.ndarray, seed: int) -> None:
-    """Write ``ROOT.txt``, weighted samples, and ``ROOT_equal_weights.txt``, a draw from them.
+    """Write weighted samples to ``ROOT.txt`` and equally weighted ones drawn from them to ``ROOT_equal_weights.txt``.
 
     Parameters
     ----------
     folder : str or pathlib.Path
         Output folder.
     root : str
-        First part of the files' names.
+        Prefix of the file names.
     rows : numpy.ndarray
-        (n, 2 + n_values): weight, the largest 1; -ln L (GetDist) or -2 ln L (PolyChord); values.
+        (n, 2 + n_values): weight (the largest is 1), -ln L (GetDist) or -2 ln L (PolyChord), values.
     seed : int
-        Seed of the draw.
+        Seed for drawing the equally weighted samples.
     """
     drawn = rows[np.random.default_rng(seed).random(len(rows)) < rows[:, 0]]
     drawn[:, 0] = 1.0

@@ -1,4 +1,4 @@
-"""How long a nested sampling run still takes."""
+"""Remaining time of a nested sampling run."""
 
 import math
 import time
@@ -8,22 +8,23 @@ import numpy as np
 
 
 class Countdown:
-    """From the live points: how much more the prior volume has to shrink, and how fast it does.
+    """Estimate the remaining time from the live points: how far and how fast the prior volume still has to shrink.
 
-    The run ends when the live points hold `precision` of the evidence. Were the best of them as good as it gets, that
-    would be at ln X = ln precision + ln Z - ln L_max, with Z the evidence of dead and live points. While they still
-    climb this is too early, so a lower bound; later it is right to a fifth or so.
+    The run ends when the live points contain a fraction `precision` of the evidence. If the best live point is already
+    at the maximum likelihood, this happens at ln X = ln precision + ln Z - ln L_max, where Z is the evidence of dead
+    and live points. While the live points still climb, the estimate is a lower bound; later it is correct to about
+    20 %.
 
     Parameters
     ----------
     precision : float
-        Ratio of the evidences in live and in dead points at which the run ends.
+        Ratio of the evidences of live and dead points at which the run ends.
     """
 
     CLIMBING = 2.0
-    """Above this ln(evidence in the live points / in the dead ones), what is left is a lower bound."""
+    """The remaining time is a lower bound while ln(evidence of the live points / of the dead points) exceeds this."""
     UPDATES = 5
-    """The pace is that of so many."""
+    """Number of recent updates from which the rate is computed."""
 
     def __init__(self, precision: float):
         self._goal = math.log(precision)
@@ -33,29 +34,29 @@ class Countdown:
 
     @property
     def climbing(self) -> bool:
-        """Whether what is left is a lower bound."""
+        """Whether the remaining time is a lower bound."""
         return self.log_live_fraction > self.CLIMBING
 
     def update(self, folds: float, logL: np.ndarray, log_live_fraction: float) -> None:
-        """Take the state of the run.
+        """Record the current state of the run.
 
         Parameters
         ----------
         folds : float
-            -ln of the prior volume that the live points fill.
+            -ln of the prior volume that the live points occupy.
         logL : numpy.ndarray
-            (n_live,) their log-likelihood.
+            (n_live,) log-likelihoods of the live points.
         log_live_fraction : float
-            ln(evidence in the live points / in the dead ones); +inf without dead points.
+            ln(evidence of the live points / of the dead points); +inf without dead points.
         """
         self._marks.append((time.monotonic(), folds))
         self.log_live_fraction = float(log_live_fraction)
-        # ln L_max - ln(mean L) of the live points; the second term adds the evidence of the dead ones.
+        # ln L_max - ln(mean L) of the live points; the second term below adds the evidence of the dead points.
         peak = float(np.max(logL)) - float(np.logaddexp.reduce(logL) - math.log(len(logL)))
         self.folds_left = max(0.0, peak - float(np.logaddexp(0.0, -self.log_live_fraction)) - self._goal)
 
     def seconds(self) -> float | None:
-        """What is left at the pace of the last updates; None before there is one."""
+        """Remaining time in seconds at the rate of the last updates; None until a rate is known."""
         if len(self._marks) < 2:
             return None
         (t0, x0), (t1, x1) = self._marks[0], self._marks[-1]

@@ -1,16 +1,13 @@
 """nautilus: nested importance sampling with neural networks for bounds (Lange 2023, MNRAS 525, 3181).
 
-A pure Python package that needs some ten times fewer likelihood calls than PolyChord and takes them in batches. Its
-samples carry weights and no birth contours: evidence and effective size are its own.
+A pure Python package that needs about ten times fewer likelihood calls than PolyChord and makes them in batches. Its
+samples have weights but no birth contours: evidence and effective sample size are those of nautilus.
 """
 
 import functools
-import logging
 import math
 import pickle
-import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -19,25 +16,21 @@ from pydantic import Field, StrictBool
 
 from lstmfit.errors import InputError, one_line
 from lstmfit.sampling.chainfiles import write_weighted
+from lstmfit.sampling.checkpointed_run import CheckpointedRun
 from lstmfit.sampling.input_checks import MAX_FRUITLESS_DRAWS, refuse_fruitless, refuse_infinite
 from lstmfit.sampling.result import Progress, Result
 from lstmfit.sampling.settings import Fraction, Points, SamplerSettings
-from lstmfit.sampling.state import ROOT, prepare_folder, write_state
+from lstmfit.sampling.state import ROOT
 from lstmfit.schema import Count, Seed
 from lstmfit.workers import check_jobs, death_as, worker_pool
 
 INSTALL_LINE = 'pip install "lstmfit[nautilus]"'
 BATCH = 100
-"""Points at a time, as nautilus has it; rounded up to a multiple of the workers."""
+"""Points per batch, nautilus' default; rounded up to a multiple of the number of workers."""
 TURN_S = 1.0
-"""nautilus is left alone for so long; then progress is told and, now and then, a checkpoint written."""
-CHECKPOINT_S = 10.0
-CHECKPOINT_SHARE = 0.05
-"""Largest share of the time that checkpoints may take; they grow along the run."""
+"""Time that nautilus runs before progress is reported and, when due, a checkpoint is written."""
 NEGLIGIBLE = 1e-12
-"""Weights below this, relative to the largest, are left out of the chain: most of what exploration met."""
-
-logger = logging.getLogger(__name__)
+"""Points whose weight relative to the largest is below this are dropped from the chain: most of the exploration."""
 
 
 class NautilusSettings(SamplerSettings):
@@ -46,16 +39,16 @@ class NautilusSettings(SamplerSettings):
     Parameters
     ----------
     n_live : int
-        Live points that each bound is drawn around, at least 100.
+        Number of live points used to construct each bound, at least 100.
     n_eff : int
         Effective sample size at which the run ends; the error of ln Z is 1 / sqrt(n_eff).
     f_live : float
         Fraction of the evidence in the live points at which exploration ends.
     discard_exploration : bool
-        Leave the points of the exploration out. nautilus itself keeps them by default, takes fewer calls and is off by
-        up to six of its quoted errors for it (docs/sampling.md).
+        Discard the points of the exploration phase. nautilus keeps them by default, which saves calls but puts ln Z
+        off by up to six quoted errors (docs/sampling.md).
     seed : int
-        Seed.
+        Random seed.
     """
 
     n_live: Annotated[Points, Field(ge=100)] = 2000
@@ -66,12 +59,12 @@ class NautilusSettings(SamplerSettings):
 
 
 def load_nautilus():
-    """The package `nautilus`.
+    """Import the package `nautilus`.
 
     Raises
     ------
     InputError
-        It is not installed.
+        nautilus is not installed.
     """
     try:
         import nautilus
@@ -83,18 +76,18 @@ def load_nautilus():
 
 
 def check_problem(problem) -> None:
-    """Refuse what nautilus cannot do.
+    """Check that nautilus can sample a problem.
 
     Raises
     ------
     InputError
-        It is not installed, or there is one parameter only.
+        nautilus is not installed, or fewer than two parameters are sampled.
     """
     load_nautilus()
     if len(problem.names) < 2:
         raise InputError(
-            f"nautilus needs two or more sampled parameters, here is {len(problem.names)}; "
-            "free another one or use sampler: {polychord: {}}"
+            f"nautilus needs at least two sampled parameters, but got {len(problem.names)}; "
+            "free another parameter or use sampler: {polychord: {}}"
         )
 
 
@@ -108,66 +101,59 @@ def run_nautilus(
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Result:
-    """Run nautilus in this process, with the help of others where there are `workers`.
+    """Run nautilus in this process, optionally with the help of `workers`.
 
     Parameters
     ----------
     problem : lstmfit.problem.Problem
-        What is sampled.
+        The problem to sample.
     folder : str or pathlib.Path
-        Output folder; made if missing.
+        Output folder; created if missing.
     root : str
-        First part of the files' names. ``ROOT.txt`` (GetDist: weight, -ln L, parameters, derived ones) and
-        ``ROOT_equal_weights.txt`` are written at the end, ``ROOT.nautilus.h5`` on the way.
+        Prefix of the file names. ``ROOT.txt`` (GetDist: weight, -ln L, parameters, derived parameters) and
+        ``ROOT_equal_weights.txt`` are written at the end, the checkpoint ``ROOT.nautilus.h5`` during the run.
     settings : NautilusSettings
-        What to do.
+        Settings of the run.
     workers : Workers, optional
-        Processes that train its networks, and evaluate the likelihood where that is slow. With the same seed and the
-        same number of them a run repeats itself.
+        Processes that train the networks and, if the likelihood is slow, evaluate it. A run is reproducible for the
+        same seed and the same number of workers.
     resume : bool
-        Resume from the checkpoint if there is one; otherwise start over. A resumed run ends as if it had not been
-        interrupted after that checkpoint.
+        Resume from the checkpoint if there is one; otherwise start over. A resumed run gives the same result as an
+        uninterrupted one.
     progress : callable, optional
         Called about once a second.
 
     Returns
     -------
     Result
-        `n_dead` counts the points of the chain.
+        `n_dead` is the number of points in the chain.
 
     Raises
     ------
     InputError
-        The folder cannot be written or holds another run, the log-likelihood is +inf or zero all over the prior.
+        The folder is not writable or contains a different run, or the likelihood is infinite somewhere or zero
+        everywhere in the prior.
     """
     check_problem(problem)
-    folder = Path(folder)
-    fresh = {"n_nan": 0, "n_like": 0, "wall_s": 0.0}
-    state = prepare_folder(problem, folder, root, settings, resume=resume, made=f"{root}.txt", fresh=fresh)
-    if state.get("finished"):
-        logger.info("%s is finished; nothing is left to do", folder / root)
-        return Result.of(state)
-    return _Run(problem, folder, root, settings, state, workers).execute(progress)
+    return _NautilusRun(problem, folder, root, settings, workers).run(resume=resume, progress=progress)
 
 
-def checkpoint_file(folder, root) -> Path:
-    """Where nautilus' own checkpoint lies; `nautilus.Sampler` reads it."""
-    return Path(folder) / f"{root}.nautilus.h5"
+class _NautilusRun(CheckpointedRun):
+    """One run: nautilus runs for a second at a time, with the bookkeeping in between."""
 
+    # Written and read by `nautilus.Sampler`.
+    CHECKPOINT = ".nautilus.h5"
+    CHAIN = ".txt"
 
-class _Run:
-    """One run: nautilus in turns of a second, the bookkeeping in between."""
-
-    def __init__(self, problem, folder, root, settings, state, workers):
-        self.problem, self.folder, self.root, self.settings = problem, folder, root, settings
-        self.state, self.workers = state, workers
+    def __init__(self, problem, folder, root, settings, workers):
+        super().__init__(problem, folder, root, settings)
+        self.workers = workers
         self.n_workers = 1 if workers is None else workers.size
-        helped = workers is not None and workers.payload is not None
-        self._evaluate = workers.loglikelihoods if helped else problem.loglikelihoods
-        self.n_nan, self.n_evaluated, self.n_good = state["n_nan"], 0, 0
+        slow = workers is not None and workers.payload is not None
+        self._evaluate = workers.loglikelihoods if slow else problem.loglikelihoods
 
     def likelihood(self, theta):
-        """Ln L (n,), -inf where it is zero, and the derived parameters one by one, as nautilus wants its blobs."""
+        """Ln L (n,), -inf where L is zero, followed by one array per derived parameter: nautilus' blobs."""
         values, derived = self._evaluate(theta)
         if np.isposinf(values).any():
             refuse_infinite(self.problem.names, theta[np.isposinf(values).argmax()])
@@ -181,15 +167,16 @@ class _Run:
         return values, *derived.T
 
     def prior(self, cubes):
-        """Physical parameters (n, n_params) from the unit cube, or (n_params,) from one point of it."""
+        """Physical parameters (n, n_params) for points of the unit cube, or (n_params,) for a single point."""
         if cubes.ndim == 1:
             return self.problem.prior_transform(cubes)
         return np.array([self.problem.prior_transform(cube) for cube in cubes])
 
-    def execute(self, progress) -> Result:
+    def sample(self) -> dict:
+        """See `CheckpointedRun.sample`."""
         nautilus = load_nautilus()
-        self.began = time.monotonic()
-        checkpoint = checkpoint_file(self.folder, self.root)
+        self.n_nan, self.n_evaluated, self.n_good = self.state["n_nan"], 0, 0
+        exists = self.checkpoint.is_file()
         batch = -(-BATCH // self.n_workers) * self.n_workers
         try:
             self.sampler = nautilus.Sampler(
@@ -201,46 +188,37 @@ class _Run:
                 vectorized=True,
                 pool=(None, self.workers),
                 seed=self.settings.seed,
-                filepath=checkpoint if checkpoint.is_file() else None,
+                filepath=self.checkpoint if exists else None,
             )
         except Exception as error:
-            # Whatever nautilus makes of a damaged file of its own.
-            if not checkpoint.is_file():
+            # A damaged checkpoint can make nautilus raise anything.
+            if not exists:
                 raise
-            raise InputError(f"{checkpoint} cannot be read ({one_line(error)}); start over with --force") from error
-        # nautilus would write into the existing file, and a kill at the wrong moment would leave it damaged.
+            raise InputError(
+                f"{self.checkpoint} cannot be read ({one_line(error)}); start over with --force"
+            ) from error
+        # nautilus would write into the existing file; being killed while it does so would leave a damaged one.
         self.sampler.filepath = None
         self.n_good = int(np.isfinite(self.sampler.log_z or -np.inf))
         wanted = {"f_live": self.settings.f_live, "n_eff": self.settings.n_eff}
         wanted["discard_exploration"] = self.settings.discard_exploration
-        saved, cost = time.monotonic(), 0.0
         while not self.sampler.run(timeout=TURN_S, **wanted):
-            if progress:
-                progress(self._progress())
-            begun = time.monotonic()
-            if begun - saved > max(CHECKPOINT_S, cost / CHECKPOINT_SHARE):
-                self._save()
-                saved = time.monotonic()
-                cost = saved - begun
+            self.tick()
         return self._finish(nautilus.__version__, str(Path(nautilus.__file__).parent))
 
-    def _wall(self):
-        return self.state["wall_s"] + time.monotonic() - self.began
-
-    def _save(self):
-        """Write nautilus' checkpoint and the state beside it, each whole or not at all."""
-        checkpoint = checkpoint_file(self.folder, self.root)
-        # nautilus insists on the ending.
-        part = checkpoint.with_name(f".{self.root}.part.h5")
+    def save(self) -> dict:
+        """See `CheckpointedRun.save`."""
+        # nautilus requires the suffix .h5.
+        part = self.checkpoint.with_name(f".{self.root}.part.h5")
         try:
             self.sampler.write(part, overwrite=True)
-            part.replace(checkpoint)
+            part.replace(self.checkpoint)
         finally:
             part.unlink(missing_ok=True)
-        figures = {"n_like": int(self.sampler.n_like), "n_nan": self.n_nan, "wall_s": self._wall()}
-        write_state(self.folder, self.root, self.state | figures)
+        return {"n_like": int(self.sampler.n_like), "n_nan": self.n_nan}
 
-    def _progress(self) -> Progress:
+    def progress(self) -> Progress:
+        """See `CheckpointedRun.progress`."""
         sampler = self.sampler
         if sampler.explored:
             stage = f"sampling, {sampler.n_eff:,.0f} of {self.settings.n_eff:,} effective"
@@ -253,41 +231,35 @@ class _Run:
             n_like=int(sampler.n_like),
             logZ=math.nan if log_z is None or not np.isfinite(log_z) else float(log_z),
             logZ_err=1.0 / math.sqrt(n_eff) if n_eff > 0 else math.nan,
-            elapsed=self._wall(),
+            elapsed=self.wall(),
             stage=stage,
         )
 
-    def _finish(self, version, path) -> Result:
+    def _finish(self, version, path) -> dict:
+        """Write the chain and return the figures of the run."""
         points, log_w, log_l, derived = self._posterior()
         weights = np.exp(log_w - log_w.max())
         keep = weights > NEGLIGIBLE
         rows = np.column_stack([weights, -log_l, points, derived])[keep]
         if len(rows) < 2:
-            raise InputError("nautilus found no more than one point of weight; check data and prior ranges")
-        figures = {
+            raise InputError(
+                "nautilus found fewer than two points with non-negligible weight; check the data and the prior ranges"
+            )
+        write_weighted(self.folder, self.root, rows, self.settings.seed)
+        return {
             "n_like": int(self.sampler.n_like),
             "n_nan": self.n_nan,
             "n_dead": len(rows),
-            "wall_s": self._wall(),
             "logZ": float(self.sampler.log_z),
-            # Of an importance sampling estimate: Var(Z) / Z^2 = 1 / n_eff.
+            # For an importance sampling estimate, Var(Z) / Z^2 = 1 / n_eff.
             "logZ_err": 1.0 / math.sqrt(self.sampler.n_eff),
             "n_eff": float(self.sampler.n_eff),
-            # It integrates over the whole prior, zero likelihoods included: nothing is to be put back.
+            # The integral covers the whole prior, including points of zero likelihood: no correction is needed.
             "prior_fraction": None,
             "version": version,
             "library": path,
-            "finished": True,
             "ranks": self.n_workers,
         }
-        write_weighted(self.folder, self.root, rows, self.settings.seed)
-        state = self.state | figures
-        write_state(self.folder, self.root, state)
-        with suppress(OSError):
-            checkpoint_file(self.folder, self.root).unlink(missing_ok=True)
-        if self.n_nan:
-            logger.warning("the log-likelihood was NaN in %d of %d calls", self.n_nan, figures["n_like"])
-        return Result.of(state)
 
     def _posterior(self):
         """Points (n, n_params), log weights (n,), ln L (n,), derived (n, n_derived)."""
@@ -298,27 +270,27 @@ class _Run:
 
 
 class Workers:
-    """A pool as nautilus wants it, with a `size`, that also evaluates likelihoods.
+    """A pool with the `map` and `size` that nautilus expects, which can also evaluate likelihoods.
 
     Parameters
     ----------
     pool : concurrent.futures.Executor
-        Of processes or MPI ranks.
+        Pool of processes or MPI ranks.
     size : int
-        How many.
+        Number of workers.
     payload : bytes, optional
-        Pickled function without arguments that returns the problem, where the workers shall evaluate it.
+        Pickled function without arguments that returns the problem. If given, the workers evaluate the likelihood.
     """
 
     def __init__(self, pool, size: int, payload: bytes | None = None):
         self.pool, self.size, self.payload = pool, size, payload
 
     def map(self, function, items):
-        """As the built-in one."""
+        """Like the built-in `map`."""
         return self.pool.map(function, items)
 
     def loglikelihoods(self, theta: np.ndarray):
-        """As `lstmfit.problem.Problem.loglikelihoods`, one point at a time to whoever is free."""
+        """Like `lstmfit.problem.Problem.loglikelihoods`; each point goes to the next free worker."""
         results = self.pool.map(functools.partial(_evaluate, self.payload), theta[:, None, :])
         values, derived = zip(*results)
         return np.concatenate(values), np.concatenate(derived)
@@ -328,7 +300,7 @@ _problems: dict[bytes, object] = {}
 
 
 def _evaluate(payload, theta):
-    """Evaluate points in a worker, which builds the problem when the first ones come."""
+    """Evaluate points in a worker, which builds the problem at the first call."""
     if payload not in _problems:
         _problems.clear()
         _problems[payload] = pickle.loads(payload)()
@@ -336,7 +308,7 @@ def _evaluate(payload, theta):
 
 
 class Nautilus:
-    """nautilus: one process that samples, others that train its networks and, where it is slow, the likelihood."""
+    """nautilus: one process samples; others train the networks and, if the likelihood is slow, evaluate it."""
 
     label = "nautilus"
     Settings = NautilusSettings

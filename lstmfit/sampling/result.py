@@ -1,4 +1,4 @@
-"""What samplers report, whichever they are: how far a run is, and what it came to."""
+"""Progress and result of a run, the same for all samplers."""
 
 import math
 from dataclasses import dataclass, fields
@@ -6,27 +6,26 @@ from dataclasses import dataclass, fields
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a run is.
+    """Progress of a run.
 
     Parameters
     ----------
     n_dead : int
-        Dead points so far, at the last update of the files.
+        Number of dead points at the last update of the files.
     n_like : int
-        Likelihood calls so far.
+        Number of likelihood calls so far.
     logZ, logZ_err : float
-        Running estimate of the log-evidence with the live points' share, and its error; NaN before the first
-        update.
+        Running estimate of the log-evidence, including the live points, and its error; NaN before the first update.
     logL_min, logL_max : float
-        Range of the live points' log-likelihood; NaN before the first update.
+        Range of the log-likelihood of the live points; NaN before the first update.
     elapsed : float
-        Seconds, interruptions not counted.
+        Elapsed time in seconds, excluding interruptions.
     remaining : float or None
-        Seconds that are left, see `lstmfit.sampling.countdown.Countdown`; None where it is not known.
+        Remaining time in seconds, see `lstmfit.sampling.countdown.Countdown`; None if unknown.
     climbing : bool
-        The live points still climb: `remaining` is a lower bound.
+        Whether the live points still climb, so that `remaining` is a lower bound.
     stage : str
-        What a sampler without dead points is at, in words; empty for the others.
+        Description of the current stage, for samplers without dead points; empty for the others.
     """
 
     n_dead: int
@@ -43,32 +42,32 @@ class Progress:
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to. Where there are birth contours, the evidence to quote is the one that anesthetic computes.
+    """Result of a run. If the samples have birth contours, quote the evidence that anesthetic computes from them.
 
     Parameters
     ----------
     n_like : int
-        Likelihood calls, interruptions included.
+        Number of likelihood calls, including those before an interruption.
     n_dead : int
-        Dead points; points of the chain where there are no dead ones.
+        Number of dead points, or of points in the chain for samplers without dead points.
     wall_s : float
-        Seconds, interruptions not counted.
+        Wall time in seconds, excluding interruptions.
     logZ, logZ_err : float
-        The library's log-evidence, for information.
+        Log-evidence reported by the library and its error, for information.
     n_nan : int
-        Calls that gave NaN; they count as zero likelihood.
+        Number of calls that returned NaN, which counts as zero likelihood.
     prior_fraction : float or None
-        Fraction of the prior draws with non-zero likelihood. PolyChord leaves the others out, so its evidence
-        is that of the prior restricted to where the likelihood is not zero. None where it is not known (MPI) or where
-        nothing is left out.
+        Fraction of the prior draws with non-zero likelihood. PolyChord discards the other draws, so its evidence
+        refers to the prior restricted to the region of non-zero likelihood. None if unknown (MPI) or if no draws are
+        discarded.
     version : str
-        The sampler's version.
+        Version of the sampler.
     library : str
-        Where it was loaded from.
+        Path that it was loaded from.
     finished : bool
-        False where the run was stopped on request.
+        False if the run was stopped on request.
     ranks : int
-        Processes that took part.
+        Number of processes that took part.
     """
 
     n_like: int
@@ -85,5 +84,5 @@ class Result:
 
     @classmethod
     def of(cls, state: dict) -> "Result":
-        """The result that a finished run's state file holds."""
+        """The result stored in the state file of a finished run."""
         return cls(**{field.name: state[field.name] for field in fields(cls)})

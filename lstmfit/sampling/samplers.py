@@ -1,6 +1,6 @@
-"""The samplers behind one interface: what a run file names, what the driver calls.
+"""Common interface of the samplers, and their names in run files.
 
-Each leaves the same folder: ``chain...`` files that `anesthetic.read_chains` reads, ``chain.state.json`` from which it
+Every sampler writes ``chain...`` files that `anesthetic.read_chains` can read and ``chain.state.json``, from which it
 resumes, and returns a `Result`.
 """
 
@@ -18,7 +18,7 @@ SAMPLERS = {
     "nautilus": "lstmfit.sampling.nautilus:Nautilus",
     "blackjax": "lstmfit.sampling.blackjax:Blackjax",
 }
-"""Where the class of each sampler is, by the name that run files use. It is imported when a run names it."""
+"""Dotted path of each sampler's class, by its name in run files; imported only when used."""
 
 
 class Sampler(Protocol):
@@ -27,11 +27,12 @@ class Sampler(Protocol):
     Attributes
     ----------
     label : str
-        What to call it, without its version.
+        Name to display, without the version.
     Settings : type
-        A `lstmfit.sampling.settings.SamplerSettings` with ``n_live`` and ``seed``: its block of the run file.
+        Subclass of `lstmfit.sampling.settings.SamplerSettings` with ``n_live`` and ``seed``: the sampler's block of the
+        run file.
     settings : SamplerSettings
-        The settings, resolved; what it is built from.
+        Resolved settings; the only argument of the constructor.
     """
 
     label: str
@@ -39,7 +40,7 @@ class Sampler(Protocol):
     settings: SamplerSettings
 
     def check(self, problem, comm=None) -> None:
-        """Refuse what it cannot do, before anything is written (InputError)."""
+        """Check that it can sample the problem, before anything is written (InputError)."""
 
     def run(
         self,
@@ -51,20 +52,21 @@ class Sampler(Protocol):
         resume: bool = False,
         progress: Callable[[Progress], None] | None = None,
     ) -> Result | None:
-        """Run on all cores, `jobs` of them, or the ranks of `comm`, all of which call this; None on all but the first.
+        """Run on all cores, on `jobs` of them, or on the MPI ranks of `comm`.
 
-        `make_problem` is a picklable function without arguments that returns a `lstmfit.problem.Problem`.
+        `make_problem` is a picklable function without arguments that returns a `lstmfit.problem.Problem`. Under MPI all
+        ranks call this method; it returns None on all but the first.
         """
 
     def run_here(self, problem, folder: Path, *, resume: bool = False) -> Result:
-        """Run in this process alone."""
+        """Run in this process only."""
 
     def calls(self, n_slow: int) -> tuple[float, float] | None:
-        """Likelihood calls to expect, and those that move one of the first `n_slow` parameters; None: not known."""
+        """Expected likelihood calls, and those that change one of the first `n_slow` parameters; None if unknown."""
 
 
 def sampler_class(name: str) -> type[Sampler]:
-    """The class of a sampler.
+    """Class of a sampler, given its name.
 
     Raises
     ------
@@ -78,14 +80,14 @@ def sampler_class(name: str) -> type[Sampler]:
 
 
 def make_sampler(config, seed: int | None = None) -> Sampler:
-    """The sampler of a resolved run file.
+    """Create the sampler of a resolved run file.
 
     Parameters
     ----------
     config : lstmfit.config.RunConfig
-        As `lstmfit.driver.resolve` returns it: no multiples of the number of parameters are left.
+        Run file as returned by `lstmfit.driver.resolve`, in which multiples of the number of parameters are resolved.
     seed : int, optional
-        In place of the run file's.
+        Seed that replaces that of the run file.
     """
     settings = config.sampler.settings
     if seed is not None:

@@ -1,4 +1,4 @@
-"""What the settings of all samplers have in common; a leaf that loads no sampler."""
+"""Base class and types of the samplers' settings; imports no sampler."""
 
 import re
 from typing import Annotated
@@ -8,20 +8,20 @@ from pydantic import BeforeValidator, Field
 from lstmfit.schema import Block, Count, Positive, Seed, shown
 
 MOST_POINTS = 1_000_000
-"""Bound of live points, repeats and the like: arrays of them still fit in memory, and their sums in Fortran's int."""
+"""Upper limit for numbers of live points, repeats etc.: arrays fit in memory, and sums in a Fortran integer."""
 
 
 def _times_d(value):
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole and not (isinstance(value, str) and re.fullmatch(r"[1-9][0-9]*d", value)):
-        raise ValueError(f"{shown(value)} is neither a whole number nor a multiple of d like 25d")
+        raise ValueError(f"{shown(value)} is neither an integer nor a multiple of d such as 25d")
     if not 1 <= int(str(value)[:20].rstrip("d")) <= MOST_POINTS:
         raise ValueError(f"{shown(value)} is out of bounds; give 1 to {MOST_POINTS}, or 1d to {MOST_POINTS}d")
     return value
 
 
 TimesD = Annotated[int | str, BeforeValidator(_times_d)]
-"""A whole number, or a multiple of the number of sampled parameters: 25d."""
+"""An integer, or a multiple of the number of sampled parameters such as 25d."""
 Points = Annotated[Count, Field(le=MOST_POINTS)]
 Fraction = Annotated[Positive, Field(lt=1)]
 
@@ -33,7 +33,7 @@ class SamplerSettings(Block):
     seed: Seed
 
     def resolved(self, d: int) -> "SamplerSettings":
-        """The same with multiples of the number of sampled parameters, `d`, worked out."""
+        """Copy in which multiples of `d`, the number of sampled parameters, are replaced by integers."""
         given = self.model_dump()
         worked_out = {k: int(v[:-1]) * d for k, v in given.items() if isinstance(v, str) and re.fullmatch(r"\d+d", v)}
         return type(self).model_validate(given | worked_out)

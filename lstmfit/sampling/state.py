@@ -1,4 +1,4 @@
-"""Files beside a chain: what the run was asked for, how far it came, what its columns are called."""
+"""Files that accompany a chain: the state of the run, its request, and the names of its columns."""
 
 import contextlib
 import json
@@ -13,9 +13,9 @@ from lstmfit.files import write_text
 from lstmfit.schema import Block, Count, NotNegative, Whole, first_mistake
 
 ROOT, PARTS = "chain", "parts"
-"""First part of the chain files' names, and the folder of the serial runs that are merged into them."""
+"""Prefix of the chain files, and the folder of the serial runs that are merged into them."""
 KEPT = ".resume.kept"
-"""A second name of the last resume file that was seen to be whole."""
+"""Suffix of a hard link to the last resume file that was complete."""
 STALE_SUFFIXES = (
     ".resume",
     KEPT,
@@ -45,7 +45,7 @@ CHAIN_SUFFIXES = (
     "_equal_weights.txt_temp",
     "_phys_live.txt_temp",
 )
-"""Endings of every file that a sampler writes under a root."""
+"""Suffixes of all files that a sampler writes under a root."""
 CHAIN_FILES = tuple(f"{ROOT}{suffix}" for suffix in CHAIN_SUFFIXES)
 
 _LEFTOVER = re.compile(r"\.(?P<name>.+)\.\d+\.part$")
@@ -53,12 +53,12 @@ _CLUSTER_FILE = re.compile(rf"{ROOT}(_[a-z_-]+)?_\d+\.txt(_temp)?$")
 
 
 def state_file(folder, root) -> Path:
-    """File that says what a run was asked for and how far it came."""
+    """File with the request and the state of a run."""
     return Path(folder) / f"{root}.state.json"
 
 
 class State(Block):
-    """What a state file may hold, where it is used: a damaged one must not be taken for a run."""
+    """Validated content of a state file, so that a damaged file is not taken for a run."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -81,12 +81,12 @@ class State(Block):
 
 
 def read_state(folder, root) -> dict:
-    """Content of `state_file`, empty if there is none.
+    """Content of `state_file`; empty if there is none.
 
     Raises
     ------
     InputError
-        It is damaged.
+        The file is damaged.
     """
     path = state_file(folder, root)
     try:
@@ -94,7 +94,7 @@ def read_state(folder, root) -> dict:
         State.model_validate(content)
     except FileNotFoundError:
         return {}
-    # RecursionError: brackets in brackets, without end.
+    # RecursionError: brackets nested too deeply.
     except (ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path} cannot be read ({first_mistake(error)}); start over with --force") from error
     return content
@@ -106,24 +106,24 @@ def write_state(folder, root, state: dict) -> None:
 
 
 def prepare_folder(problem, folder, root, settings, *, resume: bool, made: str, fresh: dict) -> dict:
-    """Make a folder ready for a sampler that runs in one process, and say from where it starts.
+    """Prepare a folder for a sampler that runs in one process, and return the state to start from.
 
     Parameters
     ----------
     problem : lstmfit.problem.Problem
-        What is sampled.
+        The problem to sample.
     folder : pathlib.Path
-        Output folder; made if missing.
+        Output folder; created if missing.
     root : str
-        First part of the files' names.
+        Prefix of the file names.
     settings : Block
-        The sampler's settings, resolved.
+        Resolved settings of the sampler.
     resume : bool
-        Continue the run in the folder, if there is one.
+        Resume the run in the folder, if there is one.
     made : str
-        File that a finished run has; without it the run is not finished, whatever its state says.
+        Name of a file that every finished run has; without it the run counts as unfinished, whatever its state says.
     fresh : dict
-        State of a run that has not begun.
+        State of a run that has not started.
 
     Returns
     -------
@@ -133,7 +133,7 @@ def prepare_folder(problem, folder, root, settings, *, resume: bool, made: str, 
     Raises
     ------
     InputError
-        The folder cannot be written, or holds a run that was asked for something else.
+        The folder is not writable, or contains a run with other parameters or settings.
     """
     request = make_request(problem, settings)
     try:
@@ -154,33 +154,33 @@ def prepare_folder(problem, folder, root, settings, *, resume: bool, made: str, 
 
 
 def write_paramnames(folder, root, problem) -> None:
-    """Write ``ROOT.paramnames``: name and label of each column, derived ones marked by a star."""
+    """Write ``ROOT.paramnames``: name and label of each column; derived parameters are marked by an asterisk."""
     names = (*problem.names, *(f"{name}*" for name in problem.derived_names))
     lines = "".join(f"{name}\t{label}\n" for name, label in zip(names, problem.latex))
     write_text(Path(folder) / f"{root}.paramnames", lines)
 
 
 def remove_stale(folder, root) -> None:
-    """Remove a chain of before, which must not pass for that of the run to come."""
+    """Remove an earlier chain, so that it cannot be mistaken for that of the new run."""
     for suffix in STALE_SUFFIXES:
         (Path(folder) / f"{root}{suffix}").unlink(missing_ok=True)
 
 
 def is_leftover(path: Path, names) -> bool:
-    """Whether a file is what a kill in the middle of writing one of `names` leaves (`lstmfit.files.replacing`)."""
+    """Whether a file is the leftover of an interrupted write of one of `names` (`lstmfit.files.replacing`)."""
     found = _LEFTOVER.match(path.name)
     return found is not None and found["name"] in names
 
 
 def is_cluster_file(path: Path) -> bool:
-    """Whether PolyChord wrote a file into its folder ``clusters``."""
+    """Whether a file is one that PolyChord writes to its folder ``clusters``."""
     return _CLUSTER_FILE.match(path.name) is not None
 
 
 def remove_files(folder: Path, ours) -> None:
-    """Remove the files of a folder for which `ours(path)` is true, and the folder if nothing is left.
+    """Remove the files of a folder for which `ours(path)` is true, then the folder if it is empty.
 
-    A folder is never removed as a whole: what the user has put into it stays. A link is left alone.
+    Files that the user has put into the folder are kept. A symbolic link is left alone.
     """
     if not folder.is_dir() or folder.is_symlink():
         return
@@ -192,12 +192,12 @@ def remove_files(folder: Path, ours) -> None:
 
 
 def remove_parts(folder) -> None:
-    """Remove what the serial runs of a fit have left in its folder ``parts``.
+    """Remove the files of a fit's serial runs from its folder ``parts``.
 
     Raises
     ------
     InputError
-        ``parts`` is a link or a file: it is not ours.
+        ``parts`` is a symbolic link or a file, so it was not created by a run.
     """
     parts = Path(folder) / PARTS
     check_parts(folder)
@@ -215,15 +215,15 @@ def remove_parts(folder) -> None:
 
 
 def check_parts(folder) -> None:
-    """Refuse a folder ``parts`` that leads elsewhere (InputError)."""
+    """Check that ``parts`` is a real folder, if it exists (InputError)."""
     parts = Path(folder) / PARTS
     if parts.is_symlink() or (parts.exists() and not parts.is_dir()):
-        what = "a link" if parts.is_symlink() else "a file"
-        raise InputError(f"{parts} is {what}, not a folder that a run has made; move it away")
+        what = "a symbolic link" if parts.is_symlink() else "a file"
+        raise InputError(f"{parts} is {what}, not a folder created by a run; move it elsewhere")
 
 
 def make_request(problem, settings=None) -> dict:
-    """What must be the same for a run to be resumed; no settings where nothing is sampled."""
+    """Names and settings that must not change if a run is to be resumed; no settings if nothing is sampled."""
     return {
         "names": list(problem.names),
         "derived_names": list(problem.derived_names),
@@ -232,22 +232,22 @@ def make_request(problem, settings=None) -> dict:
 
 
 def check_same_request(old: dict, new: dict, where) -> None:
-    """Refuse to resume a run that was asked for something else.
+    """Check that a run to be resumed has the same parameters and settings.
 
     Raises
     ------
     InputError
         Names or settings differ.
     """
-    remedy = "resume with what the run began with, or start over with --force"
+    remedy = "resume with the original run file, or start over with --force"
     for key, what in (("names", "parameters"), ("derived_names", "derived parameters")):
         if old[key] != new[key]:
             raise InputError(
-                f"{where} was begun with {len(old[key])} {what} ({', '.join(old[key])}), "
-                f"now there are {len(new[key])} ({', '.join(new[key])}); {remedy}"
+                f"{where} was started with {len(old[key])} {what} ({', '.join(old[key])}), "
+                f"but now there are {len(new[key])} ({', '.join(new[key])}); {remedy}"
             )
     before, now = old["settings"], new["settings"]
     differing = [key for key in now if before.get(key) != now[key]]
     if differing:
         what = ", ".join(f"{key} {before.get(key)} (now {now[key]})" for key in differing)
-        raise InputError(f"{where} was begun with {what}; {remedy}")
+        raise InputError(f"{where} was started with {what}; {remedy}")

@@ -97,7 +97,7 @@ def test_a_posterior_elsewhere_is_not_trusted(rng):
 
 
 def test_a_vanishing_likelihood_is_an_error(rng):
-    with pytest.raises(InputError, match="vanishes at every point"):
+    with pytest.raises(InputError, match="is zero at every point"):
         reweighted(rng.standard_normal((50, 3)), np.full(50, 0.02), np.full(50, -np.inf), NAMES)
 
 
@@ -225,8 +225,8 @@ def test_a_truth_that_is_no_direct_fit_of_the_same_problem_is_refused(honest, bi
     noise = {"global_signal": {"noise": {"model": "white", "sigma": 30}}}
     prior = small_run()["params"] | {"fX": {"prior": {"dist": "loguniform", "min": 0.01, "max": 1}}}
     for name, changes, message in (
-        ("noise", {"likelihood": noise}, r"differ in likelihood.global_signal.noise; the direct fit needs the same"),
-        ("prior", {"params": prior}, r"differ in the prior of fX; the direct fit needs the same"),
+        ("noise", {"likelihood": noise}, r"differ in likelihood.global_signal.noise; use the same run file"),
+        ("prior", {"params": prior}, r"differ in the prior of fX; use the same run file"),
         ("value", {"params": small_run()["params"] | {"wX": 1.0}}, r"differ in the value of wX"),
     ):
         folder = tmp_path / name
@@ -334,7 +334,7 @@ def test_points_are_simulated_once(honest, tmp_path):
 
 def test_bad_input(honest, biased):
     run = run_of(honest)
-    with pytest.raises(InputError, match="n is 5; at least 25"):
+    with pytest.raises(InputError, match="n is 5, but at least 25"):
         measure_bias(run, "echo21", n=5)
     with pytest.raises(InputError, match="did you mean 'echo21'"):
         measure_bias(run, "eco21")

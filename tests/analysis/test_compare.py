@@ -75,7 +75,7 @@ def test_unnamed_chains_of_other_sizes_need_names(rng, tmp_path):
     roots = [polychord_run(rng, tmp_path, name, names=None) for name in "ab"]
     table = np.loadtxt(roots[1].with_name("test_dead-birth.txt"))
     write_polychord(roots[1], table[:, :1], table[:, 2:], names=None)
-    with pytest.raises(InputError, match=r"has 2 columns without names.* 1; put a \.paramnames beside each"):
+    with pytest.raises(InputError, match=r"has 2 columns without names and .* has 1; add a \.paramnames"):
         align(read_chain(roots[0]), read_chain(roots[1]))
 
 
@@ -222,7 +222,7 @@ def test_ultranests_own_files(inside, tmp_path):
 def test_ultranest_without_its_points(tmp_path):
     shutil.copytree(DATA / "ultranest", tmp_path / "out")
     (tmp_path / "out" / "results" / "points.hdf5").unlink()
-    with pytest.raises(InputError, match=r"UltraNest, but has no results/points.hdf5; run it with storage_backend"):
+    with pytest.raises(InputError, match=r"UltraNest run without results/points.hdf5; run it with storage_backend"):
         read_chain(tmp_path / "out")
 
 
@@ -257,7 +257,7 @@ def test_names_with_spaces_and_marks(rng, tmp_path, separator):
     assert isinstance(chain.samples, NestedSamples)
     compare(chain.samples, chain.samples, names)
     root.with_name("test.paramnames").write_text("log10 fX\nlog10 tau\n")
-    with pytest.raises(InputError, match=r"names 'log10' twice; .* with a tab before its label"):
+    with pytest.raises(InputError, match=r"contains the name 'log10' twice; .* with a tab before its"):
         read_chain(root)
 
 
@@ -286,44 +286,44 @@ def test_log10_of_named_columns(rng):
     ours = Chain("ours", MCMCSamples(data=log, columns=NAMES), frozenset(["x"]))
     one, two, _ = align(ours, b, ["x"])
     np.testing.assert_allclose(one.samples["x"], two.samples["x"])
-    with pytest.raises(InputError, match="x is log10 in one chain only; add --log10 x"):
+    with pytest.raises(InputError, match="x is in log10 in one chain only; add --log10 x"):
         align(ours, b)
     with pytest.raises(InputError, match="no parameter 'X' in either chain; did you mean 'x'"):
         align(a, b, ["X"])
-    with pytest.raises(InputError, match="--log10 y: values down to"):
+    with pytest.raises(InputError, match="--log10 y: the values go down to"):
         take_log10(a.samples, ["y"])
 
 
 def test_bad_chains(rng, tmp_path):
     with pytest.raises(InputError, match="no chain at"):
         read_chain(tmp_path / "nothing" / "here")
-    with pytest.raises(InputError, match="has no chain of a known format"):
+    with pytest.raises(InputError, match="contains no chain of a known format"):
         read_chain(tmp_path)
     one = tmp_path / "one"
     one.mkdir()
     np.savetxt(one / "c_1.txt", np.ones((1, 4)))
     write_names(one / "c")
-    with pytest.raises(InputError, match=r"1 rows, an effective sample size of 1\.0, but at least 25 is needed"):
+    with pytest.raises(InputError, match=r"effective sample size of 1\.0 \(1 rows\), but at least 25 is needed"):
         read_chain(one / "c")
     torn = tmp_path / "torn"
     torn.mkdir()
     (torn / "c_dead-birth.txt").write_text("1 2 3 4\n1 2")
     write_names(torn / "c")
-    with pytest.raises(InputError, match="no chain that anesthetic can read"):
+    with pytest.raises(InputError, match="anesthetic cannot read the chain"):
         read_chain(torn / "c")
     begun = tmp_path / "begun"
     begun.mkdir()
     write_names(begun / "chain")
     (begun / "chain.resume").write_text("")
-    with pytest.raises(InputError, match="a run that has not finished"):
+    with pytest.raises(InputError, match="let the run finish"):
         read_chain(begun)
     a = Chain("a", MCMCSamples(data=draws(rng, 50), columns=["p", "q"]))
     b = Chain("b", MCMCSamples(data=draws(rng, 50), columns=NAMES))
-    with pytest.raises(InputError, match="a has parameters p, q; b has x, y; none in common"):
+    with pytest.raises(InputError, match="share no parameter: a has p, q, b has x, y"):
         align(a, b)
     no_weight = MCMCSamples(data=draws(rng, 50), columns=NAMES, weights=np.zeros(50))
     no_weight.to_csv(tmp_path / "zero.csv")
-    with pytest.raises(InputError, match=r"weights are not finite numbers above zero|no chain that anesthetic"):
+    with pytest.raises(InputError, match=r"weights are negative or not finite|anesthetic cannot read"):
         read_chain(tmp_path / "zero.csv")
 
 
@@ -418,13 +418,13 @@ def test_burn_in(rng, tmp_path):
     assert len(cut.samples) == 1400
     assert cut.samples["x"].to_numpy().max() < 10
     assert without_burn_in([chain, nested], 0) == [chain, nested]
-    assert "B: first 30 % of each chain left out as burn-in" in compare(nested.samples, cut.samples, NAMES)["notes"]
+    assert "B: first 30 % of each chain discarded as burn-in" in compare(nested.samples, cut.samples, NAMES)["notes"]
     for fraction in (-0.1, 1.0, np.nan):
-        with pytest.raises(InputError, match=r"--burn-in is .*; expected a fraction of the rows, from 0 to below 1"):
+        with pytest.raises(InputError, match=r"--burn-in is .*, but must be a fraction of the rows, at least 0"):
             without_burn_in([chain, nested], fraction)
     with pytest.raises(InputError, match="are nested samples or weighted points, which have no burn-in"):
         without_burn_in([nested, nested], 0.1)
-    with pytest.raises(InputError, match="without burn-in has 20 rows, an effective sample size of"):
+    with pytest.raises(InputError, match=r"without burn-in has an effective sample size of .* \(20 rows\)"):
         without_burn_in([chain, nested], 0.99)
 
 
@@ -453,7 +453,7 @@ def test_what_is_not_compared_is_said(rng):
     assert names == NAMES
     assert (got["only_a"], got["only_b"], got["constant"]) == (["mine"], ["yours"], ["fixed"])
     assert got["notes"][-3:] == ["only in A: mine", "only in B: yours", "constant: fixed"]
-    with pytest.raises(InputError, match="a and b have fixed in common, of which none varies in both"):
+    with pytest.raises(InputError, match="a and b only share fixed, none of which varies in both"):
         align(Chain("a", a[["fixed"]]), Chain("b", b[["fixed"]]))
 
 
@@ -463,7 +463,7 @@ def test_values_that_are_no_numbers(rng):
     weights = np.ones(100)
     good = Chain("good", MCMCSamples(data=draws(rng, 100), columns=NAMES))
     for log10 in ([], ["y"]):
-        with pytest.raises(InputError, match=r"bad: 1 of 100 values of x are NaN or infinite; take these rows"):
+        with pytest.raises(InputError, match=r"bad: 1 of 100 values of x are NaN or infinite; remove these rows"):
             align(Chain("bad", MCMCSamples(data=x, columns=NAMES, weights=weights)), good, log10)
     # What has no weight may be anything.
     weights[[3, 4, 7]] = 0.0
@@ -496,10 +496,10 @@ def test_the_same_points_with_other_weights(rng, tmp_path):
 
 def test_files_without_weights_or_without_chains(rng, tmp_path):
     np.savetxt(tmp_path / "bare.txt", draws(rng, 4000))
-    with pytest.raises(InputError, match=r"no parameters \(bare\.txt has 2 columns; expected are weight, -ln L and"):
+    with pytest.raises(InputError, match=r"no parameters \(bare\.txt has 2 columns, but should have weight, -ln L and"):
         read_chain(tmp_path / "bare")
     write_names(tmp_path / "bare")
-    with pytest.raises(InputError, match=r"\(bare\.txt has 2 columns; expected are weight, -ln L and the 2 parameters"):
+    with pytest.raises(InputError, match=r"\(bare\.txt has 2 columns, but should have weight, -ln L and the 2"):
         read_chain(tmp_path / "bare")
     np.savetxt(tmp_path / "four.txt", rng.standard_normal((4000, 4)))
     with pytest.raises(InputError, match="whose first two columns are not weight and -ln L"):

@@ -119,7 +119,7 @@ def test_free_noise_that_takes_in_the_misfit_is_seen_by_the_correlation_and_at_i
     params = small_run()["params"] | {"sigma": {"prior": {"dist": "loguniform", "min": 1, "max": 300}}}
     content = small_run(data=trough(tmp_path, 500.0, 25.0), likelihood=noise, params=params, sampler=FEW)
     lines = doubts(read_summary(fit(content, tmp_path / "run", jobs=1)))
-    assert any("residuals are not noise" in line and "fitted 3" in line for line in lines)
+    assert any("residuals are not noise" in line and "fitted noise of 3" in line for line in lines)
     assert any("sigma (upper)" in line for line in lines)
     low = params | {"sigma": {"prior": {"dist": "loguniform", "min": 100, "max": 300}}}
     content = small_run(likelihood=noise, params=low, sampler=FEW)
@@ -203,7 +203,7 @@ def test_units_are_checked_for_every_noise(tmp_path, noise, wrong):
 def test_data_without_noise_are_not_said_to_scatter(recwarn):
     nu = np.linspace(50.0, 100.0, 120)
     for data in (np.zeros(120), np.full(120, 3.0)):
-        with pytest.warns(UserWarning, match="have no noise from channel to channel; right for a test without noise"):
+        with pytest.warns(UserWarning, match="have no channel-to-channel noise; unless this is a noise-free test"):
             check_scale(nu, data, np.ones(120), 25.0)
 
 

@@ -98,9 +98,9 @@ def test_ties_are_those_of_the_weights():
 def test_what_is_no_ratio_is_refused(bad):
     x = draws()
     x[3] = bad
-    with pytest.raises(InputError, match="1 of 400 log ratios are NaN or infinite"):
+    with pytest.raises(InputError, match=r"1 of 400 log ratios are NaN or \+inf"):
         pareto_smooth(x)
-    with pytest.raises(InputError, match="1 of 400 log ratios are NaN or infinite"):
+    with pytest.raises(InputError, match=r"1 of 400 log ratios are NaN or \+inf"):
         reweighted(np.ones((400, 2)), np.full(400, 1 / 400), x, NAMES)
 
 
@@ -109,7 +109,7 @@ def judged(x, base, ratio):
     try:
         got = reweighted(x, base, ratio, NAMES) | {"failures": {"n": 0, "first": None}}
     except InputError as error:
-        if "leave one of" not in str(error):
+        if "a single one of" not in str(error):
             raise
         return None, {"trusted": False}
     return got, verdict(got)
@@ -138,7 +138,7 @@ def test_what_is_trusted_has_a_sample_behind_it(n, scale):
 
 def test_one_point_is_no_posterior():
     x = draws(100)[:, None] * [1.0, 1.0]
-    with pytest.raises(InputError, match=r"leave one of 100 points, so .* has no width: .* make a direct fit"):
+    with pytest.raises(InputError, match=r"single one of 100 points .* has no width: .* run a direct fit"):
         reweighted(x, np.full(100, 0.01), 1e6 * x[:, 0], NAMES)
 
 
@@ -146,7 +146,7 @@ def test_the_report_of_a_hopeless_emulator(rng):
     x = rng.standard_normal((50, 2))
     got, said = judged(x, np.full(50, 0.02), 15.0 * x[:, 0])
     assert not said["trusted"]
-    assert "no more than a lower limit" in said["text"]
+    assert "only a lower limit" in said["text"]
     line = bias_lines(got | {"verdict": said})[1]
     assert "effective sample size" in line
     assert "k-hat" in line
@@ -190,7 +190,7 @@ def test_damaged_mocks_of_a_calibration_are_one_line(tmp_path, content):
     folder.mkdir()
     (folder / "00000.json").write_text(json.dumps(GOOD))
     (folder / "00001.json").write_text(content)
-    with pytest.raises(InputError, match=r"00001.json is .*; remove it and run the same again") as found:
+    with pytest.raises(InputError, match=r"00001.json (is|has) .*; remove it and repeat the command") as found:
         read_mocks(tmp_path)
     assert len(str(found.value)) < 400
     (folder / "00001.json").write_text(json.dumps({"failed": "no star", "theta": [1.0]}))

@@ -128,8 +128,8 @@ def test_the_chi_square_is_that_of_the_best_sample(tmp_path):
 def chi_square(text):
     """The report's figures: chi-square, sigma where it is free, channels, parameters, ratio."""
     found = re.search(
-        r"chi-square ([\d.]+) by the \w+ noise(?: \(its \w+ fitted: ([\d.]+) mK\))? for (\d+) channels less (\d+) "
-        r"fitted parameters = ([\d.]+) a degree of freedom",
+        r"chi-square ([\d.]+) with \w+ noise(?: \(fitted \w+: ([\d.]+) mK\))? for (\d+) channels and (\d+) "
+        r"fitted parameters: ([\d.]+) per degree of freedom",
         text,
     )
     return [None if figure is None else float(figure) for figure in found.groups()]
@@ -161,7 +161,7 @@ def test_chi_square_by_a_covariance(tmp_path):
 def test_long_texts_are_folded(run, tmp_path):
     text = write_report(run, tmp_path / "r.html").read_text()
     folded = re.findall(r"<details><summary>([^<]*)</summary><pre>(.*?)</pre></details>", text, flags=re.DOTALL)
-    assert [title for title, _ in folded] == ["BibTeX of what was used", "run.yaml, with every default"]
+    assert [title for title, _ in folded] == ["BibTeX entries", "run.yaml, with all defaults"]
     assert "@article" in folded[0][1]
     assert "emulator: echo21" in folded[1][1]
 
@@ -173,7 +173,7 @@ def copy(run, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "mend"), [("summary.json", "remove it and continue with .* --resume"), ("chain_bias.json", "lstmfit bias")]
+    ("name", "mend"), [("summary.json", "remove it and run .* --resume"), ("chain_bias.json", "lstmfit bias")]
 )
 @pytest.mark.parametrize("content", ['{"half": ', "{}", "[]", ""])
 def test_damaged_figures_are_one_line(copy, name, mend, content):
@@ -337,7 +337,7 @@ def test_a_bias_that_version_0_1_trusted_is_judged_again(copy):
     (copy / "chain_bias.json").unlink()
     write_bias(copy, BIAS)
     text = write_report(read_run(copy)).read_text()
-    assert re.search(r'class="verdict">the emulator can be seen in these data', text)
+    assert re.search(r'class="verdict">the emulator has a noticeable effect on this fit', text)
 
 
 @pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
@@ -358,6 +358,6 @@ def test_a_picture_that_fails_is_a_warning(run, tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr("lstmfit.analysis.plots.corner", broken)
     text = write_report(run, tmp_path / "r.html").read_text()
-    assert "The picture could not be drawn" in text
+    assert "This plot could not be drawn" in text
     assert "corner could not be drawn (RuntimeError: no fonts)" in caplog.text
     assert len(Page(text).images) == 2

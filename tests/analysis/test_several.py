@@ -70,10 +70,10 @@ def test_nothing_in_common_leaves_the_evidences(rng):
     got = compare_chains([a, b]).result
     assert got["parameters"] == {}
     assert got["dlogZ"] == -2.0
-    assert got["notes"][0] == "no parameter in common, so only the evidences are compared"
+    assert got["notes"][0] == "the chains share no parameter, so only the evidences are compared"
     assert (got["only_a"], got["only_b"], got["D_KL"], got["mean_bias"]) == (["p"], ["q"], None, None)
     assert got["ess_a"] == pytest.approx(90)
-    with pytest.raises(NothingInCommon, match="none in common"):
+    with pytest.raises(NothingInCommon, match="share no parameter"):
         compare_chains([a, chain("C", ["q"], draws(rng, 90)[:, :1])])
 
 
@@ -93,7 +93,7 @@ def test_a_logarithm_that_cannot_be_linear_needs_no_log10(rng):
     ours = Chain("ours", MCMCSamples(data=x, columns=["x", "y"]), frozenset(["x"]))
     foreign = chain("foreign", ["x", "y"], x)
     assert align(ours, foreign)[2] == ["x", "y"]
-    with pytest.raises(InputError, match="add --log10 x if the other has it in linear units"):
+    with pytest.raises(InputError, match="add --log10 x if it is linear in the other"):
         align(ours, chain("foreign", ["x", "y"], np.exp(x)))
 
 
@@ -105,7 +105,7 @@ def test_the_command(rng, tmp_path, run):
     got = json.loads((tmp_path / "c.json").read_text())
     assert set(got) == {"runs", "pairs"}
     assert len(got["pairs"]) == 3
-    for what in ("logZ", "logZ - best", "probability", "D_KL(B || A)", "no parameter in common"):
+    for what in ("logZ", "logZ - best", "probability", "D_KL(B || A)", "share no parameter"):
         assert what in done.stdout
     done = lstmfit("compare", *roots, roots[0], "--plot", tmp_path / "c.png")
     assert done.returncode == 0, done.stderr
@@ -122,7 +122,7 @@ def test_the_command(rng, tmp_path, run):
 
 
 def test_the_picture_of_nothing_is_refused(rng, tmp_path):
-    with pytest.raises(InputError, match="no parameter in common, so there is nothing to draw"):
+    with pytest.raises(InputError, match="share no parameter, so there is nothing to plot"):
         corner_of_several([chain("A", ["p"], draws(rng, 90)[:, :1])], [], tmp_path / "c.png")
 
 
@@ -154,7 +154,7 @@ def test_a_run_without_its_names_is_told_so(run, tmp_path, sealed):
         state.pop("sha256")
         (folder / "chain.state.json").write_text(json.dumps(state))
     (folder / "chain.paramnames").unlink()
-    with pytest.raises(InputError, match=r"chain.paramnames of this run is missing; put it back") as found:
+    with pytest.raises(InputError, match=r"chain.paramnames is missing from this run; restore it") as found:
         read_chain(folder)
     assert "--log10" not in str(found.value)
 
@@ -165,7 +165,7 @@ def test_a_changed_run_is_refused(run, tmp_path):
     assert "chain_dead-birth.txt" in SEALED
     text = (folder / "chain_dead-birth.txt").read_text()
     (folder / "chain_dead-birth.txt").write_text(text[: len(text) // 2])
-    with pytest.raises(InputError, match="has been changed since the fit"):
+    with pytest.raises(InputError, match="has changed since the fit"):
         read_chain(folder)
 
 
@@ -173,7 +173,7 @@ def test_a_changed_run_is_refused(run, tmp_path):
 def test_names_that_are_no_text_are_one_line(rng, tmp_path, content):
     root = polychord_run(rng, tmp_path, "one")
     root.with_name("test.paramnames").write_bytes(content)
-    with pytest.raises(InputError, match=r"test\.paramnames is not text in UTF-8"):
+    with pytest.raises(InputError, match=r"test\.paramnames is not UTF-8 text"):
         read_chain(root)
 
 
@@ -194,7 +194,7 @@ def test_long_names_of_chains_that_cannot_be_read_stay_short(tmp_path):
     assert len(str(found.value)) < 400
     for i in range(40):
         np.savetxt(folder / f"{'d' * 90}{i}_1.txt", np.ones((3, 4)))
-    with pytest.raises(InputError, match="holds several chains") as found:
+    with pytest.raises(InputError, match="contains several chains") as found:
         read_chain(folder)
     assert len(str(found.value)) < 400
 

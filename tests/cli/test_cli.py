@@ -110,7 +110,8 @@ def test_doctor_and_emulators():
 def test_json_that_cannot_be_written_is_refused_before_the_work(tmp_path, command):
     done = lstmfit(*command, "--json", tmp_path / "nowhere" / "x.json")
     assert done.returncode == 2
-    said = f"cannot write {tmp_path}/nowhere/x.json: {tmp_path}/nowhere is not a folder; make it or give another path"
+    nowhere = tmp_path / "nowhere"
+    said = f"cannot write {nowhere}/x.json: there is no folder {nowhere}; create it or give another path"
     assert done.stderr == f"lstmfit: {said}\n"
     assert not done.stdout
     done = lstmfit(*command, "--json", tmp_path)

@@ -36,7 +36,7 @@ def test_it_is_found_by_name_and_built_from_its_options():
     assert made.outputs == ("signal",)
     with pytest.raises(InputError, match=r"^likelihood.global_signal: noise is missing$"):
         make_likelihood("global_signal", Z, {}, made.spectrum)
-    with pytest.raises(InputError, match=r"emulator_error is true, but the signal carries no test-set errors; retrain"):
+    with pytest.raises(InputError, match=r"emulator_error is true, but the signal has no test-set errors; retrain"):
         likelihood(emulator_error=True)
 
 

@@ -56,12 +56,12 @@ def test_no_grades_unless_asked_for(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"grade_dims": [2, 2], "grade_frac": [4, 4]}, "grade_dims add up to 4, but there are 5 parameters"),
+        ({"grade_dims": [2, 2], "grade_frac": [4, 4]}, "grade_dims add up to 4, but there are 5 sampled parameters"),
         ({"grade_dims": [2, 3]}, "only one of grade_dims and grade_frac is given"),
         ({"grade_dims": [2, 3], "grade_frac": [4]}, "grade_dims has 2 entries, grade_frac 1"),
         ({"grade_dims": [2, 3], "grade_frac": [4, 0]}, "grade_frac"),
         ({"grade_dims": [6, -1], "grade_frac": [4, 6]}, "sampler.polychord.grade_dims.1: -1 is out of bounds"),
-        ({"grade_dims": [2, 3], "grade_frac": [0.5, 20]}, "grade_frac is .*; give whole numbers of repeats above 1"),
+        ({"grade_dims": [2, 3], "grade_frac": [0.5, 20]}, "grade_frac is .*; give integer numbers of repeats above 1"),
     ],
 )
 def test_grades_that_do_not_fit_are_refused_before_anything_is_written(tmp_path, given, message):
@@ -73,7 +73,7 @@ def test_grades_that_do_not_fit_are_refused_before_anything_is_written(tmp_path,
 def test_a_library_of_before_is_refused(tmp_path, monkeypatch):
     """It would set the repeats of the fast parameters by the clock."""
     monkeypatch.setattr("lstmfit.sampling.polychord.libraries.read_record", lambda folder: {"version": "1.14"})
-    with pytest.raises(InputError, match=r"sets .*by the clock.*doctor --install-polychord"):
+    with pytest.raises(InputError, match=r"sets .*by timing.*doctor --install-polychord"):
         fit(graded_run(**GRADES), tmp_path / "run", jobs=1)
     assert not (tmp_path / "run").exists()
 

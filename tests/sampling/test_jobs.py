@@ -148,7 +148,7 @@ def test_problem_in_a_script(tmp_path, guard):
     script.write_text(textwrap.dedent(MAIN_SCRIPT.format(guard=guard, folder=str(tmp_path / "out"))))
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, check=False)
     if "True" in guard:
-        assert "put what starts it under if __name__ == '__main__':" in done.stderr.splitlines()[-1]
+        assert "put the code that starts it under if __name__ == '__main__':" in done.stderr.splitlines()[-1]
     else:
         assert done.stdout == "finished True\n"
 
@@ -229,5 +229,5 @@ def test_interrupted_jobs_resume(tmp_path, number, status):
     logZ, error = evidence(read(tmp_path / "chain"))
     assert abs(logZ) < 3 * error
     assert json.loads((tmp_path / "chain.state.json").read_text())["finished"]
-    with pytest.raises(InputError, match="begun with 4 parameters"):
+    with pytest.raises(InputError, match="started with 4 parameters"):
         run_jobs(partial(make_gaussian, 0.0, 3), settings(n_live=100), tmp_path, jobs=2, resume=True)

@@ -128,7 +128,7 @@ LEFT = [
 def test_fit_on_a_full_disk_is_resumed_when_there_is_space(disk, left):
     run = small_run()
     filler = leave(disk, left)
-    with pytest.raises(InputError, match=FULL + ".*resume.*: what was finished is kept"):
+    with pytest.raises(InputError, match=FULL + ".*resume; finished work is kept"):
         fit(run, disk / "out", jobs=2)
     states = [json.loads(f.read_text()) for f in disk.glob("out/parts/*/chain.state.json")]
     filler.unlink()
@@ -182,7 +182,7 @@ def test_a_read_only_folder(disk):
     for folder in (disk / "out", disk / "new"):
         with pytest.raises(InputError, match=r"cannot write into .*; choose another folder with -o"):
             fit(run, folder, jobs=1)
-    with pytest.raises(InputError, match=r"cannot write .*: Read-only file system; fix this or choose another place"):
+    with pytest.raises(InputError, match=r"cannot write .*: Read-only file system; fix this or choose another folder"):
         simulate_set(disk / "set.h5", 4, jobs=1, progress=False)
     with pytest.raises(InputError, match=r"cannot write .*: Read-only file system"):
         calibrate(run, disk / "c", 1, jobs=1)

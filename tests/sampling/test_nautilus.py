@@ -23,7 +23,7 @@ from lstmfit.analysis.report import write_report
 from lstmfit.driver import fit
 from lstmfit.errors import InputError
 from lstmfit.parameters import Parameter
-from lstmfit.sampling import nautilus
+from lstmfit.sampling import checkpointed_run, nautilus
 from lstmfit.sampling.nautilus import NautilusSettings, run_nautilus
 from lstmfit.simulators import History
 
@@ -87,8 +87,9 @@ def test_zero_and_nan_likelihoods_count(tmp_path, caplog):
 
 def test_interrupted_and_resumed_it_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
     monkeypatch.setattr(nautilus, "TURN_S", 0.05)
-    monkeypatch.setattr(nautilus, "CHECKPOINT_S", 0.0)
-    monkeypatch.setattr(nautilus, "CHECKPOINT_SHARE", 1.0)
+    monkeypatch.setattr(checkpointed_run, "PROGRESS_S", 0.0)
+    monkeypatch.setattr(checkpointed_run, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(checkpointed_run, "CHECKPOINT_SHARE", 1.0)
     settings = NautilusSettings(n_live=100, n_eff=400, seed=3)
     run_nautilus(Gaussian(), tmp_path / "whole", "chain", settings)
 
@@ -113,7 +114,7 @@ def test_interrupted_and_resumed_it_ends_as_if_it_had_not_been(tmp_path, monkeyp
     assert not list((tmp_path / "pieces").glob("*.h5"))
     again = run_nautilus(Gaussian(), tmp_path / "pieces", "chain", settings, resume=True)
     assert again == result
-    with pytest.raises(InputError, match=r"begun with n_live 100 \(now 300\); resume with what the run began with"):
+    with pytest.raises(InputError, match=r"started with n_live 100 \(now 300\); resume with the original run file"):
         run_nautilus(Gaussian(), tmp_path / "pieces", "chain", settings.model_copy(update={"n_live": 300}), resume=True)
 
 
@@ -130,7 +131,7 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        (lambda theta: np.full(len(theta), -np.inf), r"zero or NaN at all of the first 10000 points .* check data"),
+        (lambda theta: np.full(len(theta), -np.inf), r"zero or NaN at all of the first 10000 points .* check the data"),
         (lambda theta: np.full(len(theta), np.inf), r"is \+inf at a 0\.\d+, b 0\.\d+, c .*; it must be finite"),
     ],
 )
@@ -202,7 +203,7 @@ def test_bias_and_report_read_it(finished):
 def test_a_finished_run_is_left_as_it_is(finished):
     before = {path.name: path.stat().st_mtime_ns for path in finished.iterdir()}
     assert fit(small_run(sampler=SMALL), finished, resume=True) == finished
-    with pytest.raises(InputError, match="different sampler; resume it with what it began with"):
+    with pytest.raises(InputError, match="differs in sampler"):
         fit(small_run(), finished, resume=True)
     assert {path.name: path.stat().st_mtime_ns for path in finished.iterdir()} == before
 
@@ -289,14 +290,14 @@ def test_mistakes_in_the_sampler_block_are_one_line(tmp_path, sampler, message):
 
 def test_what_it_cannot_do_is_said_before_anything_is_written(tmp_path, monkeypatch):
     one = {name: value for name, value in THETA.items() if name != "fX"}
-    with pytest.raises(InputError, match=r"needs two or more sampled parameters, here is 1; .* use sampler"):
+    with pytest.raises(InputError, match=r"needs at least two sampled parameters, but got 1; .* use sampler"):
         fit(small_run(sampler=SMALL, params=one), tmp_path / "run")
     monkeypatch.setitem(sys.modules, "nautilus", None)
     with pytest.raises(InputError, match=r'nautilus is not installed .* pip install "lstmfit\[nautilus\]"'):
         fit(small_run(sampler=SMALL), tmp_path / "run")
     monkeypatch.setattr("lstmfit.sampling.polychord.libraries.polychord_folder", lambda: tmp_path)
     monkeypatch.setattr("lstmfit.sampling.polychord.libraries.importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"PolyChord is not installed .* or put sampler: {nautilus: {}}"):
+    with pytest.raises(InputError, match=r"PolyChord is not installed .* or use sampler: {nautilus: {}}"):
         fit(small_run(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 

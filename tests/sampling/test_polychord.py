@@ -215,8 +215,8 @@ def test_likelihood_that_is_zero_everywhere_is_an_error(tmp_path):
     ("changes", "message"),
     [
         ({"n_live": 1}, "nlive is 1, but at least 2"),
-        ({"n_live": 10.5}, "10.5 is neither a whole number nor a multiple of d"),
-        ({"n_live": True}, "True is neither a whole number nor a multiple of d"),
+        ({"n_live": 10.5}, "10.5 is neither an integer nor a multiple of d"),
+        ({"n_live": True}, "True is neither an integer nor a multiple of d"),
         ({"n_live": 2**32 + 1}, "4294967297 is out of bounds; give 1 to 1000000"),
         ({"n_live": "99999999999d"}, "out of bounds"),
         ({"seed": "one"}, "'one' is not a whole number"),
@@ -233,13 +233,13 @@ def test_settings_out_of_range(changes, message):
 
 
 def test_answers_of_the_wrong_shape(tmp_path):
-    with pytest.raises(InputError, match=r"returned shape \(3,\), but \(4,\)"):
+    with pytest.raises(InputError, match=r"returned shape \(3,\), but must return \(4,\)"):
         run(gaussian, tmp_path, prior=lambda cube: cube[:3])
-    with pytest.raises(InputError, match="returned 2 derived values, but 1 names"):
+    with pytest.raises(InputError, match="returned 2 derived values, but there are 1 derived names"):
         run(lambda theta: (0.0, [1, 2]), tmp_path, derived=["d"])
     with pytest.raises(InputError, match="1 derived values"):
         run(gaussian, tmp_path, derived=["d"])
-    with pytest.raises(InputError, match="p1 comes twice"):
+    with pytest.raises(InputError, match="must be unique, but p1 is repeated"):
         run_polychord(problem_of(gaussian, identity, ("p0", "p1", "p2", "p1")), tmp_path, "chain", settings())
 
 
@@ -257,7 +257,7 @@ def test_folder_that_cannot_be_made(tmp_path):
 def test_missing_library(tmp_path, monkeypatch):
     monkeypatch.setattr("lstmfit.sampling.polychord.libraries.polychord_folder", lambda: tmp_path)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match=r"PolyChord is not installed .* --install-polychord, or put .*nautilus: {}}"):
+    with pytest.raises(InputError, match=r"PolyChord is not installed .* --install-polychord, or use .*nautilus: {}}"):
         run(gaussian, tmp_path)
 
 
@@ -296,13 +296,13 @@ def test_finished_run_is_not_run_again(tmp_path):
 
 def test_resume_refuses_another_problem(tmp_path):
     run(gaussian, tmp_path, n_live=20, num_repeats=4)
-    with pytest.raises(InputError, match=r"begun with 4 parameters .*, now there are 3"):
+    with pytest.raises(InputError, match=r"started with 4 parameters .*, but now there are 3"):
         run(lambda theta: 0.0, tmp_path, n=3, n_live=20, num_repeats=4, keywords={"resume": True})
-    with pytest.raises(InputError, match=r"begun with num_repeats 4 \(now 5\)"):
+    with pytest.raises(InputError, match=r"started with num_repeats 4 \(now 5\)"):
         run(gaussian, tmp_path, n_live=20, num_repeats=5, keywords={"resume": True})
     # Without our record there is still PolyChord's.
     (tmp_path / "chain.state.json").unlink()
-    with pytest.raises(InputError, match=r"holds 4 parameters, now there are 3"):
+    with pytest.raises(InputError, match=r"has 4 parameters, but now there are 3"):
         run(lambda theta: 0.0, tmp_path, n=3, n_live=20, num_repeats=4, keywords={"resume": True})
 
 
@@ -310,7 +310,7 @@ def test_broken_resume_file(tmp_path):
     run(gaussian, tmp_path, n_live=20, num_repeats=4)
     (tmp_path / "chain.state.json").unlink()
     (tmp_path / "chain.resume").write_text("=== Number of dimensions ===\n")
-    with pytest.raises(InputError, match="not a whole PolyChord resume file"):
+    with pytest.raises(InputError, match="not a complete PolyChord resume file"):
         run(gaussian, tmp_path, n_live=20, num_repeats=4, keywords={"resume": True})
 
 

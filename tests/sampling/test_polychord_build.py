@@ -62,7 +62,7 @@ def test_build_from_nothing(environment, monkeypatch):
     assert folder == environment / "share" / "lstmfit" / "polychord"
     assert sorted(path.name for path in folder.iterdir()) == ["LICENCE", "VERSION.json", "libchord.so"]
     assert ctypes.CDLL(str(folder / "libchord.so")).polychord_c_interface
-    assert any("no mpif90 was found" in line for line in lines)
+    assert any("mpif90 was not found" in line for line in lines)
     assert [path.name for path in folder.parent.iterdir()] == ["polychord"]
 
 
@@ -77,7 +77,7 @@ def test_environment_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "file"))
     monkeypatch.setattr(build, "_require_tools", lambda: None)
-    with pytest.raises(InputError, match="use an environment that is yours: python3 -m venv"):
+    with pytest.raises(InputError, match="use an environment that you can write to: python3 -m venv"):
         build.install_polychord()
 
 
@@ -95,7 +95,7 @@ def test_download_that_fails(environment, monkeypatch):
 
 def test_sources_that_are_not_the_expected_ones(tmp_path):
     (tmp_path / "generate.F90").write_text("end module\n")
-    with pytest.raises(InputError, match=r"generate\.F90 of cosmosis 3\.26 is not the one expected"):
+    with pytest.raises(InputError, match=r"generate\.F90 of cosmosis 3\.26 differs from the expected source"):
         build._change(tmp_path)
 
 

@@ -1,1 +1,1 @@
-"""PolyChord: built, loaded, called in a thread of its own; side by side in processes, or over MPI ranks."""
+"""PolyChord: building and loading the library, and running it in one process, in parallel, or over MPI."""

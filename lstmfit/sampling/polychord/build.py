@@ -1,8 +1,7 @@
-"""Build PolyChord 1.14 into the running environment, from the copy that PyPI's `cosmosis` carries.
+"""Build PolyChord 1.14 into the active environment, from the copy included in PyPI's `cosmosis`.
 
-``python -m lstmfit.sampling.polychord.build`` does it from a shell. Only PolyChord's own folder of that archive is
-unpacked and compiled; nothing of cosmosis is installed. Whoever has `pypolychord` installed needs none of
-this.
+From a shell, run ``python -m lstmfit.sampling.polychord.build``. Only the PolyChord folder of the archive is unpacked
+and compiled; cosmosis itself is not installed. If `pypolychord` is installed, none of this is needed.
 """
 
 import contextlib
@@ -27,9 +26,9 @@ SOURCE_FOLDER = f"cosmosis-{COSMOSIS_VERSION}/cosmosis/samplers/polychord/polych
 SERIAL_LIBRARY = "libchord.so"
 MPI_LIBRARY = "libchord_mpi.so"
 CHANGES = "changed by lstmfit: grade_frac above 1 is a number of repeats, as in 1.22.2"
-"""What is not as its authors published it; its licence asks that this is said."""
-# PolyChord 1.14 times each speed and sets the repeats by that, so that no two runs are the same. 1.22.2 takes fractions
-# above 1 for the numbers themselves; here is that rule for 1.14.
+"""Our changes to the published source; PolyChord's licence requires that they are stated."""
+# PolyChord 1.14 derives the number of repeats from the measured time of each speed, so runs are not reproducible.
+# 1.22.2 takes fractions above 1 as numbers of repeats; the replacements give 1.14 the same rule.
 _TIMING = "call time_speeds(loglikelihood,prior,settings,RTI,speed,mpi_information)"
 _BY_TIME = (
     "RTI%num_repeats(2:) = nint(settings%grade_frac(2:)/(settings%grade_frac(1)+0d0)*RTI%num_repeats(1)"
@@ -55,42 +54,39 @@ logger = logging.getLogger(__name__)
 
 
 def polychord_folder() -> Path:
-    """Folder of the running environment where the built library lies, whether or not it exists yet."""
+    """Folder of the active environment for the built library, whether or not it exists yet."""
     return Path(sys.prefix) / "share" / "lstmfit" / "polychord"
 
 
 def install_polychord(force=False, log=None) -> Path:
-    """Build PolyChord into the running environment unless it is already installed.
+    """Build PolyChord into the active environment unless it is already installed.
 
-    With `mpif90` on the PATH the MPI library is built beside the serial one; a serial installation is
-    completed when `mpif90` has appeared since. The folder is made beside its place and renamed, so it is
-    never half there.
+    If `mpif90` is on the PATH, the MPI library is built as well, also when only the serial library is installed. The
+    folder is built under a temporary name and renamed, so that it is never incomplete.
 
     Parameters
     ----------
     force : bool
-        Build even if the libraries are there.
+        Build even if the libraries exist.
     log : callable, optional
         Called with one line of text at a time; the module's logger by default.
 
     Returns
     -------
     pathlib.Path
-        The folder with `libchord.so`, `libchord_mpi.so` (where MPI was found), PolyChord's `LICENCE` and
-        `VERSION.json`.
+        Folder with `libchord.so`, `libchord_mpi.so` (if MPI was found), PolyChord's `LICENCE` and `VERSION.json`.
 
     Raises
     ------
     InputError
-        A compiler or make is missing, the archive cannot be had, the build failed or the environment is
-        read-only.
+        A compiler or make is missing, the download or the build failed, or the environment is read-only.
     """
     log = log or logger.info
     folder = polychord_folder()
     mpi = shutil.which("mpif90") is not None
     whole = (folder / SERIAL_LIBRARY).is_file() and ((folder / MPI_LIBRARY).is_file() or not mpi)
     if whole and not force and read_record(folder).get("changes") == CHANGES:
-        log(f"PolyChord {POLYCHORD_VERSION} ({CHANGES}) is in {folder}")
+        log(f"PolyChord {POLYCHORD_VERSION} ({CHANGES}) is already installed in {folder}")
         log(TERMS.format(licence=folder / "LICENCE"))
         return folder
     _require_tools()
@@ -99,10 +95,10 @@ def install_polychord(force=False, log=None) -> Path:
         workplace = tempfile.TemporaryDirectory(prefix=".polychord-", dir=folder.parent)
     except OSError as error:
         raise InputError(
-            f"PolyChord cannot be installed into {folder} ({error.strerror}); use an environment that is yours: "
-            "python3 -m venv"
+            f"PolyChord cannot be installed into {folder} ({error.strerror}); use an environment that you can write "
+            "to: python3 -m venv"
         ) from error
-    # Inside the target's own file system, so that the rename at the end is one.
+    # On the same file system as the target, so that the final rename is atomic.
     with workplace as work:
         work = Path(work)
         archive = _download(work / "download", log)
@@ -110,16 +106,16 @@ def install_polychord(force=False, log=None) -> Path:
         _replace_folder(built, folder, work)
     if not mpi:
         log(
-            "no mpif90 was found, so mpirun will not work; to fix this: apt-get install libopenmpi-dev openmpi-bin, "
-            "then the same command again"
+            "mpif90 was not found, so mpirun will not work; to fix this: apt-get install libopenmpi-dev openmpi-bin, "
+            "then repeat this command"
         )
-    log(f"PolyChord {POLYCHORD_VERSION} ({CHANGES}) was built into {folder}")
+    log(f"PolyChord {POLYCHORD_VERSION} ({CHANGES}) was installed into {folder}")
     log(TERMS.format(licence=folder / "LICENCE"))
     return folder
 
 
 def read_record(folder: Path) -> dict:
-    """What `VERSION.json` says; empty where there is none."""
+    """Content of `VERSION.json`; empty if there is none."""
     try:
         return json.loads((folder / "VERSION.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -130,33 +126,35 @@ def _require_tools():
     missing = [tool for tool in ("gfortran", "make") if shutil.which(tool) is None]
     if missing:
         raise InputError(
-            f"PolyChord cannot be built: {' and '.join(missing)} not found on the PATH, but it takes gfortran "
-            "and make; to fix this: apt-get install gfortran make libopenmpi-dev openmpi-bin"
+            f"PolyChord cannot be built: {' and '.join(missing)} not found on the PATH, but gfortran and make are "
+            "required; to fix this: apt-get install gfortran make libopenmpi-dev openmpi-bin"
         )
 
 
 def _download(folder: Path, log) -> Path:
-    """Fetch the archive through pip, which also checks its hash."""
+    """Download the archive with pip, which also checks its hash."""
     folder.mkdir()
     requirements = folder / "requirements.txt"
     requirements.write_text(f"cosmosis=={COSMOSIS_VERSION} --hash=sha256:{COSMOSIS_SHA256}\n", encoding="utf-8")
-    log(f"downloading cosmosis {COSMOSIS_VERSION} from the package index, for the PolyChord inside it")
+    log(f"downloading cosmosis {COSMOSIS_VERSION}, which includes PolyChord, from the package index")
     command = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
     command += ["--no-binary", ":all:", "--dest", str(folder), "--requirement", str(requirements)]
     _run(
-        command, f"pip could not download cosmosis {COSMOSIS_VERSION}", "check the network or pip's index and try again"
+        command,
+        f"pip could not download cosmosis {COSMOSIS_VERSION}",
+        "check the network and pip's index, then try again",
     )
     return folder / f"cosmosis-{COSMOSIS_VERSION}.tar.gz"
 
 
 def _compile(archive: Path, work: Path, mpi: bool, log) -> Path:
-    """Compile the serial and the MPI library side by side; return the folder that holds what is kept."""
+    """Compile the serial and the MPI library in parallel; return the folder to install."""
     libraries = {SERIAL_LIBRARY: work / "serial"} | ({MPI_LIBRARY: work / "mpi"} if mpi else {})
-    log(f"compiling {' and '.join(libraries)}: half a minute")
-    # cosmosis's own settings would change the compiler flags.
+    log(f"compiling {' and '.join(libraries)}; this takes about half a minute")
+    # These environment variables of cosmosis would change the compiler flags.
     environment = {k: v for k, v in os.environ.items() if k not in ("COSMOSIS_SRC_DIR", "COSMOSIS_DEBUG", "MAKEFLAGS")}
-    # The Makefile names no dependencies between modules, so each make is serial; a copy of the sources for
-    # each library, because both write the same .mod files.
+    # The Makefile lacks the dependencies between modules, so each make is serial. Each library is built from its own
+    # copy of the sources, because both write the same .mod files.
     running = {}
     for library, source in libraries.items():
         _unpack(archive, source)
@@ -175,8 +173,8 @@ def _compile(archive: Path, work: Path, mpi: bool, log) -> Path:
             lines = (source / "make.log").read_text(encoding="utf-8", errors="replace").splitlines()
             errors = [line for line in lines if re.search(r"Error:|error:|\*\*\*", line)] or lines or ["no output"]
             raise InputError(
-                f"{library} did not compile ({errors[0].strip()}); gfortran 9 or newer and, for MPI, its mpif90 are "
-                "needed: apt-get install gfortran make libopenmpi-dev openmpi-bin"
+                f"{library} did not compile ({errors[0].strip()}); it needs gfortran 9 or later and, for MPI, a "
+                "matching mpif90: apt-get install gfortran make libopenmpi-dev openmpi-bin"
             )
         shutil.copy2(source / library, built / library)
     shutil.copy2(libraries[SERIAL_LIBRARY] / "LICENCE", built / "LICENCE")
@@ -195,7 +193,7 @@ def _compile(archive: Path, work: Path, mpi: bool, log) -> Path:
 
 
 def _unpack(archive: Path, folder: Path):
-    """Unpack PolyChord's sources alone."""
+    """Unpack only PolyChord's sources."""
     folder.mkdir()
     with tarfile.open(archive) as file:
         for member in file:
@@ -205,14 +203,16 @@ def _unpack(archive: Path, folder: Path):
 
 
 def _change(folder: Path):
-    """Make `REPLACEMENTS` in unpacked sources, each wherever its text stands."""
+    """Apply `REPLACEMENTS` to the unpacked sources; each must match at least once."""
     for name, replacements in REPLACEMENTS.items():
         path = folder / name
         if path.is_file():
             text = path.read_text(encoding="utf-8")
             for old, new in replacements.items():
                 if old not in text:
-                    raise InputError(f"{name} of cosmosis {COSMOSIS_VERSION} is not the one expected; report it")
+                    raise InputError(
+                        f"{name} of cosmosis {COSMOSIS_VERSION} differs from the expected source; please report this"
+                    )
                 text = text.replace(old, new)
             path.write_text(text, encoding="utf-8")
 
@@ -240,7 +240,7 @@ def _run(command, what, remedy):
 
 
 def main() -> int:
-    """Install PolyChord and show what is done; exit status as the command line's."""
+    """Install PolyChord and print each step; returns the exit status of the command line."""
     try:
         install_polychord(force="--force" in sys.argv[1:], log=lambda line: sys.stdout.write(line + "\n"))
     except InputError as error:

@@ -1,12 +1,11 @@
-"""Serial PolyChord runs side by side, merged into one: the way to use all cores of one machine without MPI.
+"""Serial PolyChord runs in parallel processes, merged into one run: uses all cores of one machine without MPI.
 
-Why merging is exact: a nested sampling run is a set of points, each born uniformly inside the likelihood
-contour of another one. The number of live points at any contour follows from births and deaths alone, and it
-may vary along a run. Runs over the same prior and likelihood are independent, so their points together, with
-their birth contours, are a run whose live points at each contour are the sum of the parts', which is all that
-evidence and weights are computed from (Skilling 2006, Bayesian Analysis 1, 833; Higson et al. 2019,
-Statistics and Computing 29, 891; Handley 2019, JOSS 4, 1414). Nor do the parts' ends matter: past the end of
-one, its live points are simply missing from the sum.
+Merging is exact. A nested sampling run is a set of points, each drawn uniformly from within the likelihood contour of
+an earlier one. The number of live points at any contour follows from the births and deaths, and may vary during the
+run. Runs with the same prior and likelihood are independent, so their combined points and birth contours form a single
+run whose number of live points at each contour is the sum over the parts. Evidence and weights depend only on that
+number (Skilling 2006, Bayesian Analysis 1, 833; Higson et al. 2019, Statistics and Computing 29, 891; Handley 2019,
+JOSS 4, 1414). The parts may end at different likelihoods: beyond its end, a part contributes no live points to the sum.
 """
 
 import dataclasses
@@ -49,11 +48,11 @@ from lstmfit.sampling.state import (
 )
 from lstmfit.workers import THREAD_VARIABLES, check_jobs
 
-# What a child does when its parent asks or vanishes, and how long it is given.
+# How long a child may take to stop before it is killed.
 STOP_GRACE_S = 10.0
 POLL_S = 0.25
-# The child takes its parent's import path, so that whatever make_problem was pickled from is found. Started with -P:
-# otherwise a json.py in the current folder would be run in place of Python's own.
+# The child uses its parent's import path, so that the module of make_problem is found. It is started with -P, because
+# otherwise a json.py in the current folder would be imported instead of the standard library's.
 CHILD_CODE = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
     "from lstmfit.sampling.polychord.jobs import _child; _child(int(sys.argv[1]))"
@@ -73,73 +72,76 @@ def run_jobs(
     progress: Callable[[Progress], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Result:
-    """Share the live points among serial runs in child processes, and merge what they find.
+    """Divide the live points among serial runs in child processes, and merge the runs.
 
-    The parts lie in `<folder>/parts/<i>/`; `<folder>/<root>_dead-birth.txt`, `_phys_live-birth.txt`, `.txt`,
-    `_equal_weights.txt` and `.paramnames` are the merged run, written when all parts are finished. The same
+    The parts are in `<folder>/parts/<i>/`. The merged run, written when all parts have finished, is
+    `<folder>/<root>_dead-birth.txt`, `_phys_live-birth.txt`, `.txt`, `_equal_weights.txt` and `.paramnames`. The same
     number of jobs and the same seed give the same files.
 
     Parameters
     ----------
     make_problem : callable
         Called without arguments in each child; returns an object with `loglikelihood`, `prior_transform`,
-        `names`, `derived_names` and `latex` (see `run_polychord`). It must be picklable: a function of a
+        `names`, `derived_names` and `latex` (see `run_polychord`). It must be picklable: a function defined in a
         module, or a `functools.partial` of one.
     settings : PolyChordSettings
-        Of the run as a whole: `n_live` is the total.
+        Settings of the merged run: `n_live` is the total.
     folder : str or pathlib.Path
         Output folder.
     root : str
-        First part of the merged files' names.
+        Prefix of the names of the merged files.
     jobs : int, optional
-        Processes; all cores by default. Fewer are used where a part would have too few live points.
+        Number of processes; all cores by default. Fewer are used if a part would have too few live points.
     resume : bool
-        Continue the parts that are in the folder, `jobs` at a time. Otherwise start over.
+        Resume the parts in the folder, `jobs` at a time; otherwise start over.
     progress : callable, optional
-        Called in this process about once a second with the parts' sums.
+        Called in this process about once a second with the progress of all parts combined.
     stop : callable, optional
-        Asked some times a second; True stops all parts, to be resumed later.
+        Called several times a second; if it returns True, all parts are stopped and can be resumed later.
 
     Returns
     -------
     Result
-        `logZ` and `logZ_err` are those of the merged run by anesthetic.
+        `logZ` and `logZ_err` are computed by anesthetic from the merged run.
 
     Raises
     ------
     InputError
-        As `run_polychord`; also one that a child raised.
+        As `run_polychord`, also if raised in a child.
     RuntimeError
-        A child failed with anything else: its message, its traceback in `<folder>/parts/<i>/log.txt`.
+        A child failed with any other error. The traceback is in `<folder>/parts/<i>/log.txt`.
     SystemExit
-        SIGTERM came: the children are stopped first, as with Ctrl-C. Even `kill -9` leaves what can be resumed.
+        The process received SIGTERM; the children are stopped first, as with Ctrl-C. Even after `kill -9` the run can
+        be resumed.
     """
     if os.environ.get(OWN_OUTPUT_VARIABLE):
-        # The child had to import the script that make_problem is in, and that script starts the run once more.
+        # The child had to import the script that defines make_problem, and that script starts the run again.
         raise InputError(
-            "the run was started again by a process of its own; put what starts it under if __name__ == '__main__':"
+            "the run was started again by one of its own child processes; put the code that starts it under "
+            "if __name__ == '__main__':"
         )
     folder = Path(folder)
     jobs = check_jobs(jobs)
-    # Here, before any process is started: a missing library is one error, not one per child.
+    # Load it before any process starts, so that a missing library gives one error instead of one per child.
     library = load_library()
     versions = {"version": library.version, "library": library.path}
     try:
         payload = pickle.dumps(make_problem)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise InputError(
-            f"make_problem cannot be sent to another process ({error}); give a function of a module or a "
+            f"make_problem cannot be sent to another process ({error}); give a function defined in a module or a "
             "functools.partial of one"
         ) from error
     if b"__main__" in payload and not hasattr(sys.modules["__main__"], "__file__"):
         raise InputError(
-            "make_problem is defined at a prompt or in a notebook; other processes need it in a module's file"
+            "make_problem is defined in an interactive session or a notebook, where other processes cannot import it; "
+            "move it to a module"
         )
     problem = make_problem()
     began = time.monotonic()
     plan = _plan(problem, settings, folder, root, jobs, resume)
     if plan.get("finished") and (folder / f"{root}_dead-birth.txt").is_file():
-        logger.info("%s is finished; nothing is left to do", folder / root)
+        logger.info("%s has already finished; there is nothing left to do", folder / root)
         return Result.of(plan)
     parts = [_Part(i, folder / PARTS / str(i), n) for i, n in enumerate(plan["shares"])]
     spent = plan["wall_s"]
@@ -171,21 +173,21 @@ def run_jobs(
 
 
 def share_live_points(n_live: int, jobs: int, n_params: int) -> list[int]:
-    """Divide live points among runs, none of which gets too few to learn the shape of the posterior from.
+    """Divide live points among runs, so that each has enough of them to learn the shape of the posterior.
 
     Parameters
     ----------
     n_live : int
-        Live points in all.
+        Total number of live points.
     jobs : int
-        Runs wanted.
+        Requested number of runs.
     n_params : int
-        Parameters; a part gets at least 2 (n_params + 1) points.
+        Number of parameters; each run gets at least 2 (n_params + 1) live points.
 
     Returns
     -------
     list of int
-        Live points of each run, summing to `n_live`; possibly of fewer runs than wanted.
+        Live points of each run, summing to `n_live`; there may be fewer runs than requested.
     """
     least = 2 * (n_params + 1)
     runs = max(1, min(jobs, n_live // least))
@@ -211,7 +213,7 @@ class _Part:
     result: Result | None = None
 
     def start(self, payload, settings, seed, resume):
-        """Start the child and send it what to do."""
+        """Start the child and send it its task."""
         ours, theirs = connection.Pipe()
         environment = os.environ | {name: "1" for name in THREAD_VARIABLES} | {OWN_OUTPUT_VARIABLE: "1"}
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -229,17 +231,17 @@ class _Part:
         self.channel = ours
         part_settings = settings.model_copy(update={"n_live": self.n_live, "seed": seed})
         main = getattr(sys.modules["__main__"], "__file__", None) if b"__main__" in payload else None
-        with suppress(BrokenPipeError):  # a child that is dead already is noticed by its exit status
+        with suppress(BrokenPipeError):  # the exit status will tell that the child has died
             ours.send((main, payload, part_settings, str(self.folder), resume))
 
     def stop(self):
-        """Ask the child to end; it does so at its next likelihood call."""
+        """Ask the child to stop, which it does at its next likelihood call."""
         if self.channel is not None:
             self.channel.close()
             self.channel = None
 
     def wait(self, deadline):
-        """Wait for the child's end, and make it end."""
+        """Wait for the child to end, and kill it at the deadline."""
         if self.process is None:
             return
         try:
@@ -250,7 +252,7 @@ class _Part:
             self.process.wait()
 
     def log_tail(self, n: int = 1) -> str:
-        """Last `n` lines of what the child printed."""
+        """Last `n` lines of the child's output."""
         try:
             lines = (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
@@ -259,12 +261,14 @@ class _Part:
 
 
 def _plan(problem, settings, folder, root, jobs, resume) -> dict:
-    """State of the run as a whole: the one in the folder, or a new one."""
+    """State of the merged run: that in the folder, or a new one."""
     check_parts(folder)
     request = make_request(problem, settings)
     plan = read_state(folder, root) if resume else {}
     if plan and "shares" not in plan:
-        raise InputError(f"{folder / root} was begun under mpirun; resume it there, or start over with --force")
+        raise InputError(
+            f"{folder / root} was started under mpirun; resume it under mpirun, or start over with --force"
+        )
     if plan:
         check_same_request(plan, request, folder / root)
         return plan
@@ -280,15 +284,14 @@ def _plan(problem, settings, folder, root, jobs, resume) -> dict:
 
 
 def _run_parts(parts, payload, settings, at_once, watch, stop) -> bool:
-    """Run all parts, `at_once` at a time; False where `stop` ended them early."""
+    """Run all parts, `at_once` at a time; False if `stop` ended them early."""
     seeds = [int(s) % 2**31 for s in np.random.SeedSequence(settings.seed).generate_state(len(parts))]
     waiting, running = list(reversed(parts)), []
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
                 part = waiting.pop()
-                # A child that finds its part finished says so at once; one that has nothing starts from
-                # nothing.
+                # A child whose part has finished returns its result immediately; one without files starts over.
                 part.start(payload, settings, seeds[part.index], resume=True)
                 running.append(part)
             for channel in connection.wait([part.channel for part in running], POLL_S):
@@ -310,25 +313,25 @@ def _run_parts(parts, payload, settings, at_once, watch, stop) -> bool:
 
 
 def _receive(part):
-    """Take one message of a child, or account for its death."""
+    """Handle one message from a child, or its death."""
     try:
         kind, content = part.channel.recv()
     except (EOFError, ConnectionResetError):
         status = part.process.wait()
         if "Fortran runtime error" in part.log_tail(20) and (part.folder / f"{ROOT}.resume").is_file():
             raise InputError(
-                f"{part.folder / ROOT}.resume is damaged: PolyChord cannot read it (its output is in "
-                f"{part.folder / 'log.txt'}); start over with --force"
+                f"{part.folder / ROOT}.resume is damaged, PolyChord cannot read it (see {part.folder / 'log.txt'}); "
+                "start over with --force"
             ) from None
         raise RuntimeError(
-            f"part {part.index} of the run ended with status {status} ({part.log_tail()}); its output is in "
+            f"part {part.index} of the run ended with exit status {status} ({part.log_tail()}); for its output, see "
             f"{part.folder / 'log.txt'}"
         ) from None
     if kind == "progress":
         part.latest = content
     elif kind == "result":
         part.result = content
-        # The last word on its figures, also for a part that was finished before.
+        # Final figures, also for a part that had finished earlier.
         part.latest = dataclasses.replace(
             part.latest, n_dead=content.n_dead, n_like=content.n_like, logZ=content.logZ, logZ_err=content.logZ_err
         )
@@ -339,7 +342,7 @@ def _receive(part):
 
 
 class _Watch:
-    """The parts' progress as one."""
+    """Combined progress of the parts."""
 
     def __init__(self, parts, settings, progress, elapsed):
         self.parts, self.progress, self.elapsed = parts, progress, elapsed
@@ -359,7 +362,7 @@ class _Watch:
         return Progress(
             n_dead=sum(p.n_dead for p in latest),
             n_like=sum(p.n_like for p in latest),
-            # Each part estimates the same ln Z, with a variance in proportion to 1 / live points.
+            # Each part estimates the same ln Z with a variance proportional to 1 / n_live.
             logZ=float(shares @ [p.logZ for p in latest]) if known else math.nan,
             logZ_err=float(np.sqrt(np.sum((shares * [p.logZ_err for p in latest]) ** 2))) if known else math.nan,
             logL_min=min(p.logL_min for p in latest),
@@ -392,7 +395,7 @@ def _prior_fraction(parts) -> float | None:
 
 @contextmanager
 def _terminating_is_an_exception():
-    """Let SIGTERM end the children before this process, as Ctrl-C does."""
+    """Stop the children before this process ends on SIGTERM, as with Ctrl-C."""
     if (
         threading.current_thread() is not threading.main_thread()
         or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
@@ -416,8 +419,7 @@ def _terminating_is_an_exception():
 def _child(descriptor):
     """Run one part; the process ends here."""
     channel = connection.Connection(descriptor)
-    # Ctrl-C reaches every process of the terminal; the parent decides what comes of it, and says so by
-    # hanging up.
+    # Ctrl-C reaches every process of the terminal. The parent decides whether to stop, and closes the channel if so.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     status = 0
     try:
@@ -433,7 +435,7 @@ def _child(descriptor):
             posteriors=False,
             resume=resume,
             progress=lambda progress: channel.send(("progress", progress)),
-            # The parent sends nothing more: something to read means that it hung up or died.
+            # The parent sends nothing more, so the channel only becomes readable when the parent closes it or dies.
             stop=channel.poll,
         )
         if result.finished:
@@ -445,20 +447,18 @@ def _child(descriptor):
         message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         with suppress(OSError):
             channel.send(("input error" if isinstance(error, InputError) else "error", message))
-        # Last: the log may lie on a disk that is full.
+        # Last, because the disk with the log may be full.
         with suppress(OSError):
             traceback.print_exc()
     with suppress(OSError):
         sys.stdout.flush()
         sys.stderr.flush()
-    # Past the interpreter's clean-up, which a thread asleep inside Fortran might not survive.
+    # Skip the interpreter's clean-up, which might crash with a thread asleep inside Fortran.
     os._exit(status)
 
 
 def _import_main(path):
-    """Make the parent's script importable as `__main__`, without running what is under its `if __name__`
-    line.
-    """
+    """Import the parent's script as `__main__`, without running the code under its `if __name__` line."""
     import runpy
     import types
 

@@ -1,7 +1,7 @@
-"""The two PolyChords: `pypolychord` where it imports, else PolyChord 1.14 through ctypes; one interface.
+"""Common interface to `pypolychord`, if installed, and PolyChord 1.14 through ctypes.
 
-A library has `version`, `path`, `last_section` (of its resume file, None where that is not known), `flush()`, and
-`run(run, seed)` with a `lstmfit.sampling.polychord.thread.PolyChordThread`.
+A library has `version`, `path`, `last_section` (of its resume file, None if unknown), `flush()`, and
+`run(run, seed)`, where `run` is a `lstmfit.sampling.polychord.thread.PolyChordThread`.
 """
 
 import contextlib
@@ -26,30 +26,30 @@ from lstmfit.sampling.polychord.build import (
 LOGZERO = -1e30
 """Log-likelihoods at or below this count as zero likelihood."""
 COMPRESSION = math.exp(-1)
-"""The files are written each time the prior volume has shrunk by this factor."""
+"""The files are updated each time the prior volume has shrunk by this factor."""
 MAX_PATH_BYTES = 300
-"""Fortran holds every path in 300 characters and cuts what is longer."""
+"""The Fortran code truncates paths to 300 characters."""
 INSTALL_LINE = "lstmfit doctor --install-polychord"
-FALLBACK = "or put sampler: {nautilus: {}} into the run file (pip install nautilus-sampler, no compiler)"
+FALLBACK = "or use sampler: {nautilus: {}} in the run file (pip install nautilus-sampler, needs no compiler)"
 
 
 def load_library(mpi=False):
-    """Load `pypolychord` if it is installed, else the built library.
+    """Load `pypolychord` if it is installed, otherwise the library built by `lstmfit`.
 
     Parameters
     ----------
     mpi : bool
-        The library for a run over several ranks.
+        Load the library for a run over several MPI ranks.
 
     Returns
     -------
     object
-        With the attributes `version` and `path`.
+        See the module's docstring.
 
     Raises
     ------
     InputError
-        There is none, or it cannot be loaded.
+        PolyChord is not installed, or cannot be loaded.
     """
     if importlib.util.find_spec("pypolychord") is not None:
         return _PyPolyChord()
@@ -57,7 +57,7 @@ def load_library(mpi=False):
 
 
 class _PyPolyChord:
-    """`pypolychord`, whose own extension calls 1.22's 38 arguments."""
+    """`pypolychord`, whose extension module makes the C call of PolyChord 1.22 with its 38 arguments."""
 
     last_section = None
 
@@ -111,7 +111,7 @@ class _PyPolyChord:
         )
         out_theta, out_derived = np.empty(n), np.zeros(n_derived)
 
-        # Its arrays are views of Fortran's memory; a likelihood may keep what it is given.
+        # pypolychord passes views of Fortran's memory; they are copied, because a likelihood may keep its arguments.
         def their_likelihood(theta):
             try:
                 return likelihood(theta.copy(), out_derived), out_derived
@@ -128,7 +128,7 @@ class _PyPolyChord:
         pypolychord.run_polychord(their_likelihood, n, n_derived, theirs, their_prior, run.dumper)
 
     def flush(self):
-        """Nothing is buffered: the extension flushes its own output."""
+        """Do nothing: the extension flushes its own output."""
 
 
 _LIKELIHOOD = ctypes.CFUNCTYPE(ctypes.c_double, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p, ctypes.c_int)
@@ -137,7 +137,7 @@ _DUMPER = ctypes.CFUNCTYPE(None, *[ctypes.c_int] * 3, *[ctypes.c_void_p] * 3, ct
 
 
 class _CtypesLibrary:
-    """PolyChord 1.14 as `lstmfit.sampling.build` makes it: one C call of 34 arguments."""
+    """PolyChord 1.14 as built by `lstmfit.sampling.polychord.build`: one C call with 34 arguments."""
 
     last_section = "=== global equally weighted posterior points ==="
 
@@ -146,24 +146,24 @@ class _CtypesLibrary:
         if not path.is_file():
             if mpi and path.with_name(SERIAL_LIBRARY).is_file():
                 raise InputError(
-                    f"this runs under mpirun, but {path} is missing; to fix this: apt-get install libopenmpi-dev "
-                    f"openmpi-bin, then {INSTALL_LINE}"
+                    f"a run under mpirun needs {path}, which does not exist; to fix this: apt-get install "
+                    f"libopenmpi-dev openmpi-bin, then {INSTALL_LINE}"
                 )
             raise InputError(
-                f"PolyChord is not installed (neither pypolychord nor {path} is there); to fix this: {INSTALL_LINE}, "
+                f"PolyChord is not installed (neither pypolychord nor {path} exists); to fix this: {INSTALL_LINE}, "
                 f"{FALLBACK}"
             )
-        # Lines reach the log as they are written, not when the process ends.
+        # Otherwise the lines reach the log only when the process ends.
         os.environ.setdefault("GFORTRAN_UNBUFFERED_PRECONNECTED", "y")
         try:
             self._library = ctypes.CDLL(str(path))
         except OSError as error:
             if "executable stack" in str(error):
                 raise InputError(
-                    f"this system's C library refuses PolyChord {POLYCHORD_VERSION} (it needs an executable stack); "
-                    "install 1.22.2: pip install git+https://github.com/PolyChord/PolyChordLite"
+                    f"PolyChord {POLYCHORD_VERSION} needs an executable stack, which this system's C library does not "
+                    "allow; install 1.22.2: pip install git+https://github.com/PolyChord/PolyChordLite"
                 ) from error
-            raise InputError(f"{path} cannot be loaded ({error}); build it again: {INSTALL_LINE}") from error
+            raise InputError(f"{path} cannot be loaded ({error}); rebuild it: {INSTALL_LINE}") from error
         self.version, self.path = POLYCHORD_VERSION, str(path)
         self.counts_repeats = read_record(path.parent).get("changes") == CHANGES
 
@@ -173,7 +173,8 @@ class _CtypesLibrary:
         likelihood, prior = run.callbacks()
         views, derived_views = _Views(n), _Views(n_derived)
 
-        # ctypes prints what a callback raises and lets Fortran continue with garbage, so no exception may leave one.
+        # ctypes only prints an exception raised in a callback, and Fortran would continue with garbage. So callbacks
+        # must not raise.
 
         if n_derived:
 
@@ -206,7 +207,7 @@ class _CtypesLibrary:
             )
 
         grade_dims, grade_frac = s.grade_dims or (n,), s.grade_frac or (1.0,)
-        # The three objects must live as long as the call.
+        # These three objects must stay alive during the call.
         c_functions = _LIKELIHOOD(c_likelihood), _PRIOR(c_prior), _DUMPER(c_dumper)
         arguments = [
             *c_functions,
@@ -217,13 +218,13 @@ class _CtypesLibrary:
             ctypes.c_int(0),  # feedback
             ctypes.c_double(s.precision_criterion),
             ctypes.c_double(LOGZERO),
-            ctypes.c_int(-1),  # no limit of the dead points
+            ctypes.c_int(-1),  # no maximum number of dead points
             ctypes.c_double(0.0),  # no phantom points
             ctypes.c_bool(run.posteriors),
             ctypes.c_bool(run.posteriors),  # equally weighted
             ctypes.c_bool(False),  # posteriors of clusters
             ctypes.c_bool(True),  # resume file
-            ctypes.c_bool(False),  # .paramnames: ours is written before the run
+            ctypes.c_bool(False),  # .paramnames: we write it before the run
             ctypes.c_bool("resumed_from" in run.state),
             ctypes.c_bool(True),  # stats
             ctypes.c_bool(True),  # live points
@@ -247,15 +248,13 @@ class _CtypesLibrary:
         call(*arguments)
 
     def flush(self):
-        """Empty Fortran's output buffers."""
+        """Flush Fortran's output buffers."""
         with contextlib.suppress(AttributeError):
             self._library._gfortran_flush_i4(None)
 
 
 class _Views(dict):
-    """Arrays over Fortran's buffers, kept by address: building one takes longer than everything else in a
-    callback.
-    """
+    """Arrays over Fortran's buffers, cached by address: creating one is the slowest step of a callback."""
 
     def __init__(self, n):
         self._type = ctypes.c_double * n

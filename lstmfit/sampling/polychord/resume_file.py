@@ -1,4 +1,4 @@
-"""PolyChord's resume file: is it whole, what does it count, and a second name for the last good one."""
+"""PolyChord's resume file: reading its header, checking that it is complete, and keeping the last good one."""
 
 import contextlib
 import os
@@ -9,7 +9,7 @@ from lstmfit.sampling.state import KEPT
 
 
 def read_resume_header(path) -> dict:
-    """Counts at the head of a PolyChord resume file.
+    """Read the counts in the header of a PolyChord resume file.
 
     Parameters
     ----------
@@ -24,7 +24,7 @@ def read_resume_header(path) -> dict:
     Raises
     ------
     InputError
-        It is not a resume file.
+        The file is not a complete PolyChord resume file.
     """
     wanted = {
         "=== Number of dimensions ===": "n_dims",
@@ -38,25 +38,25 @@ def read_resume_header(path) -> dict:
             key = None
             for line in file:
                 if key:
-                    # One number per parameter speed for the calls.
+                    # The calls are given as one number per parameter speed.
                     found[key] = sum(int(word) for word in line.split())
                 if len(found) == len(wanted):
                     return found
                 key = wanted.get(line.strip())
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read ({error}); start over with --force") from error
-    raise InputError(f"{path} is not a whole PolyChord resume file; start over with --force")
+    raise InputError(f"{path} is not a complete PolyChord resume file; start over with --force")
 
 
 def is_whole(path, last_section: str | None) -> bool:
-    """Tell whether a resume file was written to its end: on a full disk PolyChord continues silently.
+    """Whether a resume file is complete: on a full disk PolyChord truncates it without an error.
 
     Parameters
     ----------
     path : str or pathlib.Path
         A `.resume` file.
     last_section : str or None
-        Title of the last section; None where that is not known, and any file will do.
+        Title of the last section; None if unknown, in which case any file counts as complete.
     """
     try:
         content = Path(path).read_bytes()
@@ -66,10 +66,10 @@ def is_whole(path, last_section: str | None) -> bool:
 
 
 def keep_resume_file(folder, root) -> None:
-    """Give the resume file, which is whole, a second name: the next one replaces it before anyone can look at it."""
+    """Keep a complete resume file under a second name, because PolyChord replaces it before the next can be checked."""
     resume, kept = Path(folder) / f"{root}.resume", Path(folder) / f"{root}{KEPT}"
     temporary = kept.with_name(f"{kept.name}.new")
-    # Some file systems have no hard links; then there is no backup.
+    # On file systems without hard links there is no backup.
     with contextlib.suppress(OSError):
         temporary.unlink(missing_ok=True)
         os.link(resume, temporary)
@@ -77,7 +77,7 @@ def keep_resume_file(folder, root) -> None:
 
 
 def restore_resume_file(folder, root, last_section: str | None) -> None:
-    """Put the kept resume file in place of one that was cut short."""
+    """Replace a truncated resume file by the one that was kept."""
     resume, kept = Path(folder) / f"{root}.resume", Path(folder) / f"{root}{KEPT}"
     if kept.is_file() and not is_whole(resume, last_section):
         kept.replace(resume)

@@ -1,4 +1,4 @@
-"""PolyChord as the driver sees it."""
+"""PolyChord behind the common interface of the samplers."""
 
 from lstmfit.errors import InputError
 from lstmfit.sampling.polychord.settings import PolyChordSettings
@@ -7,12 +7,12 @@ from lstmfit.sampling.state import ROOT
 
 
 class PolyChord:
-    """PolyChord: serial runs side by side, or over MPI."""
+    """PolyChord: parallel serial runs, or one run over MPI."""
 
     label = "PolyChord"
     Settings = PolyChordSettings
     CALLS_PER_LIVE_REPEAT = 55.0
-    """Calls over n_live * num_repeats: 42 at 50 mK to 92 at 5 mK in 7 parameters."""
+    """Likelihood calls divided by n_live * num_repeats: 42 for 50 mK noise to 92 for 5 mK, in 7 parameters."""
 
     def __init__(self, settings: PolyChordSettings):
         self.settings = settings
@@ -25,8 +25,8 @@ class PolyChord:
         self.settings.check_grades(len(problem.names))
         if len(self.settings.grade_dims or ()) > 1 and not library.counts_repeats:
             raise InputError(
-                f"{library.path} sets the repeats of fast parameters by the clock, so that no run can be repeated; "
-                "build it again: lstmfit doctor --install-polychord"
+                f"{library.path} sets the repeats of fast parameters by timing, so runs are not reproducible; "
+                "rebuild it: lstmfit doctor --install-polychord"
             )
 
     def run(self, make_problem, folder, *, comm=None, jobs=None, resume=False, progress=None) -> Result:

@@ -1,4 +1,4 @@
-"""What PolyChord is asked to do: its block of the run file."""
+"""Settings of PolyChord: its block of the run file."""
 
 from typing import Annotated
 
@@ -17,18 +17,18 @@ class PolyChordSettings(SamplerSettings):
     n_live : int or str
         Live points; ``25d`` is 25 times the number of sampled parameters. ``nlive`` in run files, as in Cobaya.
     num_repeats : int or str
-        Slice-sampling steps per new point; ``5d`` for multiples of the number of parameters.
+        Slice-sampling steps per new point; ``5d`` is 5 times the number of sampled parameters.
     precision_criterion : float
-        The run ends when the live points hold this fraction of the evidence.
+        The run ends when the live points contain this fraction of the evidence.
     seed : int
-        Seed of PolyChord's own generator.
+        Seed of PolyChord's random number generator.
     do_clustering : bool
-        Search for clusters. Off: it biases the evidence that the library itself quotes.
+        Search for clusters. Off by default, because it biases the evidence reported by the library.
     grade_dims : tuple of int, optional
-        Numbers of parameters per speed, slow ones first; one speed by default.
+        Number of parameters of each speed, slow ones first; one speed by default.
     grade_frac : tuple of float, optional
-        Repeats per speed, in place of `num_repeats`, if all are above 1; otherwise shares of the time, which PolyChord
-        measures, so that the run cannot be repeated to the digit.
+        If all are above 1, the number of repeats of each speed, instead of `num_repeats`. Otherwise fractions of the
+        time, which PolyChord measures, so that the run is not exactly reproducible.
     """
 
     n_live: TimesD = Field("25d", alias="nlive")
@@ -50,7 +50,7 @@ class PolyChordSettings(SamplerSettings):
             raise ValueError(f"grade_dims has {len(dims)} entries, grade_frac {len(frac)}; give one per speed")
         if not all(x > 1 and x == int(x) for x in frac) and not all(x <= 1 for x in frac):
             raise ValueError(
-                f"grade_frac is {list(frac)}; give whole numbers of repeats above 1, or shares of the time up to 1"
+                f"grade_frac is {list(frac)}; give integer numbers of repeats above 1, or fractions of the time up to 1"
             )
         return self
 
@@ -61,12 +61,12 @@ class PolyChordSettings(SamplerSettings):
         return self
 
     def check_grades(self, n: int) -> None:
-        """Refuse grades of other than `n` parameters.
+        """Check that the grades add up to `n` parameters.
 
         Raises
         ------
         InputError
-            They add up to another number.
+            They do not.
         """
         if self.grade_dims is not None and sum(self.grade_dims) != n:
-            raise InputError(f"grade_dims add up to {sum(self.grade_dims)}, but there are {n} parameters")
+            raise InputError(f"grade_dims add up to {sum(self.grade_dims)}, but there are {n} sampled parameters")

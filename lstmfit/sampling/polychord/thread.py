@@ -1,9 +1,9 @@
 """One PolyChord run: the callbacks, the thread that PolyChord runs in, and the bookkeeping.
 
-PolyChord runs in a thread of its own, and the caller's thread waits. So a signal, an exception or a request
-to stop is acted on at once, although nothing can be raised through Fortran: the callback that notices simply
-never returns. Such a thread is left asleep until the process ends; it costs its memory and nothing else. What
-lies in the folder is whole at any moment, because PolyChord renames its resume file into place.
+PolyChord runs in a separate thread while the caller's thread waits. Exceptions cannot be raised through Fortran; but a
+signal, an exception or a request to stop takes effect immediately, because the callback then never returns. The thread
+sleeps until the process ends and costs only its memory. The files are complete at any moment, because PolyChord renames
+its resume file into place.
 """
 
 import contextlib
@@ -32,14 +32,14 @@ from lstmfit.sampling.polychord.resume_file import (
 from lstmfit.sampling.result import Progress, Result
 from lstmfit.sampling.state import KEPT, write_state
 
-# PolyChord accepts a point only ABOVE the contour, so on a plateau (likelihood flat, or saturated at its maximum) it
-# would search for ever. A slope along the first axis of the unit cube, this steep relative to 1 + |lnL|, orders the
-# points of a plateau, as nested sampling needs; it is too small to matter and large enough to survive 16 digits.
+# PolyChord only accepts points strictly above the contour, so on a plateau (a flat or saturated likelihood) it would
+# search forever. A slope along the first axis of the unit cube, of this size relative to 1 + |lnL|, orders the points
+# of a plateau, as nested sampling requires. It is small enough not to matter and large enough for 16 digits.
 TIE_BREAK = 1e-8
 TICK_S = 0.1
 STATE_INTERVAL_S = 2.0
 PROGRESS_INTERVAL_S = 1.0
-# Set for a child process whose standard output goes to a file already.
+# Set in child processes whose standard output is redirected to a file.
 OWN_OUTPUT_VARIABLE = "LSTMFIT_POLYCHORD_OUTPUT_IS_FILE"
 
 logger = logging.getLogger(__name__)
@@ -55,17 +55,17 @@ class PolyChordThread:
         self.counts = [0, 0, 0, 0]  # calls, zero likelihoods, NaN, zero likelihoods among the draws from the prior
         self.error = None
         self.wake, self.done, self.parked = threading.Event(), threading.Event(), threading.Event()
-        # A list, because the truth of a list in a closure is the cheapest flag there is.
+        # A list, because testing a list in a closure is the fastest way to check a flag.
         self.stopping = []
         self.latest = Progress(n_dead=0, n_like=0)
         self.countdown = Countdown(settings.precision_criterion)
         self.updated = False
         self.library_logZ = (math.nan, math.nan)
 
-    # -------------------------------------------------------- what happens inside PolyChord
+    # -------------------------------------------------------- inside PolyChord
 
     def _park(self):
-        """Never return: the only way to stop Fortran from inside."""
+        """Never return: the only way to stop Fortran from a callback."""
         self.parked.set()
         self.wake.set()
         lock = threading.Lock()
@@ -73,14 +73,14 @@ class PolyChordThread:
         lock.acquire()
 
     def fail(self, error):
-        """Record the first exception, for the caller's thread to raise, and never return."""
+        """Record the first exception, which the caller's thread raises, and never return."""
         if self.error is None:
             self.error = error
         self.stopping.append(True)
         self._park()
 
     def _zero(self, value, theta):
-        """Count a log-likelihood that is not a number above logzero; return what PolyChord is told."""
+        """Count a log-likelihood that is NaN or at most logzero; return the value to pass to PolyChord."""
         counts = self.counts
         if value == math.inf:
             refuse_infinite(self.problem.names, theta)
@@ -94,14 +94,14 @@ class PolyChordThread:
         return LOGZERO
 
     def callbacks(self):
-        """Likelihood and prior with the bookkeeping; each fills an array. Who calls them must catch what they raise.
+        """Likelihood and prior with the bookkeeping; each fills an array. The caller must catch their exceptions.
 
         Returns
         -------
         likelihood : callable
-            theta (n_params,), array for the derived values (n_derived,) -> lnL.
+            theta (n_params,), output array for the derived values (n_derived,) -> lnL.
         prior : callable
-            cube (n_params,), array for theta (n_params,).
+            cube (n_params,), output array for theta (n_params,).
         """
         loglikelihood, prior_transform = self.problem.loglikelihood, self.problem.prior_transform
         n_derived = len(self.problem.derived_names)
@@ -135,7 +135,7 @@ class PolyChordThread:
         return likelihood, prior
 
     def dumper(self, live, dead, logweights, logZ, logZ_err):
-        """Take the figures of an update of the files; live (n_live, n_columns), the last column lnL."""
+        """Record the figures of an update of the files; live (n_live, n_columns), with lnL in the last column."""
         try:
             if self.stopping:
                 self._park()
@@ -158,7 +158,7 @@ class PolyChordThread:
             self.fail(error)
 
     def _check_files(self, n_dead):
-        """See that the files just written are whole, and keep the resume file: Fortran says nothing of a full disk."""
+        """Check that the new files are complete, as Fortran does not report a full disk, and keep the resume file."""
         with (self.folder / f"{self.root}_dead-birth.txt").open("rb") as file:
             rows = sum(block.count(b"\n") for block in iter(lambda: file.read(1 << 20), b""))
         if rows < n_dead or not is_whole(self.folder / f"{self.root}.resume", self.last_section):
@@ -166,15 +166,15 @@ class PolyChordThread:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder / self.root))
         keep_resume_file(self.folder, self.root)
 
-    # -------------------------------------------------------- what happens outside
+    # -------------------------------------------------------- outside PolyChord
 
     def execute(self, progress, stop) -> Result:
-        """Run to the end, or until `stop` says so; see `lstmfit.sampling.polychord.run.run_polychord`."""
+        """Run to the end, or until `stop` returns True; see `lstmfit.sampling.polychord.run.run_polychord`."""
         library = load_library(self.comm is not None)
         self.last_section = library.last_section
         settings, state = self.settings, self.state
         if "resumed_from" in state:
-            # The same stream again would repeat the first steps of the run before.
+            # The original seed would repeat the first steps of the interrupted run.
             seed = np.random.SeedSequence([settings.seed, state["resumed_from"]]).generate_state(1)[0] % 2**31
         else:
             seed = settings.seed
@@ -183,7 +183,7 @@ class PolyChordThread:
         log = self.folder / f"{self.root}.polychord.log" if self.rank == 0 else Path(os.devnull)
         thread = threading.Thread(target=self._thread, args=(library, seed), name="PolyChord", daemon=True)
         with _fortran_output_to(log, library):
-            # Fortran's own stack use is modest, but a likelihood's may not be.
+            # Fortran needs little stack, but a likelihood may need more.
             old = threading.stack_size(64 << 20)
             try:
                 thread.start()
@@ -205,7 +205,7 @@ class PolyChordThread:
         self.wake.set()
 
     def _watch(self, progress, stop) -> bool:
-        """Wait for the end; True if `stop` asked for an early one."""
+        """Wait for the end of the run; True if `stop` ended it early."""
         said = saved = time.monotonic()
         try:
             while not self.done.is_set() and self.error is None:
@@ -228,11 +228,9 @@ class PolyChordThread:
         return False
 
     def _stop(self):
-        """Have the callback fall asleep, and wait until it does, so that nothing moves in the folder
-        afterwards.
-        """
+        """Make the callback sleep and wait until it does, so that the files do not change afterwards."""
         self.stopping.append(True)
-        # Over MPI a rank may be waiting for another one inside Fortran: there, MPI_Abort does the rest.
+        # Under MPI a rank may be waiting for another one inside Fortran; MPI_Abort ends it then.
         while self.comm is None and not (self.parked.is_set() or self.done.is_set()):
             self.wake.wait(TICK_S)
             self.wake.clear()
@@ -241,7 +239,7 @@ class PolyChordThread:
                 self._save()
 
     def _figures(self) -> dict:
-        """Totals so far, with what was there before this process."""
+        """Totals so far, including those from before an interruption."""
         n_like, _, n_nan, n_outside = self.counts
         figures = {
             "n_like": self.state["n_like"] + n_like,
@@ -250,7 +248,7 @@ class PolyChordThread:
             "wall_s": self.state["wall_s"] + time.monotonic() - self.began,
         }
         if self.comm is not None:
-            # The calls are made on the other ranks; PolyChord's own count is what this one knows.
+            # The calls are made on the other ranks, so rank 0 reads PolyChord's own count.
             with contextlib.suppress(InputError):
                 figures["n_like"] = read_resume_header(self.folder / f"{self.root}.resume")["n_like"]
         elif "resumed_from" not in self.state:
@@ -260,7 +258,7 @@ class PolyChordThread:
         return figures
 
     def _save(self, **more):
-        """Write the state; a resumed run keeps the total of what was spent, lost calls included."""
+        """Write the state; its totals include calls that were lost in an interruption."""
         state = {key: value for key, value in self.state.items() if key != "resumed_from"}
         write_state(self.folder, self.root, state | self._figures() | more)
 
@@ -308,9 +306,7 @@ class PolyChordThread:
 
 @contextlib.contextmanager
 def _fortran_output_to(path, library):
-    """Send what Fortran prints (a line for each resume file) to a file; Python's own printing stays where it
-    is.
-    """
+    """Redirect Fortran's output (a line for each resume file) to a file, but not Python's."""
     if os.environ.get(OWN_OUTPUT_VARIABLE):
         yield
         return
