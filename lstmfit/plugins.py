@@ -15,8 +15,8 @@ def has_consent() -> bool:
 
 
 def is_dotted(name: str) -> bool:
-    """Whether a name is that of code to import, not of something registered, nor a path."""
-    return ("." in name or ":" in name) and "/" not in name and not name.startswith("21cmemu:")
+    """Whether a name is that of code to import, not of something registered, a path, or a mapping in YAML."""
+    return ("." in name or ":" in name) and "/" not in name and not name.startswith(("21cmemu:", "{"))
 
 
 def import_dotted(name: str, what: str):

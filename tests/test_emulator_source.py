@@ -13,6 +13,7 @@ from lstmfit import config as run_file
 from lstmfit.driver import fit
 from lstmfit.emulator_source import EmulatorSource, files_of
 from lstmfit.errors import InputError
+from lstmfit.plugins import is_dotted
 from lstmfit.run_folder import load_problem
 
 ARES = Path(__file__).parent / "emulator" / "formats" / "data" / "globalemu_ares"
@@ -92,6 +93,12 @@ def test_a_mapping_in_text_serves_emulators_and_simulators():
     np.testing.assert_array_equal(load(text)(list(THETA.values()))["signal"], expected(THETA))
 
 
+def test_a_mapping_in_text_is_no_code_to_import():
+    assert not is_dotted("{file: net, parameters: ares}")
+    assert not is_dotted("21cmemu:mcg")
+    assert is_dotted("package.module:Class")
+
+
 def test_the_parameters_are_part_of_the_checksum(tmp_path):
     (tmp_path / "ares.yaml").write_text(SPEC)
     mine = Emulator.load(ARES, parameters=tmp_path / "ares.yaml")
@@ -129,7 +136,7 @@ def test_the_run_keeps_its_spec_and_can_be_moved(copy, project):
 def test_a_spec_that_was_changed_is_noticed(copy):
     spec = copy / "out" / "inputs" / "ares.yaml"
     spec.write_text(SPEC.replace("f_esc", "escape"))
-    with pytest.raises(InputError, match=r"the spec of parameters .*ares.yaml has changed since the fit"):
+    with pytest.raises(InputError, match=r"the spec of parameters .*ares.yaml has changed since the fit; restore it"):
         load_problem(copy / "out")
     spec.unlink()
     with pytest.raises(InputError, match=r"the spec of parameters .*ares.yaml of this run is missing; restore it"):
@@ -144,7 +151,7 @@ def test_a_run_is_not_resumed_with_another_spec(copy):
 
 def test_a_folder_that_was_changed_or_removed_is_noticed(copy, tmp_path):
     np.save(copy / "net" / "labels_stds.npy", 1.0)
-    with pytest.raises(InputError, match="net is no longer the emulator of this run"):
+    with pytest.raises(InputError, match="net has changed since this run"):
         load_problem(copy / "out")
     shutil.rmtree(copy / "net")
     text = (copy / "out" / "run.yaml").read_text()
