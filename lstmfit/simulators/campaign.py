@@ -106,7 +106,7 @@ def simulate_set(
 
     jobs = min(jobs or cores(), sum(counts.values()))
     settings = (path, counts, simulator, design, int(seed), progress, force)
-    with writing_into(path, "and run the same again: what was finished is kept"):
+    with writing_into(path, "and repeat the command; finished work is kept"):
         if jobs == 1 and world() is None:
             return _campaign(*settings, None, 1)
         with death_as(SimulationError, "a worker process"), worker_pool(jobs) as (pool, workers):
