@@ -64,7 +64,8 @@ def redshifts_of(where, values: np.ndarray, unit: str | None = None) -> np.ndarr
     """
     _check_length(where, values)
     low, high = values.min(), values.max()
-    if unit is None and 0 <= low < 25 and high <= 60:
+    # Below 1.42 everything is a frequency in GHz.
+    if unit is None and 0 <= low < 25 and 1.5 < high <= 60:
         raise InputError(
             f"{where}: its frequencies run from {low:.6g} to {high:.6g} MHz; this looks like redshifts; set redshifts "
             "instead of frequency in the spec, or frequency_unit: MHz if it is MHz"
@@ -117,7 +118,7 @@ def warn_of_frequencies(where, redshifts: np.ndarray) -> None:
         warnings.warn(
             f"{where}: the redshifts run from {redshifts.min():.6g} to {redshifts.max():.6g}; if these are MHz, set "
             "frequency instead of redshifts in the spec",
-            stacklevel=4,
+            stacklevel=6,
         )
 
 

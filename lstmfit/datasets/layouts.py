@@ -137,7 +137,7 @@ def _read_named(path, file) -> RawSet:
 def _unit(path, file) -> str:
     unit = read_text(file, "signal_unit", "") if isinstance(file, h5py.File) else ""
     if unit and unit not in UNITS:
-        raise InputError(f"{path}: attribute signal_unit is {shown(unit)}; expected {' or '.join(UNITS)}")
+        raise InputError(f"{path}: attribute signal_unit is {shown(unit)}; expected mK or K")
     return unit
 
 

@@ -15,8 +15,8 @@ from lstmfit.hdf5 import KINDS, MOST_BYTES
 
 MAGIC = b"PK\x03\x04"
 """First bytes of a zip archive, which an ``.npz`` file is."""
-LARGEST_RATIO = 1000
-"""Largest ratio of an array to its compressed size; a small archive can expand to any size."""
+LARGEST_RATIO = 200
+"""Largest ratio of an array above 16 MB to its compressed size; zeros reach 1000."""
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, OSError, ValueError, EOFError, KeyError, RuntimeError,
           TypeError, MemoryError, OverflowError, SyntaxError)  # fmt: skip
 """Exceptions that zipfile and NumPy raise for a damaged file."""

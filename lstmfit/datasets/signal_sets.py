@@ -194,7 +194,7 @@ def _check_unit(path, raw, read):
     said = f"{path}: the signals reach {brightest:.3g} at most, which looks like {'K' if looks_like_k else 'mK'}"
     if not unit:
         raise InputError(f"{said}; mK are expected: say which with {raw.say_unit}")
-    warnings.warn(f"{said}, but signal_unit is {unit}", stacklevel=4)
+    warnings.warn(f"{said}, but signal_unit is {unit}", stacklevel=6)
 
 
 def _parameters(path, columns, split) -> tuple[Parameter, ...]:
