@@ -194,7 +194,8 @@ def test_tables_break_no_cell(width):
 def test_help_shows_every_default():
     done = lstmfit("train", "--help", env=os.environ | {"COLUMNS": "200"})
     defaults = {"--updates": "100000", "--batch": "128", "--learning-rate": "0.0125", "--steps": "11"}
-    defaults |= {"--encoder": "256", "--half": "off", "--spec": "from the file", "--seed": "0", "--units": "128; published: 451"}
+    defaults |= {"--encoder": "256", "--half": "off", "--spec": "from the file", "--seed": "0"}
+    defaults |= {"--units": "128; published: 451"}
     lines = [line for line in done.stdout.splitlines() if line.lstrip().startswith("-") and "--help" not in line]
     for option, default in defaults.items():
         line = next(line for line in lines if option in line)

@@ -300,7 +300,7 @@ def test_signals_in_kelvin_are_noticed(originals, tmp_path):
     path = changed(originals, "gem.h5", attribute("signal_unit", "K"))
     with h5py.File(path, "r+") as file:
         file["signal_train"][...] = file["signal_train"][()] * 30
-    with pytest.warns(UserWarning, match="looks like mK, but its attribute signal_unit says K"):
+    with pytest.warns(UserWarning, match="looks like mK, but signal_unit is K"):
         load_signals(path)
 
 
