@@ -41,10 +41,10 @@ class RawSet:
     columns : list of dict
         Arguments of `Parameter` in the order of theta; without ``min``, ``max`` where the file has no ranges.
     splits : dict
-        Arrays theta, signal and the further outputs by name, of each of `SPLITS` or of `WHOLE`; None for one that the
-        file does not have.
+        Arrays theta, signal and the further outputs by name, of each of `SPLITS` or of `WHOLE`; None for one that is
+        not in the file.
     record : dict
-        Where it came from.
+        Provenance.
     unit : str
         Unit of the signals; empty if the file does not say it.
     layout : OutputLayout, optional

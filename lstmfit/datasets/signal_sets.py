@@ -24,7 +24,7 @@ class Split:
     Parameters
     ----------
     theta : numpy.ndarray
-        (n, n_params) physical.
+        (n, n_params) in physical units.
     signal : numpy.ndarray
         (n, n_channels) mK, redshift ascending.
     extras : dict of str to numpy.ndarray
@@ -39,7 +39,7 @@ class Split:
         return len(self.theta)
 
     def rows(self, which) -> "Split":
-        """Some of the rows."""
+        """Split with a selection of the rows."""
         return Split(self.theta[which], self.signal[which], {k: v[which] for k, v in self.extras.items()})
 
 
@@ -54,9 +54,9 @@ class SignalSet:
     parameters : tuple of Parameter
         In the order of theta.
     train, val, test : Split
-        The three splits; empty where the file has none.
+        The three splits; empty if the file has none.
     record : dict
-        Where it came from.
+        Provenance.
     axes : dict of str to dict of str to numpy.ndarray
         Grids of the outputs that are tables, see `lstmfit.outputs.OutputLayout`.
     """
@@ -79,7 +79,7 @@ class SignalSet:
 
     @property
     def layout(self) -> OutputLayout:
-        """The outputs: the signal, further histories, numbers, tables."""
+        """Outputs: the signal, further histories, numbers and tables."""
         split = next((s for s in (self.train, self.val, self.test) if len(s)), self.train)
         others = [name for name in split.extras if name not in self.axes]
         numbers = [name for name in others if split.extras[name].ndim == 1]
@@ -180,7 +180,7 @@ def _check(path, raw: RawSet, wanted) -> SignalSet:
 
 
 FAINTEST = 2.0
-"""mK: a set whose signals are all fainter than this is in K."""
+"""Amplitude in mK; a set without any signal above it is taken to be in K."""
 
 
 def _check_unit(path, raw, read):
@@ -268,18 +268,18 @@ def _native(array) -> np.ndarray:
 
 
 def write_test_set(path, data: SignalSet, n: int = 1024) -> None:
-    """Write the first test signals of a set in the same layout, small enough to travel with an emulator.
+    """Write the first test signals of a set to a small file that is kept beside an emulator.
 
-    Signals are rounded to 1e-4 mK and neutral fractions to 1e-6, which halves the file.
+    Signals are rounded to 1e-4 mK and neutral fractions to 1e-6, which halves the size of the file.
 
     Parameters
     ----------
     path : path
-        File to make or replace.
+        File to create or replace.
     data : SignalSet
         Its test split is written.
     n : int
-        At most this many signals.
+        Maximum number of signals.
     """
     text = h5py.string_dtype()
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:

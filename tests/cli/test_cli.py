@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -196,7 +197,8 @@ def test_help_shows_every_default():
     defaults = {"--updates": "100000", "--batch": "128", "--learning-rate": "0.0125", "--steps": "11"}
     defaults |= {"--encoder": "256", "--half": "off", "--spec": "from the file", "--seed": "0"}
     defaults |= {"--units": "128; published: 451"}
-    lines = [line for line in done.stdout.splitlines() if line.lstrip().startswith("-") and "--help" not in line]
+    options = done.stdout.split("Options:")[1]
+    lines = [" ".join(text.split()) for text in re.split(r"\n {2}(?=-)", options)[1:] if "--help" not in text]
     for option, default in defaults.items():
         line = next(line for line in lines if option in line)
         assert f"default: ({default})" in line or f"default: {default}" in line, line

@@ -340,8 +340,8 @@ def test_all_failed_is_an_error(tmp_path, toy, monkeypatch):
 @pytest.mark.parametrize(
     ("variable", "jobs", "message"),
     [
-        ("TOY_FAILS_BELOW", "1", "every training simulation failed; the first failure of all: ArithmeticError: a is"),
-        ("TOY_FAILS_BELOW", "2", "every training simulation failed; the first failure of all: ArithmeticError: a is"),
+        ("TOY_FAILS_BELOW", "1", "every training simulation failed, first with: ArithmeticError: a is"),
+        ("TOY_FAILS_BELOW", "2", "every training simulation failed, first with: ArithmeticError: a is"),
         ("TOY_DIES", "2", "a worker process died"),
     ],
 )
