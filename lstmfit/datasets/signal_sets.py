@@ -145,10 +145,13 @@ def _read_named(path, file) -> _Raw:
         raise InputError(f"{path}: its parameters are {listed(names)}; different names are needed")
     values = [read_numbers(file, "log", n, "flag"), *(read_numbers(file, key, n) for key in ("min", "max"))]
     values += [read_texts(file, key, n) if key in file.attrs else [""] * n for key in ("units", "latex")]
-    columns = [
-        {"name": name, "log": log, "min": low, "max": high, "unit": unit, "latex": latex}
-        for name, log, low, high, unit, latex in zip(names, *values)
-    ]
+    # What stands for 0 of a logarithmic parameter; 0 where nothing does.
+    values.append(read_numbers(file, "zero", n) if "zero" in file.attrs else [0.0] * n)
+    keys = ("log", "min", "max", "unit", "latex", "zero")
+    columns = [{"name": name} | dict(zip(keys, rest)) for name, *rest in zip(names, *values)]
+    for column in columns:
+        if not column["zero"]:
+            del column["zero"]
     redshifts = read_array(file, "redshifts", (None,)).astype(float)
     layout = read_axes(file, len(redshifts))
     splits = {split: _keys(file, f"par_{split}", f"signal_{split}", split, layout) for split in SPLITS}
@@ -349,6 +352,7 @@ def write_test_set(path, data: SignalSet, n: int = 1024) -> None:
             file.attrs[name] = np.array(values, dtype=text)
         for name in ("log", "min", "max"):
             file.attrs[name] = np.array([getattr(p, name) for p in data.parameters])
+        file.attrs["zero"] = np.array([p.zero or 0.0 for p in data.parameters])
         for key, value in data.record.items():
             file.attrs[key] = value
         file.attrs["signal_unit"] = "mK"
