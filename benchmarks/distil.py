@@ -76,6 +76,8 @@ def main():
     signals = given.signals or output.with_name(f"set_{name}.h5")
     simulate_set(signals, SIGNALS[name], simulator=given.teacher, seed=1, n_val=4096, n_test=4096)
     data, checkpoint = load_signals(signals), output.with_name(output.name + ".checkpoint")
+    # The place of the teacher's file on this machine is nobody else's.
+    data.record["simulator"] = TEACHERS[name]["name"]
     recipe = Recipe(updates=UPDATES[name], extra_weight=EXTRA_WEIGHT.get(name, Recipe.extra_weight))
 
     def progress(update, _, validation):
@@ -96,8 +98,8 @@ def main():
 def annotate(emulator, name, data):
     """Note the teacher, and the error that its authors publish."""
     emulator.record["teacher"] = TEACHERS[name]
-    # The place of the teacher's file on this machine is nobody else's.
-    emulator.record["simulator"] = TEACHERS[name]["name"]
+    # Digits beyond single precision would double the file.
+    emulator.errors["covariance"] = emulator.errors["covariance"].astype(np.float32)
     rms = teacher_rms(name, data.test.signal)
     if rms is not None:
         emulator.errors["teacher_rms"] = rms

@@ -117,10 +117,13 @@ def _read_named(path, file) -> RawSet:
         raise InputError(f"{path}: its parameters are {listed(names)}; different names are needed")
     values = [read_numbers(file, "log", n, "flag"), *(read_numbers(file, key, n) for key in ("min", "max"))]
     values += [read_texts(file, key, n) if key in file.attrs else [""] * n for key in ("units", "latex")]
-    columns = [
-        {"name": name, "log": log, "min": low, "max": high, "unit": unit, "latex": latex}
-        for name, log, low, high, unit, latex in zip(names, *values)
-    ]
+    # What stands for 0 of a logarithmic parameter; 0 where nothing does.
+    values.append(read_numbers(file, "zero", n) if "zero" in file.attrs else [0.0] * n)
+    keys = ("log", "min", "max", "unit", "latex", "zero")
+    columns = [{"name": name} | dict(zip(keys, rest)) for name, *rest in zip(names, *values)]
+    for column in columns:
+        if not column["zero"]:
+            del column["zero"]
     redshifts = read_array(file, "redshifts", (None,)).astype(float)
     check_redshifts(path, redshifts, "write redshifts, 1420.4058 MHz / frequency - 1, ascending")
     layout = read_axes(file, len(redshifts))

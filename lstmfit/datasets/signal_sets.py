@@ -292,6 +292,7 @@ def write_test_set(path, data: SignalSet, n: int = 1024) -> None:
             file.attrs[name] = np.array(values, dtype=text)
         for name in ("log", "min", "max"):
             file.attrs[name] = np.array([getattr(p, name) for p in data.parameters])
+        file.attrs["zero"] = np.array([p.zero or 0.0 for p in data.parameters])
         for key, value in data.record.items():
             file.attrs[key] = value
         file.attrs["signal_unit"] = "mK"

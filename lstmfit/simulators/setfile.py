@@ -163,6 +163,7 @@ def write_set(path: Path, plan: dict, rows: Rows) -> SimulatedSet:
         file.attrs["units"] = np.array([p["unit"] for p in parameters], dtype=text)
         file.attrs["latex"] = np.array([p["latex"] for p in parameters], dtype=text)
         file.attrs["log"] = np.array([p["log"] for p in parameters])
+        file.attrs["zero"] = np.array([p.get("zero") or 0.0 for p in parameters])
         file.attrs["min"] = np.array([p["min"] for p in parameters])
         file.attrs["max"] = np.array([p["max"] for p in parameters])
         for name in ("seed", "design", "simulator", "simulator_name", "simulator_version"):
