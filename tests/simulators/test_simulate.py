@@ -361,7 +361,7 @@ def test_a_failure_is_one_line_on_the_command_line(tmp_path, toy, variable, jobs
 def test_dead_worker_is_an_error_that_keeps_what_was_finished(tmp_path, toy, monkeypatch):
     monkeypatch.setenv("TOY_DIES", "yes")
     path = tmp_path / "set.h5"
-    with pytest.raises(SimulationError, match=r"a worker process died .*: run the same again"):
+    with pytest.raises(SimulationError, match=r"a worker process died .*; repeat the command to continue"):
         simulate_set(path, 400, simulator="toy_simulator:Toy", jobs=2, **SIZES)
     monkeypatch.delenv("TOY_DIES")
     assert simulate_set(path, 400, simulator="toy_simulator:Toy", jobs=1, **SIZES).n_train == 400
