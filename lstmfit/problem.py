@@ -262,7 +262,7 @@ def build(config: RunConfig, spectrum: Spectrum | None = None) -> Problem:
         signal = make_signal(config, spectrum.frequency)
     options = config.likelihood.others
     blocks = {name: {k: v for k, v in given.items() if k != "mock"} for name, given in options.items()}
-    covariance = None if signal.emulator is None else signal.emulator.errors.get("covariance")
+    covariance = None if signal.emulator is None else signal.emulator.error_covariance
     likelihoods = {
         name: make_likelihood(name, signal.redshifts, block, spectrum, covariance, signal.layout)
         for name, block in ({"global_signal": config.likelihood.global_signal} | blocks).items()

@@ -208,21 +208,43 @@ def evaluate(
 
 
 def emulators(json_file: Json = None):
-    """List the shipped emulators."""
-    from lstmfit.emulator import store
-    from lstmfit.emulator.emulator import shipped
+    """List the shipped emulators, and the formats of other groups that can be read."""
+    from lstmfit.emulator.emulator import Emulator, shipped
+    from lstmfit.emulator.formats import FORMATS
 
     rows, content = [], {}
     for name, path in shipped().items():
-        parts = store.read(path)
-        test, a = parts["record"].get("test", {}), parts["architecture"]
-        network = f"{a.layers} x LSTM({a.units}), {a.steps} steps"
-        names = ", ".join(p.name for p in parts["parameters"])
-        outputs = ", ".join((*a.histories, *a.scalars))
-        rows.append((name, f"{test.get('mean_percent', float('nan')):.3f} %", network, outputs, names))
-        content[name] = {"file": str(path), "network": network, "outputs": outputs, "parameters": names, "test": test}
-    print_table(("name", "mean error", "network", "outputs", "parameters"), rows)
+        emulator = Emulator.load(name, engine="numpy")
+        content[name] = _description(emulator, path)
+        c = content[name]
+        error = f"{c['test'].get('mean_percent', float('nan')):.3f} %"
+        grid = f"z {c['redshifts']['min']:g} to {c['redshifts']['max']:g}, {c['redshifts']['n']}"
+        rows.append((name, c["trained_on"], error, c["published_error"], grid, ", ".join(c["outputs"])))
+    print_table(("name", "trained on", "mean error", "error of that (published)", "grid", "outputs"), rows)
+    for name, c in content.items():
+        ranges = [f"{p['name']} {p['min']:.4g}..{p['max']:.4g}{' (log)' if p['log'] else ''}" for p in c["parameters"]]
+        typer.echo(f"{name}: {', '.join(ranges)}")
+    print_table(("emulators of other groups", "give", "parameters"), FORMATS)
     write_json(content, json_file)
+
+
+def _description(emulator, path) -> dict:
+    """What the JSON says of a shipped emulator."""
+    from dataclasses import asdict
+
+    teacher, z = emulator.record.get("teacher", {}), emulator.redshifts
+    return {
+        "file": str(path),
+        "network": emulator.network,
+        "outputs": list(emulator.layout),
+        "redshifts": {"min": float(z[0]), "max": float(z[-1]), "n": len(z)},
+        "parameters": [asdict(p) for p in emulator.parameters],
+        "trained_on": emulator.record.get("simulator", "unknown"),
+        "test": emulator.record.get("test", {}),
+        "teacher": teacher,
+        # A simulator is the truth itself.
+        "published_error": teacher.get("published_error", "unknown") if teacher else "none: a simulator",
+    }
 
 
 @data.command("list")

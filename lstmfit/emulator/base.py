@@ -27,7 +27,9 @@ class BaseEmulator:
         Specs in the order of theta; their ranges are the training range.
     errors : dict of str to numpy.ndarray, optional
         Test-set errors of the signal, in mK at each channel: ``bias`` and ``rms`` (n_channels,), ``covariance``
-        (n_channels, n_channels) about zero, and ``relative`` (n_test,), the relative rms error of each test signal.
+        (n_channels, n_channels) about zero, and ``relative`` (n_test,), the relative rms error of each test signal. Of
+        an emulator that was distilled from another one these are errors against that teacher; ``teacher_rms``
+        (n_channels,) is the teacher's own error, where its authors publish it.
     record : dict, optional
         How it was trained.
     name : str
@@ -143,6 +145,14 @@ class BaseEmulator:
             ``tau``, () or (n,); tables on grids of their own, see ``layout.axes``.
         """
         return self.split(self._evaluate(self._physical(theta, outside)))
+
+    @property
+    def error_covariance(self) -> np.ndarray | None:
+        """Covariance (n_channels, n_channels) mK^2 of the signal's error, the teacher's own included; may be None."""
+        covariance = self.errors.get("covariance")
+        if covariance is None or "teacher_rms" not in self.errors:
+            return covariance
+        return covariance + np.diag(self.errors["teacher_rms"] ** 2)
 
     def jacobian(self, theta, outside: str = "warn") -> np.ndarray:
         """Derivatives of the signal by the physical parameters, by central differences.

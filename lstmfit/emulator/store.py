@@ -163,7 +163,8 @@ def _read_groups(file, a: Architecture) -> dict[str, dict[str, np.ndarray]]:
         "weights": a.shapes(),
         "scaling": {"log": (p,), "low": (p,), "high": (p,), "offset": (histories, n), "scale": (histories,),
                     "scalar_offset": (scalars,), "scalar_scale": (scalars,)},
-        "errors": {"bias": (n,), "rms": (n,), "covariance": (n, n), "relative": (None,)}
+        "errors": {"bias": (n,), "rms": (n,), "covariance": (n, n), "relative": (None,),
+                   "teacher_rms": (n,)}
         | {f"rms_{name}": (n,) for name in a.histories} | {f"rms_{name}": () for name in a.scalars}
         | {f"rms_{name}": tuple(axes.values()) for name, axes in a.tables.items()},
         "grid": {"redshifts": (n,)}

@@ -112,11 +112,19 @@ def recorded_simulator(emulator, remedy: str) -> str:
     Raises
     ------
     InputError
-        The record does not say; or it names a simulator by dotted path, and LSTMFIT_TRUST is not set.
+        The record does not say; it was distilled from an emulator that is not at hand; or it names a simulator by
+        dotted path, and LSTMFIT_TRUST is not set.
     """
     name = emulator.record.get("simulator")
     if not name:
         raise InputError(f"{emulator.name} does not say which simulator it emulates; {remedy}")
+    if is_emulator(str(name)):
+        return str(name)
+    if "teacher" in emulator.record:
+        raise InputError(
+            f"{emulator.name} was distilled from {name}, which does not ship with lstmfit; {remedy}, or name the file "
+            "of that emulator (bias --truth FILE, simulator: FILE)"
+        )
     if str(name) not in SIMULATORS and not has_consent():
         raise InputError(
             f"the emulator {emulator.name} names the simulator {name}, which is not one of {listed(SIMULATORS)} and is "

@@ -11,6 +11,14 @@ from lstmfit.files import sha256
 PREFIX = "21cmemu:"
 """Of the names of emulators that are read from an installed package."""
 
+FORMATS = (
+    ("21cmLSTM", "emulator_*.h5 of Keras; train_mins_*.txt and train_maxs_*.txt lie beside it", "21cmgem or ares"),
+    ("21cmKAN", "emulator_*.pth; train_mins_*.npy and train_maxs_*.npy lie beside it", "21cmgem, ares or SPEC.yaml"),
+    ("globalemu", "the folder with model.h5, z.txt, data_mins.txt", "21cmgem, ares or SPEC.yaml"),
+    ("21cmEMU", f"{PREFIX}mcg or {PREFIX}acg; needs: pip install --no-deps py21cmemu", "its own"),
+)
+"""Emulators of other groups: name, what to give, and the parameters that they can have."""
+
 
 def is_named(source) -> bool:
     """Whether a source is the name of an emulator of another group, and no path."""

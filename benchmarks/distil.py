@@ -1,0 +1,106 @@
+"""Make the shipped emulators `21cmgem`, `ares` and `21cmfast` again from their teachers.
+
+python benchmarks/distil.py 21cmgem --teacher emulator_21cmGEM.pth -o 21cmgem.h5
+python benchmarks/distil.py ares --teacher emulator_ARES.pth -o ares.h5
+python benchmarks/distil.py 21cmfast -o 21cmfast.h5                         # needs: pip install --no-deps py21cmemu
+
+Each is `lstmfit simulate` and `lstmfit train` with the options below, and a note of the teacher in the file: where it
+comes from, its licence, and the error that its authors publish. Both steps resume when the command is repeated.
+"""
+
+import argparse
+import json
+from importlib import util
+from pathlib import Path
+
+import numpy as np
+
+from lstmfit.datasets.signal_sets import load_signals, write_test_set
+from lstmfit.emulator.emulator import test_set_path
+from lstmfit.emulator.train_emulator import train_emulator
+from lstmfit.emulator.training import Recipe
+from lstmfit.simulators.campaign import simulate_set
+
+KAN = {
+    "reference": "Dorigo Jones et al. 2025, arXiv:2508.11752",
+    "source": "github.com/jdorigojones/21cmKAN, commit babb0f3",
+    "licence": "MIT",
+}
+TEACHERS = {
+    "21cmgem": KAN | {"name": "21cmKAN of 21cmGEM", "published_error": "0.20 to 0.32 % mean in its authors' trials"},
+    "ares": KAN | {"name": "21cmKAN of ARES", "published_error": "not published"},
+    "21cmfast": {
+        "name": "21cmEMU mcg of 21cmFAST",
+        "reference": "Breitman et al. 2024, arXiv:2309.05697; 2026, arXiv:2606.00219",
+        "source": "py21cmemu 3.0.0 (PyPI)",
+        "licence": "MIT",
+        "published_error": "median 0.25 to 0.8 % of the signal by redshift",
+    },
+}
+SIGNALS = {"21cmgem": 262144, "ares": 262144, "21cmfast": 131072}
+UPDATES = {"21cmgem": 36000, "ares": 26000, "21cmfast": 24000}
+EXTRA_WEIGHT = {"21cmfast": 0.1}
+HIGHEST_PUBLISHED = {"21cmgem": 0.0032}
+"""Mean relative rms error of a teacher, the largest that its authors give."""
+
+
+def teacher_rms(name: str, signals: np.ndarray) -> np.ndarray | None:
+    """Rms error of the teacher's signal by channel (n_channels,) mK, from what its authors publish.
+
+    21cmKAN: the same fraction of each signal's largest value in all channels. 21cmEMU: the median of the absolute
+    fractional error at each redshift, as the standard deviation of a Gaussian with this median (1.4826 times it), of
+    max(|T|, 5 mK), as its authors define it.
+    """
+    if name in HIGHEST_PUBLISHED:
+        peaks = np.abs(signals).max(axis=1)
+        return np.full(signals.shape[1], HIGHEST_PUBLISHED[name] * np.sqrt(np.mean(peaks**2)))
+    if name != "21cmfast":
+        return None
+    folder = Path(util.find_spec("py21cmemu").submodule_search_locations[0])
+    with np.load(folder / "models/mcg/lstm_emulator_constants.npz", allow_pickle=False) as file:
+        # Stored from high redshift to low.
+        percent = file["Tb_med_err"][::-1]
+    floor = np.sqrt(np.mean(np.maximum(np.abs(signals), 5.0) ** 2, axis=0))
+    return 1.4826 * percent / 100.0 * floor
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", choices=TEACHERS)
+    parser.add_argument("--teacher", default="21cmemu:mcg", help="the teacher's file")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    parser.add_argument("--signals", type=Path, help="where the set lies or is made; SET beside the output by default")
+    given = parser.parse_args()
+    name, output = given.name, given.output
+    signals = given.signals or output.with_name(f"set_{name}.h5")
+    simulate_set(signals, SIGNALS[name], simulator=given.teacher, seed=1, n_val=4096, n_test=4096)
+    data, checkpoint = load_signals(signals), output.with_name(output.name + ".checkpoint")
+    recipe = Recipe(updates=UPDATES[name], extra_weight=EXTRA_WEIGHT.get(name, Recipe.extra_weight))
+
+    def progress(update, _, validation):
+        if validation is not None:
+            print(f"{update} updates: validation {validation:.3f} %", flush=True)
+
+    emulator = train_emulator(
+        data, recipe, {"encoder": (128,)}, name=name, half=True,
+        checkpoint=checkpoint, resume=checkpoint.exists(), progress=progress,
+    )  # fmt: skip
+    annotate(emulator, name, data)
+    write_test_set(test_set_path(output), data)
+    emulator.save(output)
+    checkpoint.unlink(missing_ok=True)
+    print(json.dumps(emulator.record["test"], indent=1))
+
+
+def annotate(emulator, name, data):
+    """Note the teacher, and the error that its authors publish."""
+    emulator.record["teacher"] = TEACHERS[name]
+    # The place of the teacher's file on this machine is nobody else's.
+    emulator.record["simulator"] = TEACHERS[name]["name"]
+    rms = teacher_rms(name, data.test.signal)
+    if rms is not None:
+        emulator.errors["teacher_rms"] = rms
+
+
+if __name__ == "__main__":
+    main()
