@@ -65,6 +65,7 @@ def teacher_rms(name: str, signals: np.ndarray) -> np.ndarray | None:
 
 
 def main():
+    """Make one of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=TEACHERS)
     parser.add_argument("--teacher", default="21cmemu:mcg", help="the teacher's file")
