@@ -11,6 +11,7 @@ import numpy as np
 
 from lstmfit.errors import one_line
 from lstmfit.files import replacing
+from lstmfit.outputs import OutputLayout
 from lstmfit.simulators import SimulationError, load_once
 from lstmfit.simulators.protocol import simulator_layout
 from lstmfit.simulators.tasks import attempt
@@ -54,7 +55,7 @@ class TruthCache:
             "parameters": [p.name for p in self._model.parameters],
             "channels": len(self._model.redshifts),
         }
-        self.layout = simulator_layout(self._model)
+        self.layout = _layout(self._model)
         self._outcomes: dict[bytes, np.ndarray | str] = {}
         self._theta: dict[bytes, np.ndarray] = {}
         self._read()
@@ -166,9 +167,17 @@ def cache_path(folder, simulator: str) -> Path:
     return Path(folder) / f"chain_truth_{re.sub(r'[^A-Za-z0-9.]+', '_', simulator)}.npz"
 
 
+def _layout(model) -> OutputLayout:
+    """Layout of a simulator's outputs; where it fails every row is a message, and the signal stands for them."""
+    try:
+        return simulator_layout(model)
+    except SimulationError:
+        return OutputLayout.of(len(model.redshifts), ("signal",))
+
+
 def _run(simulator, points):
     """Outputs of each point (n_out,), or the error message."""
-    layout = simulator_layout(load_once(simulator))
+    layout = _layout(load_once(simulator))
     outcomes = attempt(simulator, points)
     return [o if isinstance(o, str) else layout.pack(o, np.float32) for o in outcomes]
 

@@ -123,13 +123,17 @@ def simulator_layout(simulator) -> OutputLayout:
     Raises
     ------
     SimulationError
-        It fails there.
+        It fails there, in whatever way.
     """
     declared = getattr(simulator, "layout", None)
     if isinstance(declared, OutputLayout):
         return declared
     middle = np.array([np.sqrt(p.min * p.max) if p.log else 0.5 * (p.min + p.max) for p in simulator.parameters])
-    return layout_of(outputs_of(simulator(middle)), simulator.redshifts, getattr(simulator, "axes", None))
+    try:
+        result = simulator(middle)
+    except Exception as error:
+        raise SimulationError(f"{type(error).__name__}: {one_line(error)}") from error
+    return layout_of(outputs_of(result), simulator.redshifts, getattr(simulator, "axes", None))
 
 
 @runtime_checkable

@@ -9,6 +9,7 @@ from scipy import integrate, stats
 
 from lstmfit.errors import InputError
 from lstmfit.likelihoods import asymmetric, make_likelihood
+from lstmfit.outputs import OutputLayout
 
 Z = np.linspace(5.0, 50.0, 451)
 NONE = np.empty(0)
@@ -143,7 +144,7 @@ def test_table_cuts_limits_and_error_factor():
     faint = make_likelihood("uvlf_bouwens2015", Z, {"redshifts": [6]})
     np.testing.assert_array_equal(faint.magnitude, [-19.52, -18.77, -17.77, -16.77])
     r = (faint.predict(np.array([0.5])) - faint.phi) / faint.err
-    expected = stats.norm.logpdf(r).sum() - np.log(faint.err).sum()
+    expected = stats.stats.norm.logpdf(r).sum() - np.log(faint.err).sum()
     assert faint(np.array([0.5])) == pytest.approx(expected, rel=1e-12)
 
 
@@ -239,3 +240,48 @@ def test_an_upper_limit_against_fifty_digits(model, err):
         low, high = (-high, -low) if high < 0 else (low, high)
         exact = mp.log((mp.erfc(low / mp.sqrt(2)) - mp.erfc(high / mp.sqrt(2))) / 2)
     assert asymmetric.upper_limit(model, limit, err) == pytest.approx(float(exact), rel=1e-9, abs=1e-9)
+
+
+AXES = {"log10_uvlf": {"redshift": np.array([5.0, 7.0, 9.0]), "M_UV": np.linspace(-21, -15, 13)}}
+
+
+def emitting_layout():
+    return OutputLayout.of(len(Z), ("signal",), (), AXES)
+
+
+def table(slope):
+    """log10 of a luminosity function that is linear in redshift and magnitude, so that interpolation is exact."""
+    z, magnitude = AXES["log10_uvlf"].values()
+    return -3.0 - 0.2 * (z[:, None] - 6.0) + slope * (magnitude + 18.0)
+
+
+@pytest.mark.parametrize("name", ["uvlf_bouwens2015", "uvlf_bouwens2021"])
+def test_luminosity_functions_that_the_model_gives(name):
+    likelihood = make_likelihood(name, Z, {"redshifts": [6, 7, 8]}, layout=emitting_layout())
+    assert (likelihood.outputs, likelihood.names) == (("log10_uvlf",), ())
+    phi = 10.0 ** (-3.0 - 0.2 * (likelihood.z - 6.0) + 0.4 * (likelihood.magnitude + 18.0)) / 1e-6
+    np.testing.assert_allclose(likelihood.predict(table(0.4).ravel()), phi, rtol=1e-12)
+    expected = stats.norm.logpdf(likelihood.phi, phi, likelihood.err).sum()
+    assert likelihood(table(0.4).ravel(), np.empty(0)) == pytest.approx(expected, rel=1e-12)
+    mock = likelihood.mocked([table(0.3).ravel(), np.empty(0)], None)
+    again = make_likelihood(name, Z, {"redshifts": [6, 7, 8]} | mock, layout=emitting_layout())
+    best = again(table(0.3).ravel(), np.empty(0))
+    assert best > max(again(table(slope).ravel(), np.empty(0)) for slope in (0.28, 0.32))
+
+
+def test_an_efficiency_that_is_named_comes_before_the_models_own():
+    likelihood = make_likelihood("uvlf_bouwens2021", Z, {"efficiency": "constant"}, layout=emitting_layout())
+    assert (likelihood.outputs, likelihood.names) == ((), ("tstar",))
+    assert make_likelihood("uvlf_bouwens2021", Z, {}).names == ("tstar",)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"redshifts": [10]}, r"a bin has redshift 10, but .* spans 5\.\.9; exclude it with redshifts"),
+        ({"redshifts": [6], "brightest": None}, r"a bin has M_UV -22.52, but .* spans -21\.\.-15; exclude it with"),
+    ],
+)
+def test_bins_outside_the_models_table(options, message):
+    with pytest.raises(InputError, match=message):
+        make_likelihood("uvlf_bouwens2021", Z, options, layout=emitting_layout())
