@@ -5,14 +5,16 @@ from typing import Annotated, Optional
 
 import typer
 
-from lstmfit.cli.options import Json, writable
+from lstmfit.cli.options import Json, writable_as
 from lstmfit.console import print_table, say, write_json
 from lstmfit.errors import InputError
 
 
 def modes(
     spectra: Annotated[Path, typer.Argument(help="Training set of spectra: HDF5 or .npz.")],
-    output: Annotated[Path, typer.Option("-o", "--output", callback=writable, help="HDF5 file to write.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", callback=writable_as(".h5", ".hdf5"), help="HDF5 file to write.")
+    ],
     n: Annotated[int, typer.Option("-n", help="Number of modes.")] = 12,
     noise: Annotated[
         Optional[Path],  # noqa: UP045

@@ -118,7 +118,7 @@ class ChannelFile:
         nu = self.frequencies
         if nu is not None:
             if len(nu) != len(array):
-                raise InputError(f"{self.name} has {len(nu)} {FREQUENCIES}, but {len(array)} rows of {name}; make it again")
+                raise InputError(f"{self.name} has {len(nu)} {FREQUENCIES}, but {len(array)} rows of {name}")
             order = np.argsort(nu, kind="stable")
             at = np.clip(np.searchsorted(nu[order], frequency), 1, max(len(nu) - 1, 1))
             pair = np.stack([order[at - 1], order[np.minimum(at, len(nu) - 1)]])
@@ -186,16 +186,22 @@ def read_channel_file(path, name: str, others=(), what: str = "foreground file")
         arrays, unit = _from_numpy(path, what), "K"
     else:
         arrays, unit = _from_text(path, name), "K"
-    if name not in arrays:
-        unknown = [key for key in arrays if key not in wanted]
-        if len(unknown) != 1:
-            raise InputError(f"{path.name} has no array {name}; it has {listed(arrays, 6) if arrays else 'none'}")
-        arrays[name] = arrays.pop(unknown[0])
-    arrays = {key: arrays[key] for key in wanted if key in arrays}
+    arrays = _chosen(path.name, arrays, name, wanted)
     for key, array in arrays.items():
         if array.dtype.kind not in "iuf":
             raise InputError(f"{path.name}: {key} is of type {array.dtype}; real numbers are needed")
     return ChannelFile(path.name, {key: array.astype(float) for key, array in arrays.items()}, unit)
+
+
+def _chosen(file, arrays, name, wanted):
+    """The wanted ones of arrays by name; if `name` is missing, a single array under another name is this one."""
+    chosen = {key: arrays[key] for key in wanted if key in arrays}
+    if name not in arrays:
+        unknown = [key for key in arrays if key not in wanted]
+        if len(unknown) != 1:
+            raise InputError(f"{file} has no array {name}; it has {listed(arrays, 6)}")
+        chosen[name] = arrays[unknown[0]]
+    return chosen
 
 
 def _from_hdf5(path, wanted, what):
@@ -208,13 +214,10 @@ def _from_hdf5(path, wanted, what):
         if unit not in UNITS:
             raise InputError(f"{path.name}: attribute unit is {shown(unit)}; expected K or mK")
         known = [key for key in file if isinstance(file.get(key, getlink=True), h5py.HardLink)]
-        keys = [key for key in known if isinstance(file[key], h5py.Dataset)]
-        # Large arrays with other names, such as the training set of the modes, are left unread.
-        if wanted[0] in keys or len(set(keys) - set(wanted)) != 1:
-            keys = [key for key in keys if key in wanted]
+        datasets = {key: find_dataset(file, key) for key in known if isinstance(file[key], h5py.Dataset)}
         arrays = {}
-        for key in keys:
-            dataset = find_dataset(file, key)
+        # Only these are read: a file may also have large arrays for other purposes.
+        for key, dataset in _chosen(path.name, datasets, wanted[0], wanted).items():
             check_dataset(dataset, (None,) * len(dataset.shape or ()))
             arrays[key] = np.asarray(dataset[()])
     return arrays, unit
