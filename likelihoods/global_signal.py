@@ -116,7 +116,8 @@ class GlobalSignal:
     density : GaussianNoise or StudentNoise
         Density of a residual in the transformed basis (`whiten`).
     data : numpy.ndarray
-        (n,) data in the transformed basis, minus the marginalised foreground at ``density.centre``.
+        (n,) data in the transformed basis, minus the marginalised foreground at ``density.centre`` and the offsets of
+        linear sampled components.
     root, operator : numpy.ndarray
         Transformation of a signal to that basis: the matrix `operator` (n, n_channels) or, if it is None, the factor
         `root` (n,).
@@ -154,7 +155,7 @@ class GlobalSignal:
         self.density = self._make_density(weight, covariance)
         data = self._temperature
         if self.marginalised is not None:
-            data = data - self.marginalised.basis @ self.density.centre
+            data = data - self._centre()
         self.data = self.density.whiten(data)
         self.root, self.operator = np.sqrt(weight), self.density.operator(self._matrix)
         self._sigma, self._dof, self._student = noise.sigma, noise.dof, noise.student
@@ -187,7 +188,7 @@ class GlobalSignal:
             options = validate_block(GlobalSignalOptions, options, "likelihood.global_signal")
         noise = options.noise.build(spectrum.frequency, spectrum.temperature, spectrum.weight)
         blocks = options.foreground, options.systematics
-        components = [None if block is None else block.build(spectrum.frequency) for block in blocks]
+        components = [None if block is None else block.build(spectrum.frequency, spectrum.kept) for block in blocks]
         error = SignalError.from_option(options.emulator_error, signal_covariance)
         return cls(spectrum, redshifts, noise, *components, error)
 
@@ -201,12 +202,20 @@ class GlobalSignal:
             return StudentNoise(weight, covariance)
         prior = ()
         if marginalised is not None:
-            basis, mean, scale = marginalised.basis, marginalised.mean, marginalised.scale
-            prior = basis, mean, scale, choose_centre(basis, self._temperature, weight, mean, scale)
+            # In terms of coefficients that are independent a priori.
+            basis, mean, scale = marginalised.mixed(marginalised.basis), marginalised.mean, marginalised.scale
+            if marginalised.mixing is not None:
+                mean = np.linalg.solve(marginalised.mixing, np.broadcast_to(mean, basis.shape[1:]))
+            data = self._temperature if marginalised.offset is None else self._temperature - marginalised.offset
+            prior = basis, mean, scale, choose_centre(basis, data, weight, mean, scale)
         density = GaussianNoise(weight, covariance, *prior)
         if noise.sigma == 0 and not density.positive_without_sigma:
             raise InputError("noise: the covariance is not positive definite; add a floor")
         return density
+
+    def _centre(self):
+        """The marginalised foreground (n,) mK that is subtracted in advance, at ``density.centre``."""
+        return self.marginalised.evaluate(self.marginalised.mixed(self.density.centre))
 
     def _set_components(self, components):
         noise = self.noise
@@ -217,6 +226,8 @@ class GlobalSignal:
             self.components.append((component, part))
             if component.basis is not None:
                 self.linear.append((self.density.whiten(component.basis), part))
+                if component.offset is not None:
+                    self.data = self.data - self.density.whiten(component.offset)
             else:
                 self.nonlinear.append((component.evaluate, part))
         clash = {name for name in names if names.count(name) > 1}
@@ -299,7 +310,7 @@ class GlobalSignal:
         """
         total = self.model(signal, values) - self.on_channels(signal)
         if self.marginalised is not None:
-            total = total + self.marginalised.basis @ self.coefficients(signal, values, rng)
+            total = total + self.marginalised.evaluate(self.coefficients(signal, values, rng))
         return total
 
     def sky(self, signal, values, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -361,8 +372,7 @@ class GlobalSignal:
         true = np.array(self.on_channels(signal, redshifts))
         sky, fixed = true + self._with_components(np.zeros(len(true)), values), self.marginalised
         if fixed is not None:
-            draw = 0.0 if rng is None else rng.standard_normal(len(fixed.names))
-            sky = sky + fixed.basis @ (fixed.mean + fixed.scale * draw)
+            sky = sky + fixed.evaluate(fixed.draw(rng))
         if rng is not None:
             sky = sky + self.noise.at(values).draw(self.spectrum.weight, rng)
         return dataclasses.replace(self.spectrum, temperature=sky, truth=true)
@@ -382,9 +392,9 @@ class GlobalSignal:
 
     def coefficients(self, signal, values, rng: np.random.Generator | None = None) -> np.ndarray:
         """Conditional mean of the marginalised coefficients (k,), or a random draw if `rng` is given."""
-        data = self._temperature - self.marginalised.basis @ self.density.centre
+        data = self._temperature - self._centre()
         sigma = self._sigma if self._sigma is not None else float(values[0])
-        return self.density.coefficients(data - self.model(signal, values), sigma, rng)
+        return self.marginalised.mixed(self.density.coefficients(data - self.model(signal, values), sigma, rng))
 
     def check_scale(self, sigma) -> None:
         """Warn if data and noise seem to be in different units; see `lstmfit.likelihoods.scale_check.check_scale`."""

@@ -43,4 +43,5 @@ class GlobalSignalOptions(Block):
 
     def beside(self, folder: Path) -> "GlobalSignalOptions":
         """Copy with file paths relative to a folder made absolute."""
-        return self.model_copy(update={"noise": self.noise.beside(folder)})
+        blocks = {"noise": self.noise, "foreground": self.foreground}
+        return self.model_copy(update={key: b.beside(folder) for key, b in blocks.items() if b is not None})

@@ -61,8 +61,9 @@ class Mock(Block):
         return self
 
     def beside(self, folder: Path) -> "Mock":
-        """Copy with the path of its noise file, if it has one, made absolute relative to a folder."""
-        return self.model_copy(update={"noise": self.noise.beside(folder)}) if not self.has_white_noise else self
+        """Copy with the paths of its noise and foreground files made absolute relative to a folder."""
+        blocks = {"noise": None if self.has_white_noise else self.noise, "foreground": self.foreground}
+        return self.model_copy(update={key: b.beside(folder) for key, b in blocks.items() if b is not None})
 
     @property
     def has_white_noise(self) -> bool:

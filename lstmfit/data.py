@@ -131,9 +131,8 @@ def true_parameters(config: RunConfig, signal) -> dict[str, float]:
         return {}
     truth = {p.name: float(v) for p, v in zip(signal.parameters, true_theta(config, signal))}
     made, fitted = mock.foreground, block.foreground
-    same = made is not None and fitted is not None and made.model == fitted.model
-    if same and made.reference == fitted.reference:
-        truth |= dict(zip(made.foreground.names, made.coefficients))
+    if made is not None and fitted is not None and fitted.means_the_same(made.foreground):
+        truth |= dict(zip(made.names, made.coefficients))
     if mock.has_white_noise and isinstance(block.noise, White):
         truth["sigma"] = mock.noise
     return truth

@@ -42,7 +42,14 @@ SEALED = (RUN_FILE, DATA, *(f"{ROOT}{s}" for s in (".paramnames", ".txt", "_equa
 """Files of a finished run whose checksums are recorded and verified."""
 MOST_COPIED = 16_000_000
 """Inputs up to this size in bytes are copied into the folder; of larger ones only the checksum is recorded."""
-SLOTS = (("data", "file"), ("data", "mock", "noise", "file"), ("likelihood", "global_signal", "noise", "file"))
+COPIED = (
+    ("data", "mock", "noise", "file"),
+    *(("data", "mock", "foreground", key) for key in ("file", "mean")),
+    ("likelihood", "global_signal", "noise", "file"),
+    *(("likelihood", "global_signal", "foreground", key) for key in ("file", "mean", "covariance")),
+)
+"""Keys of the run file that name a file of noise or foreground, which is copied into the folder."""
+SLOTS = (("data", "file"), *COPIED)
 """Keys of the run file that name a file, apart from the emulator."""
 SPEC = ("emulator", "parameters")
 """Key of the file that names an emulator's parameters."""
@@ -284,22 +291,31 @@ def write_config(config: RunConfig, folder: Path) -> None:
 
     Paths are relative to the folder if they share a parent folder, so that a project can be moved.
     """
-    content = _content(config)
+    content, copied = _content(config), {}
     for keys, path in _files(config).items():
         source = Path(path).absolute()
         if not source.exists():
             continue
         name = os.path.relpath(source, folder.absolute())
-        if (keys == SPEC or keys[-2:] == ("noise", "file")) and source.stat().st_size <= MOST_COPIED:
-            copy = folder / INPUTS / source.name
+        if (keys == SPEC or keys in COPIED) and source.stat().st_size <= MOST_COPIED:
+            copy = folder / INPUTS / _free_name(source, copied)
             if source != copy.absolute():
                 copy.parent.mkdir(exist_ok=True)
                 shutil.copyfile(source, copy)
-            name = f"{INPUTS}/{source.name}"
+            name = f"{INPUTS}/{copy.name}"
         elif os.path.commonpath([source, folder.absolute()]) == os.sep:
             name = str(source)
         content = _set(content, keys, name)
     run_file.dump(run_file.validate(content, "resolved run"), folder / RUN_FILE)
+
+
+def _free_name(source: Path, copied: dict[str, Path]) -> str:
+    """Name of the copy of a file; files of the same name from different folders get different ones."""
+    name, n = source.name, 1
+    while copied.setdefault(name, source) != source:
+        n += 1
+        name = f"{source.stem}_{n}{source.suffix}"
+    return name
 
 
 def check_inputs(folder: Path, config: RunConfig) -> RunConfig:
@@ -320,13 +336,14 @@ def check_inputs(folder: Path, config: RunConfig) -> RunConfig:
     Raises
     ------
     InputError
-        A noise file or the spec of an emulator's parameters is missing or has changed, or the emulator is missing.
+        A noise or foreground file or the spec of an emulator's parameters is missing or has changed, or the emulator
+        is missing.
     """
     inputs = record(config).inputs
-    for keys in (*SLOTS[1:], SPEC):
-        what = "spec of parameters" if keys == SPEC else "noise file"
+    for keys in (*COPIED, SPEC):
+        what = "spec of parameters" if keys == SPEC else f"{keys[2]} file"
         known, path = inputs.get(".".join(keys)), _get(_content(config), keys)
-        # The noise file of a mock is not needed, because the noise has already been drawn.
+        # The files of a mock are not needed, because it has already been drawn.
         if known is None or path is None or keys[0] == "data":
             continue
         if not Path(path).is_file():

@@ -13,6 +13,7 @@ from scipy.integrate import quad
 
 import lstmfit as package
 from lstmfit import config
+from lstmfit.constants import redshift_to_frequency
 from lstmfit.likelihoods import LIKELIHOODS, base
 from lstmfit.problem import build
 from lstmfit.sampling.samplers import SAMPLERS
@@ -77,9 +78,9 @@ def test_run_files_are_valid(name, tmp_path):
 
 
 def test_the_likelihoods_of_the_documentation_build(rng):
-    """docs/likelihoods.md shows two blocks of a run file: the likelihoods and the parameters."""
+    """docs/likelihoods.md begins with the likelihoods, and ends with the parameters."""
     pytest.importorskip("echo21")
-    first, second = (parse_yaml(block, "likelihoods.md") for block in blocks("docs/likelihoods.md", "yaml"))
+    first, *_, second = (parse_yaml(block, "likelihoods.md") for block in blocks("docs/likelihoods.md", "yaml"))
     likelihoods = {name: block for name, block in first["likelihood"].items() if not name.startswith("my_package")}
     assert len(likelihoods) == len(first["likelihood"]) - 1
     likelihoods["global_signal"]["noise"]["sigma"] = "free"
@@ -88,6 +89,28 @@ def test_the_likelihoods_of_the_documentation_build(rng):
     assert "log10_fLy" in problem.names
     assert problem.derived_names[-2:] == ("fLy", "ratio")
     assert np.isfinite(problem.loglikelihood(problem.prior.sample(1, rng)[0])[0])
+
+
+def test_the_foregrounds_from_files_of_the_documentation_build(tmp_path, rng):
+    """The blocks of docs/likelihoods.md between the first and the last, with files on the grid of echo21."""
+    grid = redshift_to_frequency(package.Emulator.load("echo21").redshifts)
+    weights = np.stack([50.0 + i * grid / 100.0 for i in range(3)], axis=1)
+    np.savez(tmp_path / "K.npz", K=weights, frequencies=grid)
+    spectra = np.exp(rng.normal(-2.5, 0.05, (60, 3))[..., None] * np.log(grid / 230.0)) * weights.T
+    np.savez(tmp_path / "spectra.npz", spectra=spectra.sum(axis=1), frequencies=grid)
+    done = lstmfit("modes", "spectra.npz", "-o", "modes.h5", "-n", 8, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    shown = [parse_yaml(block, "likelihoods.md") for block in blocks("docs/likelihoods.md", "yaml")][1:-1]
+    models = [block["likelihood"]["global_signal"]["foreground"]["model"] for block in shown]
+    assert models == ["basis", "regions", "regions"]
+    for i, block in enumerate(shown):
+        run = small_run() | block
+        run["data"]["mock"]["from"] = "emulator"
+        (tmp_path / f"{i}.yaml").write_text(yaml.safe_dump(run))
+        problem = build(config.load(tmp_path / f"{i}.yaml"))
+        assert np.isfinite(problem.loglikelihood(problem.prior.sample(1, rng)[0])[0])
+        assert problem.likelihood.n_marginalised == (8 if models[i] == "basis" else 0)
+        assert ("beta_2" in problem.names) == (models[i] == "regions")
 
 
 CHECKS = {

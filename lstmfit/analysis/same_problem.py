@@ -5,6 +5,7 @@ import numpy as np
 from lstmfit import config as run_file
 from lstmfit.analysis.chains import Run
 from lstmfit.errors import InputError
+from lstmfit.files import sha256
 from lstmfit.likelihoods.base import with_defaults
 
 
@@ -76,8 +77,10 @@ def compared(run: Run) -> dict:
 
 
 def _component(block, frequency):
-    """Resolved options of a foreground or systematic error at the given channels."""
-    return None if block is None else block.resolved(frequency).model_dump()
+    """Resolved options of a foreground or systematic error at the given channels, with the checksums of its files."""
+    if block is None:
+        return None
+    return block.resolved(frequency).model_dump() | {key: sha256(path) for key, path in block.files.items()}
 
 
 def _rounded(value):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from lstmfit.constants import redshift_to_frequency
+from lstmfit.datasets.channel_files import Kept
 from lstmfit.datasets.columns import (
     FREQUENCY_UNITS,
     UNITS,
@@ -40,12 +41,15 @@ class Spectrum:
         (n,) non-negative; the noise variance of a channel is divided by it.
     truth : numpy.ndarray, optional
         (n,) mK, the noiseless signal of a mock.
+    kept : Kept, optional
+        Numbers of these channels in the data file, if others were left out.
     """
 
     frequency: np.ndarray
     temperature: np.ndarray
     weight: np.ndarray
     truth: np.ndarray | None = None
+    kept: Kept | None = None
 
     def cut(self, low: float, high: float) -> "Spectrum":
         """The channels from `low` to `high` MHz.
@@ -62,13 +66,19 @@ class Spectrum:
                 f"{self.frequency.max():.4g} MHz"
             )
         truth = None if self.truth is None else self.truth[keep]
-        return Spectrum(self.frequency[keep], self.temperature[keep], self.weight[keep], truth)
+        kept = self.kept
+        if not keep.all():
+            n = len(keep)
+            kept = (Kept(np.arange(n), n) if kept is None else kept).only(keep)
+        return Spectrum(self.frequency[keep], self.temperature[keep], self.weight[keep], truth, kept)
 
     def write(self, path) -> None:
         """Write a CSV with one header line that `read_spectrum` reads back."""
         columns = {"frequency_MHz": self.frequency, "temperature_mK": self.temperature, "weight": self.weight}
         if self.truth is not None:
             columns["signal_mK"] = self.truth
+        if self.kept is not None:
+            columns["channel"] = self.kept.number
         with replacing(path) as temporary:
             pd.DataFrame(columns).to_csv(temporary, index=False, float_format="%.17g")
 
@@ -143,7 +153,8 @@ def read_spectrum(path, columns=None, unit: str | None = None) -> Spectrum:
         why = {"weight zero": weight == 0, "flagged": flagged, "NaN": empty}
         parts = [f"{int(where.sum())} {what}" for what, where in why.items() if where.any()]
         log.info("%s: %d of %d channels are left out (%s)", name, int((~keep).sum()), len(keep), ", ".join(parts))
-    return Spectrum(nu, temperature[keep] * UNITS[unit], weight[keep])
+    kept = None if keep.all() else Kept(np.flatnonzero(keep), len(keep))
+    return Spectrum(nu, temperature[keep] * UNITS[unit], weight[keep], kept=kept)
 
 
 def _table(source) -> Table:
@@ -235,7 +246,11 @@ def read_written_spectrum(path) -> Spectrum:
     if gaps.any():
         raise ValueError(f"data row {_first(gaps) + 1} is not all numbers")
     columns = [table[name].to_numpy() for name in ("frequency_MHz", "temperature_mK", "weight")]
-    return Spectrum(*columns, table["signal_mK"].to_numpy() if "signal_mK" in table else None)
+    truth = table["signal_mK"].to_numpy() if "signal_mK" in table else None
+    kept = Kept(table["channel"].to_numpy()) if "channel" in table else None
+    if kept is not None and (kept.number.dtype.kind != "i" or kept.number.min() < 0):
+        raise ValueError("column channel is not a number of channels")
+    return Spectrum(*columns, truth, kept)
 
 
 def _first(bad):

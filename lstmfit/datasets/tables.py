@@ -103,7 +103,7 @@ def _to_numbers(column) -> np.ndarray:
         return pd.to_numeric(column.astype(str), errors="coerce").to_numpy(dtype=float)
 
 
-def read_table(path) -> Table:
+def read_table(path, least: int = 2) -> Table:
     """Read a table.
 
     Parameters
@@ -111,6 +111,8 @@ def read_table(path) -> Table:
     path : path
         Text with or without a header line, in which # begins a comment (a last comment line with a name for each
         column is a header too); or a ``.npy`` or ``.npz`` file with a 2-D array, a structured array or named columns.
+    least : int
+        Least number of columns.
 
     Raises
     ------
@@ -126,18 +128,18 @@ def read_table(path) -> Table:
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; {EXPECTED}") from None
     if content.startswith((b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")):
-        return _from_numpy(path, content)
-    return _from_text(path, content)
+        return _from_numpy(path, content, least)
+    return _from_text(path, content, least)
 
 
-def _from_numpy(path, content):
+def _from_numpy(path, content, least):
     try:
         arrays = _arrays(path, content)
         names, frame = _as_columns(arrays)
     except Exception as error:
         # NumPy evaluates a header and unpacks an archive: what a damaged one makes it raise is beyond counting.
         raise InputError(f"{path.name} cannot be read as a spectrum ({one_line(error, 140)}); {EXPECTED}") from None
-    return _checked(Table(path.name, names, frame, frame.isna().to_numpy()))
+    return _checked(Table(path.name, names, frame, frame.isna().to_numpy()), least)
 
 
 def _arrays(path, content):
@@ -189,7 +191,7 @@ def _check_numeric(what, array, dimensions):
         raise ValueError(f"{what} has shape {array.shape}; {'(n, m)' if dimensions == 2 else '(n,)'} is needed")
 
 
-def _from_text(path, content):
+def _from_text(path, content, least):
     text, encoding = _decoded(path, content)
     lines = text.splitlines()
     first_at, first = next(((i, cut) for i, line in enumerate(lines) if (cut := line.split("#")[0].strip())), (0, ""))
@@ -213,7 +215,7 @@ def _from_text(path, content):
             f"{path} is not a table of numbers between commas, semicolons, tabs or blanks ({one_line(error, 120)})"
         ) from None
     names = _commented(lines[:first_at], between, frame.shape[1]) if numbers else [str(name) for name in frame.columns]
-    return _checked(Table(path.name, names, frame, empty))
+    return _checked(Table(path.name, names, frame, empty), least)
 
 
 def _read_csv(content, **options):
@@ -251,12 +253,12 @@ def _commented(comments, between, n_columns):
     return None
 
 
-def _checked(table):
+def _checked(table, least):
     """Refuse what has no rows, one column, or channels along the rows."""
     rows, columns = table.frame.shape
     if rows == 0:
         raise InputError(f"{table.name} has no rows; {EXPECTED}")
-    if columns < 2:
+    if columns < least:
         raise InputError(f"{table.name} has one column; frequency and temperature are needed; {EXPECTED}")
     if rows <= 8 and columns >= 10:
         first = pd.to_numeric(table.frame.iloc[0], errors="coerce").to_numpy(dtype=float)
