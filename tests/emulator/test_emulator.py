@@ -84,7 +84,7 @@ def test_damaged_files_are_refused(emulator, tmp_path):
         Emulator.load(tmp_path / "cut.h5")
     with h5py.File(path, "r+") as file:
         file["weights/output_bias"][0, 0] += 1.0
-    with pytest.raises(InputError, match="checksum does not fit"):
+    with pytest.raises(InputError, match="checksum does not match"):
         Emulator.load(path)
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = store.FORMAT_VERSION + 1
