@@ -1,11 +1,11 @@
-"""Make the shipped emulators `21cmgem`, `ares` and `21cmfast` again from their teachers.
+"""Distil the shipped emulators `21cmgem`, `ares` and `21cmfast` from their teachers.
 
 python benchmarks/distil.py 21cmgem --teacher emulator_21cmGEM.pth -o 21cmgem.h5
 python benchmarks/distil.py ares --teacher emulator_ARES.pth -o ares.h5
 python benchmarks/distil.py 21cmfast -o 21cmfast.h5                         # needs: pip install --no-deps py21cmemu
 
-Each is `lstmfit simulate` and `lstmfit train` with the options below, and a note of the teacher in the file: where it
-comes from, its licence, and the error that its authors publish. Both steps resume when the command is repeated.
+This runs `lstmfit simulate` and `lstmfit train` with the options below, and records the teacher in the file: its
+source, its licence, and the error published by its authors. To resume either step, repeat the command.
 """
 
 import argparse
@@ -44,19 +44,19 @@ ROUNDS = {
     "21cmfast": [Recipe(updates=24000, extra_weight=0.1),
                  Recipe(updates=15000, learning_rate=6e-3, extra_weight=0.3, seed=1)],
 }  # fmt: skip
-"""Trainings one after the other, each from the best weights of the one before."""
+"""Rounds of training; each starts from the best weights of the previous one."""
 FAINTEST = -12.0
-"""Floor of log10 of luminosity functions: one galaxy in a cube of 10,000 Mpc per magnitude. The teacher's go to -30."""
+"""Floor of log10 of luminosity functions, one galaxy per magnitude in a cube of 10,000 Mpc; the teacher goes to -30."""
 HIGHEST_PUBLISHED = {"21cmgem": 0.0032}
-"""Mean relative rms error of a teacher, the largest that its authors give."""
+"""Largest published mean relative rms error of a teacher."""
 
 
 def teacher_rms(name: str, signals: np.ndarray) -> np.ndarray | None:
-    """Rms error of the teacher's signal by channel (n_channels,) mK, from what its authors publish.
+    """Rms error of the teacher's signal in each channel (n_channels,) mK, from the errors published by its authors.
 
-    21cmKAN: the same fraction of each signal's largest value in all channels. 21cmEMU: the median of the absolute
-    fractional error at each redshift, as the standard deviation of a Gaussian with this median (1.4826 times it), of
-    max(|T|, 5 mK), as its authors define it.
+    For 21cmKAN it is the same fraction of the largest value of each signal in all channels. For 21cmEMU the published
+    error is the median of the absolute error at each redshift as a fraction of max(|T|, 5 mK), which is converted to
+    the standard deviation of a Gaussian by the factor 1.4826.
     """
     if name in HIGHEST_PUBLISHED:
         peaks = np.abs(signals).max(axis=1)
@@ -65,25 +65,25 @@ def teacher_rms(name: str, signals: np.ndarray) -> np.ndarray | None:
         return None
     folder = Path(util.find_spec("py21cmemu").submodule_search_locations[0])
     with np.load(folder / "models/mcg/lstm_emulator_constants.npz", allow_pickle=False) as file:
-        # Stored from high redshift to low.
+        # The file has descending redshift.
         percent = file["Tb_med_err"][::-1]
     floor = np.sqrt(np.mean(np.maximum(np.abs(signals), 5.0) ** 2, axis=0))
     return 1.4826 * percent / 100.0 * floor
 
 
 def main():
-    """Make one of them."""
+    """Distil one of the emulators."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=TEACHERS)
     parser.add_argument("--teacher", default="21cmemu:mcg", help="the teacher's file")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--signals", type=Path, help="where the set lies or is made; SET beside the output by default")
+    parser.add_argument("--signals", type=Path, help="set of signals; by default beside the output")
     given = parser.parse_args()
     name, output = given.name, given.output
     signals = given.signals or output.with_name(f"set_{name}.h5")
     simulate_set(signals, SIGNALS[name], simulator=given.teacher, seed=1, n_val=4096, n_test=4096)
     data, checkpoint = load_signals(signals), output.with_name(output.name + ".checkpoint")
-    # The place of the teacher's file on this machine is nobody else's.
+    # Record the name of the teacher instead of its path, which is only valid on this machine.
     data.record["simulator"] = TEACHERS[name]["name"]
     for split in (data.train, data.val, data.test):
         if "log10_uvlf" in split.extras:
@@ -95,7 +95,7 @@ def main():
 
     start = None
     for i, recipe in enumerate(ROUNDS[name]):
-        # Each round has a checkpoint of its own; that of a finished one is its result.
+        # Each round has its own checkpoint; the checkpoint of a finished round contains its result.
         beside = checkpoint.with_name(f"{checkpoint.name}_{i}")
         emulator = train_emulator(
             data, recipe, {"encoder": (128,)}, name=name, half=True,
@@ -111,9 +111,9 @@ def main():
 
 
 def annotate(emulator, name, data):
-    """Note the teacher, and the error that its authors publish."""
+    """Record the teacher and its published error in the emulator."""
     emulator.record["teacher"] = TEACHERS[name]
-    # Digits beyond single precision would double the file.
+    # Double precision would double the size of the file.
     emulator.errors["covariance"] = emulator.errors["covariance"].astype(np.float32)
     rms = teacher_rms(name, data.test.signal)
     if rms is not None:

@@ -1,12 +1,13 @@
-"""The published fits of 21cmGEM and ARES again, and the emulation bias between the emulators of the same model.
+"""Repeat the published fits of 21cmGEM and ARES, and measure the emulation bias between emulators of the same model.
 
     python benchmarks/dj24_study.py --published FOLDER [-o WORK] [--noise 25 10 5]
 
 FOLDER has the published weights: 21cmKAN/emulator_21cmGEM.pth, 21cmKAN/emulator_ARES.pth, globalemu/T_release. The data
-are the signal of 21cmKAN at the fiducial parameters of Dorigo Jones et al. (2024) plus white noise drawn as its authors
-do it: standard normal numbers of NumPy's legacy generator with seed 2, the same for all noise levels, here from low
-redshift to high. Each data set is fitted with 21cmKAN itself, the shipped emulator, and for 21cmGEM with globalemu;
-finished fits in WORK are kept. Writes docs/results/dj24.json and the figure; docs/results/dj24.md is written by hand.
+are the signal of 21cmKAN at the fiducial parameters of Dorigo Jones et al. (2024) plus white noise drawn with its
+authors' method: standard normal numbers of NumPy's legacy generator with seed 2, the same for all noise levels, here in
+ascending redshift. Each data set is fitted with 21cmKAN itself, with the shipped emulator and, for 21cmGEM, with
+globalemu; finished fits in WORK are reused. Writes docs/results/dj24.json and the figure; docs/results/dj24.md is
+written by hand.
 """
 
 import argparse
@@ -43,9 +44,9 @@ STORED = {
              "f_star": (-1.426, 0.549), "M_p": (11.01, 1.65), "gamma_lo": (0.685, 0.396), "gamma_hi": (-2.01, 1.10)},
     },
 }  # fmt: skip
-"""Posteriors stored with 21cmKAN's chains (MultiNest, data of 21cmGEM and ARES themselves): mean and deviation."""
+"""Mean and standard deviation of the posteriors distributed with 21cmKAN (MultiNest; data from 21cmGEM and ARES)."""
 STORED_LOGZ = {"21cmgem": {5: -256.53, 10: -253.30, 25: -250.78}, "ares": {5: -258.52, 10: -254.91, 25: -250.71}}
-"""Without the normalisation of the likelihood."""
+"""Log-evidences of the same fits, without the normalisation of the likelihood."""
 
 
 def observe(teacher: Emulator, theta, noise: float, path: Path) -> None:
@@ -56,7 +57,7 @@ def observe(teacher: Emulator, theta, noise: float, path: Path) -> None:
 
 
 def finished(content: dict, folder: Path):
-    """The run of this content in a folder, fitted unless it is there."""
+    """Finished run of a run file in a folder; the fit is only run if it does not exist."""
     try:
         return read_run(folder)
     except InputError:
@@ -65,7 +66,7 @@ def finished(content: dict, folder: Path):
 
 
 def study(published: Path, work: Path, noises) -> dict:
-    """All fits and comparisons, by set and noise."""
+    """Run all fits and comparisons; returns the results by set and noise level."""
     results = {}
     for name, label in (("21cmgem", "21cmGEM"), ("ares", "ARES")):
         kan = str(published / "21cmKAN" / f"emulator_{label}.pth")
@@ -96,7 +97,7 @@ def study(published: Path, work: Path, noises) -> dict:
 
 
 def figure(results: dict, path: Path) -> None:
-    """Shift of every parameter's mean from that of the fit with 21cmKAN, in its standard deviations."""
+    """Plot the shift of each parameter's mean from the fit with 21cmKAN, in units of its standard deviation."""
     drawn = new_figure(figsize=(10.0, 4.0), layout="constrained")
     axes = drawn.subplots(1, len(results), sharey=True)
     for panel, (name, entry) in zip(np.atleast_1d(axes), results.items()):

@@ -1,14 +1,14 @@
-"""Signals of published emulators by their authors' own code: what the readers of `lstmfit` are tested against.
+"""Compute signals of published emulators with their authors' code, as references for the tests of `lstmfit`.
 
     python -m venv references
     references/bin/pip install torch==2.13.0 py21cmemu==3.0.0 globalemu==1.9.1 tensorflow-cpu==2.21.0
     references/bin/python benchmarks/published_references.py PUBLISHED
 
-PUBLISHED is a folder with the weights as their authors distribute them: ``21cmKAN`` (Global21cmKAN/models of
-github.com/jdorigojones/21cmKAN) and ``globalemu`` (T_release and xHI_release of github.com/htjb/globalemu). Written
-are `references.npz`, and the folder `globalemu_ares`, a small globalemu of ARES' parameters that globalemu itself
-trains here on signals of 21cmKAN, both below tests/emulator/formats/data. Every array is in float64; ``versions`` says
-which packages it was made by.
+PUBLISHED is a folder with the weights as distributed by their authors: ``21cmKAN`` (Global21cmKAN/models of
+github.com/jdorigojones/21cmKAN) and ``globalemu`` (T_release and xHI_release of github.com/htjb/globalemu). The script
+writes, in tests/emulator/formats/data, `references.npz` and the folder `globalemu_ares`, a small globalemu network with
+the parameters of ARES, which globalemu trains here on signals of 21cmKAN. All arrays are in float64; ``versions`` lists
+the versions of the packages.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ from torch import nn
 DATA = Path(__file__).resolve().parent.parent / "tests" / "emulator" / "formats" / "data"
 LOG = {"21cmGEM": [0, 1, 2], "ARES": [0, 2, 4, 5]}
 STRIDE = {"21cmGEM": 9, "ARES": 8}
-"""Every so many channels are kept, the first and the last among them."""
+"""Only every n-th channel is kept, including the first and the last."""
 PACKAGES = ("torch", "py21cmemu", "globalemu", "tensorflow-cpu", "keras", "numpy")
 
 
 class KANLinear(nn.Module):
-    """The layer of 21cmKAN: what the pickled class of the package efficient-kan, which is not on PyPI, computes."""
+    """Layer of 21cmKAN; replaces the pickled class of the package efficient-kan, which is not on PyPI."""
 
     def forward(self, x):
         """Outputs (n, n_out) for inputs (n, n_in)."""
@@ -48,7 +48,7 @@ class KANLinear(nn.Module):
 
 
 class KAN(nn.Module):
-    """Layers one after the other."""
+    """Network of 21cmKAN: a sequence of layers."""
 
     def forward(self, x):
         """Outputs of the last layer (n, n_channels) for inputs (n, n_params)."""
@@ -58,7 +58,7 @@ class KAN(nn.Module):
 
 
 def load_21cmkan(folder: Path, name: str):
-    """The published module, and a function from physical parameters to mK, redshift ascending."""
+    """Function from physical parameters to mK in ascending redshift, and the limits of the scaled parameters."""
     module = types.ModuleType("efficient_kan.kan")
     module.KAN, module.KANLinear = KAN, KANLinear
     sys.modules |= {"efficient_kan": types.ModuleType("efficient_kan"), "efficient_kan.kan": module}
@@ -77,7 +77,7 @@ def load_21cmkan(folder: Path, name: str):
 
 
 def draws(low, high, log, n, seed, zero=None):
-    """Physical parameter sets: the two ends of the box, then n - 2 inside it; `zero` is a column with a 0 in row 2."""
+    """Physical parameter sets: two corners of the box, then n - 2 points inside it; column `zero` is 0 in row 2."""
     x = low + (high - low) * np.random.default_rng(seed).random((n, len(low)))
     x[0], x[1] = low, high
     x[:, log] = 10.0 ** x[:, log]
@@ -98,7 +98,7 @@ def of_21cmkan(folder: Path) -> dict:
 
 
 def predictor(folder: Path, logs):
-    """Of globalemu, for the network in a folder; quiet."""
+    """Function of globalemu that evaluates the network in a folder."""
     from globalemu.eval import evaluate
 
     predict = evaluate(base_dir=f"{folder}/", logs=logs)
@@ -106,7 +106,7 @@ def predictor(folder: Path, logs):
 
 
 def of_globalemu(folder: Path) -> dict:
-    """The released networks of 21cmGEM's signal and neutral fraction."""
+    """Released networks of the signal and the neutral fraction of 21cmGEM."""
     arrays = {}
     for name, stride in (("T_release", 9), ("xHI_release", 5)):
         low, high = (np.loadtxt(folder / name / f"data_{end}.txt") for end in ("mins", "maxs"))
@@ -117,10 +117,10 @@ def of_globalemu(folder: Path) -> dict:
 
 
 def of_globalemu_ares(folder: Path) -> dict:
-    """A folder as globalemu writes it with today's Keras, and its signals.
+    """A folder written by globalemu with a current version of Keras, and its signals.
 
-    Parameters and settings as Bevins et al. (2025) have them: the 8 parameters of ARES, redshifts 6 to 55, three
-    layers of 32, neither baseline nor resampling. It is trained for a few epochs only.
+    Parameters and settings are those of Bevins et al. (2025): the 8 parameters of ARES, redshifts 6 to 55, three layers
+    of 32 units, neither baseline nor resampling. The network is only trained for a few epochs.
     """
     import tensorflow as tf
     from globalemu.network import nn as train
@@ -151,7 +151,7 @@ def of_globalemu_ares(folder: Path) -> dict:
 
 
 def of_21cmemu() -> dict:
-    """Signal, x_HI, tau and luminosity functions of both emulators of 21cmFAST, their grids and published errors."""
+    """Signal, x_HI, tau and luminosity functions of both 21cmFAST emulators, with their grids and published errors."""
     from py21cmemu import Emulator
 
     arrays = {}
@@ -160,7 +160,7 @@ def of_21cmemu() -> dict:
         p = emulator.properties
         limits = (p.lstm_limits[:-1] if name == "mcg" else p.limits).copy()
         if name == "acg":
-            # predict() takes eV and divides by 1000.
+            # predict() expects eV and divides by 1000.
             limits[7] *= 1000
         theta = draws(limits[:, 0], limits[:, 1], [], 12, 7)
         _, output, _ = emulator.predict(theta.copy())
