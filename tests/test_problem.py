@@ -247,7 +247,7 @@ def test_a_mock_with_foreground_radiometer_noise_and_a_band():
     theta[-2] += 1.0
     assert problem.loglikelihood(theta)[0] < best
     top["data"]["band"] = [1, 2]
-    with pytest.raises(InputError, match=r"band \[1, 2\] MHz has no channels"):
+    with pytest.raises(InputError, match=r"no channels in the band \[1, 2\] MHz"):
         build(load(top))
 
 
@@ -262,7 +262,7 @@ def test_public_data_that_have_not_been_fetched(tmp_path, monkeypatch):
     monkeypatch.setenv("LSTMFIT_DATA", str(tmp_path))
     top = run()
     top["data"] = {"public": "edges2018"}
-    with pytest.raises(InputError, match="type `lstmfit data fetch edges2018`"):
+    with pytest.raises(InputError, match="to fix this: lstmfit data fetch edges2018"):
         build(load(top))
     top["data"] = {"public": "edges2019"}
     with pytest.raises(InputError, match="did you mean 'edges2018'"):

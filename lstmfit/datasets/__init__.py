@@ -1,1 +1,1 @@
-"""Data that go in: spectra to fit, sets of signals to train on."""
+"""Input data: spectra to fit, and sets of signals for training."""

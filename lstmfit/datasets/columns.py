@@ -1,4 +1,4 @@
-"""What the columns of a spectrum are: the keys of `columns:`, names of a header, the look of a frequency axis."""
+"""Columns of a spectrum: the keys of `columns:`, the names in a header, and checks of the values."""
 
 import re
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ from lstmfit.errors import InputError, did_you_mean, one_line
 from lstmfit.schema import shown
 
 UNITS = {"K": 1000.0, "mK": 1.0}
-"""Temperature units that a file may have, in mK."""
+"""Possible temperature units of a file, in mK."""
 FREQUENCY_UNITS = {"Hz": 1e-6, "kHz": 1e-3, "MHz": 1.0, "GHz": 1e3}
-"""Frequency units that a file may have, in MHz."""
+"""Possible frequency units of a file, in MHz."""
 KEYS = ("frequency", "redshift", "temperature", "weight", "flag")
-"""Keys of `columns:` whose value is a column: its number from zero on, or its name."""
+"""Keys of `columns:` whose value is a column: its number, counted from 0, or its name."""
 
 NAMES = {
     "frequency": ("frequency", "frequencies", "freq", "freqs", "nu", "f", "ν"),
@@ -23,7 +23,7 @@ NAMES = {
     "flag": ("flag", "flags", "flagged", "is_flagged", "mask", "masks", "masked", "bad", "rfi"),
     "sigma": ("sigma", "std", "err", "error", "errors", "noise", "uncertainty", "temperature_error"),
 }
-"""What the columns of a header are taken for, by their name without unit, in small letters."""
+"""Names by which the columns of a header are recognised, in lower case and without units."""
 
 _BRACKETS = re.compile(r"[\[(]\s*([^\])]*?)\s*[\])]")
 _ENDING = re.compile(r"(?:\s*/\s*|\s+in\s+|[_\s.])(mK|K|[kMG]?Hz)$")
@@ -32,16 +32,16 @@ _UNITS = {unit.lower(): unit for unit in (*FREQUENCY_UNITS, "mK", "K")}
 
 @dataclass(frozen=True)
 class Heading:
-    """Name of a column, read.
+    """Name of a column in a header, with its meaning.
 
     Parameters
     ----------
     name : str
-        As it stands in the file.
+        Name in the file.
     kind : str or None
-        A key of `NAMES`; None where the name says nothing.
+        A key of `NAMES`; None if the name is not recognised.
     unit : str or None
-        Its unit, as it stands there: MHz, K, ...
+        Unit in the name, such as MHz or K.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Heading:
 
     @classmethod
     def of(cls, name: str) -> "Heading":
-        """Read a name such as ``Frequency [MHz]``, ``a: Tsky (K)``, ``T / mK`` or ``temperature_mK``."""
+        """Interpret a name such as ``Frequency [MHz]``, ``a: Tsky (K)``, ``T / mK`` or ``temperature_mK``."""
         text = str(name).strip().strip("\"'")
         bracket = _BRACKETS.search(text)
         unit = bracket[1] if bracket else None
@@ -67,18 +67,18 @@ class Heading:
 
 
 def check_columns(columns) -> dict:
-    """The `columns:` block of a run file, checked.
+    """Check the `columns:` block of a run file.
 
     Parameters
     ----------
     columns : mapping
-        ``frequency`` or ``redshift``, and ``temperature``; ``weight`` and ``flag`` where there are such: numbers from
-        zero on, or names. ``frequency_unit``: Hz, kHz, MHz or GHz.
+        Numbers (counted from 0) or names of the columns ``frequency`` or ``redshift``, ``temperature``, and optionally
+        ``weight`` and ``flag``; and ``frequency_unit``: Hz, kHz, MHz or GHz.
 
     Raises
     ------
     InputError
-        An unknown or a missing key, both axes, one column for two things, or a value that is not a column.
+        A key is unknown or missing, both axes are given, a column is used twice, or a value is not a column.
     """
     if not hasattr(columns, "items"):
         raise InputError(f"columns is {shown(columns)}; give a mapping, like {{frequency: 0, temperature: 1}}")
@@ -94,57 +94,58 @@ def check_columns(columns) -> dict:
         value = columns.get(key)
         whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
         if key in columns and not ((whole and value >= 0) or (isinstance(value, str) and value)):
-            raise InputError(f"columns: {key} is {shown(value)}; give the column's number from 0 on, or its name")
+            raise InputError(f"columns: {key} is {shown(value)}; give the number of the column, from 0, or its name")
     if ("frequency" in columns) == ("redshift" in columns):
-        raise InputError(f"columns: give one of frequency and redshift, not {_text(columns)}")
+        raise InputError(f"columns: give either frequency or redshift, not {_text(columns)}")
     if "temperature" not in columns:
         raise InputError(
-            f"columns: frequency and temperature are needed, weight and flag may be given; got {_text(columns)}"
+            f"columns: temperature is missing in {_text(columns)}; give frequency and temperature, and optionally "
+            "weight and flag"
         )
     unit = columns.get("frequency_unit")
     if "frequency_unit" in columns and unit not in FREQUENCY_UNITS:
         raise InputError(f"columns: frequency_unit is {shown(unit)}; give Hz, kHz, MHz or GHz")
     if unit is not None and "redshift" in columns:
-        raise InputError("columns: a redshift has no frequency_unit; take it out")
+        raise InputError("columns: frequency_unit is given for a redshift axis; remove it")
     taken = [columns[key] for key in KEYS if key in columns]
     if len(set(taken)) < len(taken):
-        raise InputError(f"columns: {_text(columns)} uses one column twice; give each its own")
+        raise InputError(f"columns: {_text(columns)} uses a column twice; give distinct columns")
     return columns
 
 
 def _text(columns) -> str:
-    """Columns as a run file has them."""
+    """Columns in the format of a run file."""
     return one_line("{" + ", ".join(f"{key}: {value}" for key, value in columns.items()) + "}", 120)
 
 
 def wanted(axis: str, axis_at: int, temperature_at: int, **more) -> str:
-    """The `columns:` to type: the axis (frequency or redshift), the temperature, then whatever else is given."""
+    """Suggested `columns:` for a message: the axis (frequency or redshift), the temperature, and additional keys."""
     return "columns: " + _text({axis: axis_at, "temperature": temperature_at} | more)
 
 
 def check_headings(name: str, headings: list[Heading], columns: dict, at: dict) -> None:
-    """Refuse columns given by number that the header calls something else.
+    """Check that columns given by number agree with their names in the header.
 
     Parameters
     ----------
     name : str
-        Of the file, for the message.
+        Name of the file, for messages.
     headings : list of Heading
-        The header, a column each.
+        The header, one entry per column.
     columns, at : dict
-        What was asked for, and the number of the column that it is.
+        The `columns:` block, and the number of each column in it.
 
     Raises
     ------
     InputError
-        With the columns to type.
+        The header contradicts a column; the message suggests the correct columns.
     """
     for key in ("frequency", "redshift", "temperature"):
         if key not in columns or isinstance(columns[key], str):
             continue
         heading = headings[at[key]]
         if heading.kind is not None and heading.kind != key:
-            found = f"{name}: column {at[key]} is taken for the {key}, but its name is {shown(heading.name)}"
+            found = f"{name}: column {at[key]} is read as the {key}, but its name is {shown(heading.name)}"
             raise InputError(f"{found}; set {_suggested(headings, at)}, or give the column by its name")
         if key == "frequency" and heading.unit in FREQUENCY_UNITS:
             unit = columns.get("frequency_unit", "MHz")
@@ -152,18 +153,18 @@ def check_headings(name: str, headings: list[Heading], columns: dict, at: dict) 
                 more = {"frequency_unit": heading.unit}
                 keys = wanted("frequency", at[key], at["temperature"], **more)
                 raise InputError(
-                    f"{name}: its header has the frequency in {heading.unit}, but it is read in {unit}; set {keys}"
+                    f"{name}: the header gives the frequency in {heading.unit}, but it is read in {unit}; set {keys}"
                 )
 
 
 def _suggested(headings, at) -> str:
-    """Keys to type for this header."""
+    """Suggested keys for a header."""
     found = {kind: i for i, heading in reversed(list(enumerate(headings))) if (kind := heading.kind) in KEYS}
     axis = "redshift" if "redshift" in found and "frequency" not in found else "frequency"
     axis_at = found.get(axis, at.get("frequency", at.get("redshift", 0)))
     taken = {axis_at, *(found[kind] for kind in ("weight", "flag") if kind in found)}
     left = [i for i in range(len(headings)) if i not in taken and headings[i].kind in (None, "temperature")]
-    # A unit of temperature tells as much as a name does.
+    # A temperature unit identifies the column as well as a name.
     likely = [i for i in left if headings[i].unit in UNITS]
     temperature_at = found.get("temperature", (likely or left or [axis_at + 1])[0])
     more = {kind: found[kind] for kind in ("weight", "flag") if kind in found}
@@ -176,25 +177,25 @@ def _suggested(headings, at) -> str:
 
 
 def check_axis(name: str, values: np.ndarray, columns: dict, at: dict, n_columns: int, header: bool) -> None:
-    """Refuse an axis that does not look like frequencies in MHz.
+    """Check that the values of the axis look like frequencies in MHz.
 
     Parameters
     ----------
     name : str
-        Of the file, for the message.
+        Name of the file, for messages.
     values : numpy.ndarray
-        (n,) the column that is taken for the frequency, as it stands in the file; positive.
+        (n,) positive values of the frequency column, in the unit of the file.
     columns, at : dict
         As for `check_headings`.
     n_columns : int
-        Columns of the file.
+        Number of columns in the file.
     header : bool
-        Whether the file's header calls the column a frequency.
+        Whether the header identifies the column as a frequency.
 
     Raises
     ------
     InputError
-        With the columns to type.
+        The values look like another quantity or unit; the message suggests the correct columns.
     """
     if "redshift" in columns or "frequency_unit" in columns:
         return
@@ -211,39 +212,39 @@ def check_axis(name: str, values: np.ndarray, columns: dict, at: dict, n_columns
         looks = "redshift", wanted("redshift", at["frequency"], t)
     if looks is not None:
         raise InputError(
-            f"{name}: column {at['frequency']} is taken for the frequency in MHz, but {low:.6g} to {high:.6g} looks "
-            f"like {looks[0]}; set {looks[1]} under data, or frequency_unit: MHz in columns if it is MHz"
+            f"{name}: column {at['frequency']} is read as the frequency in MHz, but its values from {low:.6g} to "
+            f"{high:.6g} look like {looks[0]}; set {looks[1]} under data, or frequency_unit: MHz in columns if correct"
         )
 
 
 def check_temperature(name: str, values: np.ndarray, headings: list[Heading], columns: dict, at: dict) -> None:
-    """Refuse a temperature of nothing but 0 and 1: it is a column of weights or flags.
+    """Check that the temperature has values other than 0 and 1, which would be weights or flags.
 
     Parameters
     ----------
     name : str
-        Of the file, for the message.
+        Name of the file, for messages.
     values : numpy.ndarray
-        (n,) as they stand in the file.
+        (n,) in the unit of the file.
     headings, columns, at
         As for `check_headings`.
 
     Raises
     ------
     InputError
-        With the columns to type.
+        All values are 0 or 1; the message suggests the correct columns.
     """
     if isinstance(columns["temperature"], str) or len(values) < 5:
         return
-    # Zero everywhere is a noiseless spectrum without a signal.
+    # All zeros is valid: a noiseless spectrum without a signal.
     if np.isin(values, (0.0, 1.0)).all() and values.any():
         column = at["temperature"]
         unnamed = [h if i != column else Heading(h.name, "weight", None) for i, h in enumerate(headings)]
         if len(headings) > 2:
             todo = f"set {_suggested(unnamed, at)}"
         else:
-            todo = "the file has no other column, so give another file"
+            todo = "the file has no other column; give another file"
         raise InputError(
-            f"{name}: column {column} is taken for the temperature, but has only 0 and 1, which looks like weights; "
-            f"{todo}"
+            f"{name}: column {column} is read as the temperature, but its values are all 0 or 1, which looks like "
+            f"weights; {todo}"
         )

@@ -13,7 +13,7 @@ HIGHEST = 1500.0
 
 
 def check_redshifts(where, values: np.ndarray, remedy: str) -> None:
-    """Refuse redshifts that cannot be redshifts.
+    """Check that redshifts are plausible.
 
     Parameters
     ----------
@@ -22,12 +22,12 @@ def check_redshifts(where, values: np.ndarray, remedy: str) -> None:
     values : numpy.ndarray
         (n,) in any order.
     remedy : str
-        What to do if they are frequencies; ``UNIT`` stands for their unit.
+        How to fix the file if the values are frequencies; ``UNIT`` is replaced by their unit.
 
     Raises
     ------
     InputError
-        There are less than two values, or one is negative or above `HIGHEST`.
+        There are fewer than two values, or one is negative or above `HIGHEST`.
     """
     _check_length(where, values)
     low, high = values.min(), values.max()
@@ -50,7 +50,7 @@ def redshifts_of(where, values: np.ndarray, unit: str | None = None) -> np.ndarr
     values : numpy.ndarray
         (n,) in any order.
     unit : {"Hz", "kHz", "MHz", "GHz"}, optional
-        Unit of the values; by default MHz, and values that look like redshifts are refused.
+        Unit of the values. By default MHz; values that look like redshifts then raise an error.
 
     Returns
     -------
@@ -60,14 +60,14 @@ def redshifts_of(where, values: np.ndarray, unit: str | None = None) -> np.ndarr
     Raises
     ------
     InputError
-        There are less than two values, or they cannot be frequencies in this unit.
+        There are fewer than two values, or they cannot be frequencies in this unit.
     """
     _check_length(where, values)
     low, high = values.min(), values.max()
     # Below 1.42 everything is a frequency in GHz.
     if unit is None and 0 <= low < 25 and 1.5 < high <= 60:
         raise InputError(
-            f"{where}: its frequencies run from {low:.6g} to {high:.6g} MHz; this looks like redshifts; set redshifts "
+            f"{where}: its frequencies run from {low:.6g} to {high:.6g} MHz, which looks like redshifts; set redshifts "
             "instead of frequency in the spec, or frequency_unit: MHz if it is MHz"
         )
     mhz = values * FREQUENCY_UNITS[unit or "MHz"]
@@ -82,7 +82,7 @@ def redshifts_of(where, values: np.ndarray, unit: str | None = None) -> np.ndarr
 
 
 def check_grid_name(where, name: str, frequency: bool, unit: str | None) -> None:
-    """Refuse an array whose name says that it is something else than the spec does.
+    """Check that the name of an array does not contradict the spec.
 
     Parameters
     ----------
@@ -91,29 +91,29 @@ def check_grid_name(where, name: str, frequency: bool, unit: str | None) -> None
     name : str
         Name of the array, such as ``freq_Hz``.
     frequency : bool
-        Whether the spec takes it for frequencies, else for redshifts.
+        Whether the array contains frequencies according to the spec, otherwise redshifts.
     unit : str or None
         Unit of the frequencies in the spec.
 
     Raises
     ------
     InputError
-        The name is that of the other quantity, or has another unit.
+        The name indicates the other quantity or another unit.
     """
     heading = Heading.of(name.split("/")[-1])
     if not frequency and heading.kind == "frequency":
-        raise InputError(f"{where}: {name} is a frequency by its name; set frequency: {name} in the spec")
+        raise InputError(f"{where}: the name {name} indicates a frequency; set frequency: {name} in the spec")
     if frequency and heading.kind == "redshift":
-        raise InputError(f"{where}: {name} is a redshift by its name; set redshifts: {name} in the spec")
+        raise InputError(f"{where}: the name {name} indicates a redshift; set redshifts: {name} in the spec")
     if frequency and heading.unit in FREQUENCY_UNITS and heading.unit != (unit or "MHz"):
         raise InputError(
-            f"{where}: {name} is in {heading.unit} by its name, but the spec has {unit or 'MHz'}; "
-            f"set frequency_unit: {heading.unit}"
+            f"{where}: the name {name} indicates {heading.unit}, but the spec has {unit or 'MHz'}; set frequency_unit: "
+            f"{heading.unit}"
         )
 
 
 def warn_of_frequencies(where, redshifts: np.ndarray) -> None:
-    """Warn of redshifts that look like frequencies in MHz; those of the dark ages do too."""
+    """Warn if redshifts look like frequencies in MHz; only a warning, because those of the dark ages also do."""
     if redshifts.min() > 25 and redshifts.max() > 60:
         warnings.warn(
             f"{where}: the redshifts run from {redshifts.min():.6g} to {redshifts.max():.6g}; if these are MHz, set "
@@ -137,12 +137,12 @@ def ascending(where, redshifts: np.ndarray) -> tuple[np.ndarray, np.ndarray | No
     redshifts : numpy.ndarray
         (n,) ascending.
     order : numpy.ndarray or None
-        (n,) indices that sort the channels; None where they are sorted.
+        (n,) indices that sort the channels; None if they are already sorted.
 
     Raises
     ------
     InputError
-        The grid is neither ascending nor descending, or has a value twice.
+        The grid is neither ascending nor descending, or a value is repeated.
     """
     steps = np.diff(redshifts)
     if (steps > 0).all():
@@ -158,7 +158,7 @@ def ascending(where, redshifts: np.ndarray) -> tuple[np.ndarray, np.ndarray | No
 
 def _check_length(where, values):
     if len(values) < 2:
-        raise InputError(f"{where}: its grid has length {len(values)}; two channels or more are needed")
+        raise InputError(f"{where}: its grid has length {len(values)}, but at least two channels are needed")
 
 
 def _likely_unit(values) -> str | None:

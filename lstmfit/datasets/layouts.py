@@ -1,4 +1,4 @@
-"""Layouts of sets of signals: where a file or folder has its parameters, its signals and its grid."""
+"""Layouts of sets of signals: how a file or folder stores its parameters, signals and grid."""
 
 import warnings
 from dataclasses import dataclass
@@ -27,32 +27,32 @@ from lstmfit.schema import shown
 
 SPLITS = ("train", "val", "test")
 WHOLE = "all"
-"""Name of the only split of a file that has none."""
+"""Name of the only split of a file without splits."""
 
 
 @dataclass(frozen=True)
 class RawSet:
-    """A set as it was found, with arrays that are not read yet if they are in HDF5 or ``.npz``.
+    """A set before its checks; arrays in HDF5 or ``.npz`` are not read yet.
 
     Parameters
     ----------
     redshifts : numpy.ndarray
         (n_channels,)
     columns : list of dict
-        Arguments of `Parameter` in the order of theta; without ``min``, ``max`` where the file has no ranges.
+        Arguments of `Parameter` in the order of theta, without ``min`` and ``max`` if the file has no ranges.
     splits : dict
-        Arrays theta, signal and the further outputs by name, of each of `SPLITS` or of `WHOLE`; None for one that is
-        not in the file.
+        Arrays theta, signal and the additional outputs by name, for each of `SPLITS` or for `WHOLE`; None for a split
+        that is not in the file.
     record : dict
         Provenance.
     unit : str
-        Unit of the signals; empty if the file does not say it.
+        Unit of the signals; empty if the file does not contain it.
     layout : OutputLayout, optional
-        Outputs; the signal alone by default.
+        Outputs; by default only the signal.
     order : numpy.ndarray, optional
         (n_channels,) indices that sort the channels of the arrays by redshift.
-    say_unit : str
-        How to say the unit of the signals, for the message.
+    unit_remedy : str
+        How to set the unit of the signals, for messages.
     """
 
     redshifts: np.ndarray
@@ -62,18 +62,18 @@ class RawSet:
     unit: str = ""
     layout: OutputLayout | None = None
     order: np.ndarray | None = None
-    say_unit: str = "signal_unit: K (or mK) in a spec, see --spec"
+    unit_remedy: str = "signal_unit: K (or mK) in a spec, see --spec"
 
 
 def read_raw(path: Path, spec: SignalSpec | None, check) -> object:
-    """Recognise a layout, and hand the set to a function while its file is open.
+    """Recognise the layout of a set, and call a function with the set while its file is open.
 
     Parameters
     ----------
     path : pathlib.Path
         An existing file or folder.
     spec : SignalSpec or None
-        Description of a file without names.
+        Description of a file that does not name its parameters.
     check : callable
         Called with a `RawSet`.
 
@@ -97,7 +97,7 @@ def read_raw(path: Path, spec: SignalSpec | None, check) -> object:
     with reading(path, "HDF5 or .npz file", "copy or create it again") as file:
         if "parameters" in file.attrs:
             if spec is not None:
-                raise InputError(f"{path} names its own parameters; leave the spec out")
+                raise InputError(f"{path} defines its own parameters; remove the spec")
             return check(_read_named(path, file))
         return check(_read_public(path, file) if spec is None else _read_by_spec(path, file, spec))
 
@@ -110,14 +110,14 @@ def _read_named(path, file) -> RawSet:
     missing = [name for name in ("log", "min", "max") if name not in file.attrs]
     missing += [] if "redshifts" in file else ["redshifts"]
     if missing:
-        raise InputError(f"{path} is not a set of signals: {', '.join(missing)} is missing")
+        raise InputError(f"{path} is not a set of signals: {', '.join(missing)} is missing; give another file")
     names = read_texts(file, "parameters")
     n = len(names)
     if not n or len(set(names)) < n:
-        raise InputError(f"{path}: its parameters are {listed(names)}; different names are needed")
+        raise InputError(f"{path}: its parameters are {listed(names)}; give distinct names")
     values = [read_numbers(file, "log", n, "flag"), *(read_numbers(file, key, n) for key in ("min", "max"))]
     values += [read_texts(file, key, n) if key in file.attrs else [""] * n for key in ("units", "latex")]
-    # What stands for 0 of a logarithmic parameter; 0 where nothing does.
+    # The replacement of zeros of a logarithmic parameter; 0 if there is none.
     values.append(read_numbers(file, "zero", n) if "zero" in file.attrs else [0.0] * n)
     keys = ("log", "min", "max", "unit", "latex", "zero")
     columns = [{"name": name} | dict(zip(keys, rest)) for name, *rest in zip(names, *values)]
@@ -134,7 +134,7 @@ def _read_named(path, file) -> RawSet:
         for key in ("simulator", "simulator_version", "design", "seed", "lstmfit_version")
         if key in file.attrs
     }
-    return RawSet(redshifts, columns, splits, record, _unit(path, file), layout, say_unit=_attribute(path))
+    return RawSet(redshifts, columns, splits, record, _unit(path, file), layout, unit_remedy=_attribute(path))
 
 
 def _unit(path, file) -> str:
@@ -150,7 +150,7 @@ def _attribute(path) -> str:
 
 
 def _names(layout: OutputLayout | None, split: str) -> dict[str, str]:
-    """Names of the arrays of the further outputs in a layout of this package."""
+    """Names of the arrays of the additional outputs in a layout of this package."""
     return {name: f"{name}_{split}" for name in layout or () if name != "signal"}
 
 
@@ -162,28 +162,30 @@ def _find(file, name):
 
 
 def _arrays(file, theta: str, signal: str, others: dict[str, str]):
-    """Arrays of a split, not read yet; None if the file has neither parameters nor signals of it."""
+    """Arrays of a split, not read yet; None if the file has neither its parameters nor its signals."""
     if theta not in file and signal not in file:
         return None
     return _find(file, theta), _find(file, signal), {name: _find(file, key) for name, key in others.items()}
 
 
 def _read_public(path, file) -> RawSet:
-    """A public layout without names: recognised by its keys, described by its preset."""
+    """A public layout without parameter names, recognised by its keys and described by its preset."""
     for name, spec in presets().items():
         if any(spec.theta.replace(SPLIT, split) in file for split in ("train", "test")):
             layout = read_axes(file, len(spec.grid)) if isinstance(file, h5py.File) else None
             return _read_by_spec(path, file, spec, name, layout)
     raise InputError(
-        f"{path} is not a set of signals: it has {listed(file, 6) if len(file) else 'nothing'}; expected par_train and "
-        "signal_train (21cmGEM layout) or train_data and train_labels (ARES layout); arrays of other names need --spec"
+        f"{path} is not a set of signals: it has {listed(file, 6) if len(file) else 'nothing'}; expected par_train, "
+        "signal_train (21cmGEM layout) or train_data, train_labels (ARES layout); for other names, add --spec"
     )
 
 
 def _read_by_spec(path, file, spec: SignalSpec, name: str | None = None, layout: OutputLayout | None = None) -> RawSet:
-    """Arrays by the names in a spec; `name` of a public set, `layout` of the outputs if the file describes them."""
+    """Arrays named by a spec; `name` is that of a public set, `layout` that of the outputs if the file describes it."""
     if spec.theta is None or spec.signal is None:
-        raise InputError(f"{path}: the spec does not name theta and signal; the file has {listed(file, 6)}")
+        raise InputError(
+            f"{path}: theta and signal are missing in the spec; name their arrays; the file has {listed(file, 6)}"
+        )
     redshifts, order = _grid(path, spec, file)
     splits = {}
     for split in SPLITS if SPLIT in spec.theta else (WHOLE,):
@@ -197,14 +199,16 @@ def _read_by_spec(path, file, spec: SignalSpec, name: str | None = None, layout:
         layout = _layout(path, found[0][2], len(redshifts))
     unit = _unit(path, file)
     if unit and spec.signal_unit not in (None, unit):
-        raise InputError(f"{path}: attribute signal_unit is {unit}, but the spec has {spec.signal_unit}; correct one")
-    say_unit = _attribute(path) if isinstance(file, h5py.File) else RawSet.say_unit
+        raise InputError(
+            f"{path}: attribute signal_unit is {unit}, but the spec has {spec.signal_unit}; correct one of them"
+        )
+    remedy = _attribute(path) if isinstance(file, h5py.File) else RawSet.unit_remedy
     record = {"set": name or path.name}
-    return RawSet(redshifts, columns_of(spec), splits, record, unit or spec.signal_unit or "", layout, order, say_unit)
+    return RawSet(redshifts, columns_of(spec), splits, record, unit or spec.signal_unit or "", layout, order, remedy)
 
 
 def _layout(path, extras, n_channels) -> OutputLayout:
-    """Which further outputs are on the grid, and which are numbers."""
+    """Layout of the additional outputs: histories on the grid, or numbers."""
     for name, array in extras.items():
         if len(array.shape or ()) not in (1, 2) or array.shape[1:] not in ((), (n_channels,)):
             raise InputError(f"{path}: output {name} has shape {array.shape}; expected (n,) or (n, {n_channels})")
@@ -213,7 +217,7 @@ def _layout(path, extras, n_channels) -> OutputLayout:
 
 
 def _grid(path, spec: SignalSpec, file=None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Redshifts of a spec, ascending, and the order of the channels that sorts them."""
+    """Ascending redshifts of a spec, and the indices that sort the channels."""
     frequency = spec.frequency is not None
     given = spec.frequency if frequency else spec.redshifts
     if given is None or (isinstance(given, str) and file is None):
@@ -227,7 +231,7 @@ def _grid(path, spec: SignalSpec, file=None) -> tuple[np.ndarray, np.ndarray | N
         check_array(array, (None,))
         values = np.array(array, dtype=float)
         if not np.isfinite(values).all():
-            raise InputError(f"{path}: {given} has {np.sum(~np.isfinite(values))} NaN or infinite values")
+            raise InputError(f"{path}: {given} has {np.sum(~np.isfinite(values))} NaN or infinite values; correct them")
     else:
         values = given.values if isinstance(given, Grid) else np.array(given, dtype=float)
     if frequency:
@@ -238,7 +242,7 @@ def _grid(path, spec: SignalSpec, file=None) -> tuple[np.ndarray, np.ndarray | N
 
 
 def check_array(array, shape: tuple) -> None:
-    """Check the type, shape and size of an array that is not read yet; a `numpy.ndarray` is left alone.
+    """Check the type, shape and size of an array that is not read yet; a `numpy.ndarray` is not checked.
 
     Parameters
     ----------
@@ -250,7 +254,7 @@ def check_array(array, shape: tuple) -> None:
     Raises
     ------
     InputError
-        The array has another type or shape, or declares more than it has.
+        The array has another type or shape, or declares more data than it contains.
     """
     if isinstance(array, h5py.Dataset):
         check_dataset(array, shape)
@@ -259,7 +263,7 @@ def check_array(array, shape: tuple) -> None:
 
 
 def columns_of(spec: SignalSpec) -> list[dict]:
-    """Columns of a spec; keys that it does not give are left out."""
+    """Columns of a spec, without the keys that are not set."""
     return [column.model_dump(exclude_none=True) for column in spec.parameters]
 
 
@@ -269,11 +273,11 @@ FOLDERS = {
     "21cmGEM": ("Par_{split}_21cmGEM.txt", "T21_{split}_21cmGEM.txt"),
     "globalemu": ("{split}_data.txt", "{split}_labels.txt"),
 }
-"""Names of the files with parameters and signals; no header, white space between numbers, one row per signal."""
+"""Names of the files with parameters and signals; no header, numbers separated by white space, one row per signal."""
 
 
 def _read_folder(folder, spec: SignalSpec | None) -> RawSet:
-    """The plain-text 21cmGEM tables, or the training set of a globalemu."""
+    """The plain-text 21cmGEM tables, or the training set of a globalemu network."""
     layouts = {
         kind: {split: [folder / name.replace(SPLIT, split) for name in names] for split in SPLITS}
         for kind, names in FOLDERS.items()
@@ -287,7 +291,7 @@ def _read_folder(folder, spec: SignalSpec | None) -> RawSet:
         )
     if spec is None and kind != "21cmGEM":
         raise InputError(
-            f"{folder}: the files of globalemu do not name their parameters; add --spec 21cmgem, ares or a file"
+            f"{folder}: globalemu files do not name their parameters; add --spec 21cmgem, --spec ares, or --spec FILE"
         )
     preset = presets()["21cmGEM"]
     spec = spec or preset
@@ -309,14 +313,14 @@ def _pair(theta, signal):
         return None
     for file, other in ((theta, signal), (signal, theta)):
         if not file.is_file():
-            raise InputError(f"{theta.parent} has {other.name}, but no {file.name}; both are needed")
+            raise InputError(f"{theta.parent} has {other.name}, but no {file.name}; add this file")
     return _table(theta), _table(signal), {}
 
 
 def _table(file) -> np.ndarray:
     try:
         with warnings.catch_warnings():
-            # Of an empty file, which is refused by its shape.
+            # NumPy warns of an empty file, whose shape raises an error later.
             warnings.simplefilter("ignore", UserWarning)
             return np.loadtxt(file, ndmin=2)
     except (ValueError, OSError, OverflowError) as error:

@@ -1,4 +1,4 @@
-"""Public data: where they are, fetched on request only, held to the checksums and the content that we know."""
+"""Public data sets: fetched only on request, and verified by checksums or by their content."""
 
 import json
 import logging
@@ -17,16 +17,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Content:
-    """What a set of signals without a known checksum must contain.
+    """Expected content of a set of signals whose checksum is not known.
 
     Parameters
     ----------
     preset : str
-        Its layout in ``presets.yaml``.
+        Name of its layout in ``presets.yaml``.
     n_train, n_test : int
-        Signals.
+        Numbers of signals.
     ranges : dict of str to (float, float)
-        Wide bounds of every parameter: beyond them it is another set, or its columns are in another order.
+        Wide bounds of each parameter; beyond them it is another set, or its columns have another order.
     """
 
     preset: str
@@ -42,15 +42,15 @@ class Public:
     Parameters
     ----------
     what : str
-        One line on what it contains.
+        Description in one line.
     url : str
-        Where it comes from.
+        Address of the file.
     file : str
         Name of the file.
     sha256 : tuple of str
-        Checksums that it may have; none where we do not know any.
+        Valid checksums; empty if none is known.
     content : Content, optional
-        What is checked where no checksum is known.
+        Expected content, which is checked if no checksum is known.
     """
 
     what: str
@@ -65,14 +65,14 @@ PUBLIC = {
         "EDGES low-band spectrum, 51 to 99 MHz (Bowman et al. 2018, Nature 555, 67)",
         "http://loco.lab.asu.edu/download/790/figure1_plotdata.csv",
         "edges2018_figure1.csv",
-        # With the line ends of Windows, as it is served, and of Unix.
+        # With Windows line endings, as on the server, and with Unix line endings.
         (
             "6eebf9cd0a73280c002f630406e6692d7408e59f37bec1aef3664ceaac1cb030",
             "2a9035e230d6d53126ec93316193d8499658cab042477330df4fee2e40597903",
         ),
     ),
     "21cmGEM": Public(
-        "24,562 training and 1,704 test signals of 21cmGEM (Cohen et al. 2020) as 21cmVAE and 21cmLSTM use them",
+        "24,562 training and 1,704 test signals of 21cmGEM (Cohen et al. 2020), used by 21cmVAE and 21cmLSTM",
         "https://zenodo.org/record/5084114/files/dataset_21cmVAE.h5?download=1",
         "dataset_21cmVAE.h5",
         content=Content(
@@ -82,7 +82,7 @@ PUBLIC = {
         ),
     ),
     "ARES": Public(
-        "23,896 training and 1,704 test signals of ARES as 21cmLSTM uses them (Dorigo Jones et al. 2024)",
+        "23,896 training and 1,704 test signals of ARES, used by 21cmLSTM (Dorigo Jones et al. 2024)",
         "https://zenodo.org/record/13840725/files/dataset_ARES.h5?download=1",
         "dataset_ARES.h5",
         content=Content(
@@ -92,13 +92,13 @@ PUBLIC = {
         ),
     ),
 }  # fmt: skip
-"""By the name that `lstmfit data fetch` takes."""
+"""Public data sets by their name for `lstmfit data fetch`."""
 SIGNAL_RANGE = -3000.0, 1000.0
-"""mK beyond which no model of the global signal goes; K taken for mK, or a table of something else, does."""
+"""Limits in mK of any model of the global signal; values beyond them are not signals in mK."""
 
 
 def cache() -> Path:
-    """Folder of fetched data: LSTMFIT_DATA, or the user's cache."""
+    """Folder for fetched data: LSTMFIT_DATA, or else the user's cache."""
     import os
 
     import pooch
@@ -114,7 +114,7 @@ def fetch(name: str, folder=None, source=None) -> Path:
     name : str
         A name in `PUBLIC`.
     folder : path, optional
-        Where to put it; `cache` by default.
+        Folder for the file; by default `cache`.
     source : str or path, optional
         Address of a mirror, or a local file to copy.
 
@@ -126,8 +126,8 @@ def fetch(name: str, folder=None, source=None) -> Path:
     Raises
     ------
     InputError
-        Unknown name, the download failed, or the file is not the public one: by its checksum where that is known, else
-        by its content. A file whose content alone was checked is called unverified in the log and in its record.
+        The name is unknown, the download failed, or the file is not the public one according to its checksum or, if no
+        checksum is known, its content. In that case the log and the record of the file call it unverified.
     """
     item = _item(name)
     folder = cache() if folder is None else Path(folder).expanduser()
@@ -152,7 +152,7 @@ def fetch(name: str, folder=None, source=None) -> Path:
 
 
 def state(name: str) -> str:
-    """What is known of a public set in the cache: ``not fetched``, ``verified``, or ``unverified``.
+    """State of a public set in the cache: not fetched, verified or unverified.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def state(name: str) -> str:
     item = _item(name)
     if not (cache() / item.file).is_file():
         return "not fetched"
-    return "fetched, verified by SHA-256" if item.sha256 else "fetched, unverified: no checksum is known"
+    return "fetched, verified by SHA-256" if item.sha256 else "fetched, not verified because no checksum is known"
 
 
 def _item(name) -> Public:
@@ -176,14 +176,14 @@ def _record(target) -> Path:
 
 
 def _source(source):
-    """An address, or a local file that exists."""
+    """Check that a source is an address or an existing local file."""
     if not isinstance(source, (str, Path)) or not str(source) or "\0" in str(source):
         raise InputError(f"--from is {shown(source)}; give a local file, or an address with ://")
     if "://" in str(source):
         return str(source)
     path = Path(source).expanduser()
     if path.is_dir():
-        raise InputError(f"--from {source} is a folder; give the file in it")
+        raise InputError(f"--from {source} is a folder; give a file in it")
     if not path.is_file():
         raise InputError(f"no file {source}; give a local file, or an address with ://")
     return path
@@ -203,8 +203,8 @@ def _get(source, part):
         pooch.retrieve(source, known_hash=None, path=part.parent, fname=part.name, progressbar=True)
     except (requests.RequestException, OSError, ValueError) as error:
         raise InputError(
-            f"could not download {one_line(source, 100)} ({one_line(error, 120)}); get it another way and type --from "
-            "FILE"
+            f"could not download {one_line(source, 100)} ({one_line(error, 120)}); download it in another way and add "
+            "--from FILE"
         ) from None
 
 
@@ -214,13 +214,13 @@ def _verify(name, item, path):
         if found not in item.sha256:
             expected = " or ".join(f"{known[:16]}..." for known in item.sha256)
             raise InputError(
-                f"{item.file} is not the public {name}: its SHA-256 is {found[:16]}..., expected {expected}; it is "
-                "damaged or another file"
+                f"{item.file} is not the public {name}: its SHA-256 is {found[:16]}..., but {expected} is expected; "
+                "it is damaged or another file, so fetch it again"
             )
         return
     _check_content(name, item.content, path)
     log.warning(
-        "%s is unverified: no checksum of it is known, only its layout, numbers and ranges have been checked", item.file
+        "%s is not verified: no checksum is known; only its layout, sizes and ranges have been checked", item.file
     )
 
 
@@ -233,25 +233,26 @@ def _check_content(name, content, path):
     except InputError as error:
         raise InputError(f"{other}{one_line(error, 250)}") from None
     if data.record.get("set") != content.preset:
-        raise InputError(f"{other}it has another layout, that of {data.record.get('set', 'lstmfit simulate')}")
+        raise InputError(f"{other}it has the layout of {data.record.get('set', 'lstmfit simulate')}; give another file")
     n_train, n_test = len(data.train), len(data.test)
-    # Where the file has no validation split, that is a part of the training signals.
+    # If the file has no validation split, part of the training signals is used for it.
     if content.n_train not in (n_train, n_train + len(data.val)) or n_test != content.n_test:
         raise InputError(
-            f"{other}it has {n_train + len(data.val)} training and validation and {n_test} test signals; expected are "
-            f"{content.n_train} and {content.n_test}"
+            f"{other}it has {n_train + len(data.val)} training and validation signals and {n_test} test signals, but "
+            f"{content.n_train} and {content.n_test} are expected; give another file"
         )
     for parameter in data.parameters:
         low, high = content.ranges[parameter.name]
         if not low <= parameter.min <= parameter.max <= high:
             raise InputError(
-                f"{other}{parameter.name} runs from {parameter.min:.4g} to {parameter.max:.4g}; expected within "
-                f"{low:g} to {high:g}, in the order {listed(content.ranges)}"
+                f"{other}{parameter.name} runs from {parameter.min:.4g} to {parameter.max:.4g}, but should be within "
+                f"{low:g} to {high:g}; the order of the columns is {listed(content.ranges)}"
             )
     for split in (data.train, data.val, data.test):
         if len(split) and not (SIGNAL_RANGE[0] <= split.signal.min() and split.signal.max() <= SIGNAL_RANGE[1]):
             raise InputError(
-                f"{other}its signals run from {split.signal.min():.4g} to {split.signal.max():.4g}, which is not mK"
+                f"{other}its signals run from {split.signal.min():.4g} to {split.signal.max():.4g}, so they are not in "
+                "mK; give another file"
             )
     if not np.ptp(data.test.signal) > 0:
-        raise InputError(f"{other}all of its signals are the same")
+        raise InputError(f"{other}all its signals are equal; give another file")

@@ -1,4 +1,4 @@
-"""Sets of signals to train and test on, read from every known layout and checked."""
+"""Sets of signals for training and testing, read from all known layouts and checked."""
 
 import dataclasses
 import warnings
@@ -26,9 +26,9 @@ class Split:
     theta : numpy.ndarray
         (n, n_params) in physical units.
     signal : numpy.ndarray
-        (n, n_channels) mK, redshift ascending.
+        (n, n_channels) mK, in ascending redshift.
     extras : dict of str to numpy.ndarray
-        Further outputs by name: histories (n, n_channels), numbers (n,), tables of any other shape (n, ...).
+        Additional outputs by name: histories (n, n_channels), numbers (n,), tables of any other shape (n, ...).
     """
 
     theta: np.ndarray
@@ -39,13 +39,13 @@ class Split:
         return len(self.theta)
 
     def rows(self, which) -> "Split":
-        """Split with a selection of the rows."""
+        """A split with a selection of the rows."""
         return Split(self.theta[which], self.signal[which], {k: v[which] for k, v in self.extras.items()})
 
 
 @dataclass(frozen=True)
 class SignalSet:
-    """A set with its grid and parameters.
+    """A set of signals with its grid and parameters.
 
     Parameters
     ----------
@@ -54,11 +54,11 @@ class SignalSet:
     parameters : tuple of Parameter
         In the order of theta.
     train, val, test : Split
-        The three splits; empty if the file has none.
+        The three splits; empty if they are not in the file.
     record : dict
         Provenance.
     axes : dict of str to dict of str to numpy.ndarray
-        Grids of the outputs that are tables, see `lstmfit.outputs.OutputLayout`.
+        Grids of the table outputs, see `lstmfit.outputs.OutputLayout`.
     """
 
     redshifts: np.ndarray
@@ -79,7 +79,7 @@ class SignalSet:
 
     @property
     def layout(self) -> OutputLayout:
-        """Outputs: the signal, further histories, numbers and tables."""
+        """Layout of the outputs: the signal, other histories, numbers and tables."""
         split = next((s for s in (self.train, self.val, self.test) if len(s)), self.train)
         others = [name for name in split.extras if name not in self.axes]
         numbers = [name for name in others if split.extras[name].ndim == 1]
@@ -97,12 +97,12 @@ def load_signals(path, splits=SPLITS, spec=None) -> SignalSet:
         ``signal_train``, ...); the public ARES file of 21cmLSTM (``train_data``, ``train_labels``, ...); an HDF5 or
         ``.npz`` file with arrays named by `spec`; a folder with the plain-text 21cmGEM tables
         (``Par_train_21cmGEM.txt``, ``T21_train_21cmGEM.txt``, ...); a folder with the training set of a globalemu
-        (``train_data.txt``, ``train_labels.txt``, ..., and its ``z.txt``, or the grid of `spec`).
+        network (``train_data.txt``, ``train_labels.txt``, ..., and its ``z.txt``, or the grid of `spec`).
     splits : sequence of str
         Splits to read; the others are empty.
     spec : SignalSpec, str or path, optional
-        Description of a file that does not name its parameters, see `lstmfit.datasets.specs.find_spec`. By default
-        that of the public set that is recognised.
+        Description of a file that does not name its parameters, see `lstmfit.datasets.specs.find_spec`. By default the
+        spec of the public set that the file is recognised as.
 
     Returns
     -------
@@ -111,9 +111,9 @@ def load_signals(path, splits=SPLITS, spec=None) -> SignalSet:
     Raises
     ------
     InputError
-        The file does not exist or is damaged, its layout is unknown, its shapes are inconsistent, its grid is not one
-        of redshifts (or frequencies, if the spec says so), or its values cannot be trained on: not finite, a constant
-        or impossible parameter, a repeated row.
+        The file does not exist or is damaged, its layout is unknown, its shapes are inconsistent, its grid does not
+        consist of redshifts (or of frequencies, if the spec says so), or its values are not suitable for training: not
+        finite, a constant or impossible parameter, a repeated row.
 
     Notes
     -----
@@ -133,7 +133,7 @@ def load_signals(path, splits=SPLITS, spec=None) -> SignalSet:
 
 
 def drawn_splits(n: int) -> dict[str, np.ndarray]:
-    """Rows of each split of a set that has none.
+    """Rows of each split of a set without splits.
 
     Parameters
     ----------
@@ -154,14 +154,14 @@ def drawn_splits(n: int) -> dict[str, np.ndarray]:
 def _check(path, raw: RawSet, wanted) -> SignalSet:
     z, columns = raw.redshifts, raw.columns
     if not (np.diff(z) > 0).all():
-        raise InputError(f"{path}: the redshift grid is not ascending; sort it and the signals with it")
+        raise InputError(f"{path}: the redshift grid is not ascending; sort it, and the signals with it")
     without_range = any(key not in column for column in columns for key in ("min", "max"))
     read = {}
     if WHOLE in raw.splits:
         whole = _split(path, raw, WHOLE, True)
         read = {split: whole.rows(rows) for split, rows in drawn_splits(len(whole)).items()}
     else:
-        # Ranges that are not in the file are those of the training split, whose last rows may be needed to validate.
+        # Ranges that are not in the file are taken from the training split, whose last rows may be used to validate.
         need_train = "train" in wanted or without_range or ("val" in wanted and raw.splits["val"] is None)
         for split in SPLITS:
             read[split] = _split(path, raw, split, split in wanted or (split == "train" and need_train))
@@ -184,16 +184,16 @@ FAINTEST = 2.0
 
 
 def _check_unit(path, raw, read):
-    """Notice signals in K: an emulator trained on them would be wrong by a factor of a thousand."""
+    """Detect signals in K, with which an emulator would be wrong by a factor of a thousand."""
     unit = raw.unit
     brightest = max((float(np.abs(split.signal).max()) for split in read.values() if len(split)), default=np.inf)
     looks_like_k = unit != "K" and 0 < brightest < FAINTEST
     looks_like_mk = unit == "K" and brightest > 1000.0 * FAINTEST
     if not (looks_like_k or looks_like_mk):
         return
-    said = f"{path}: the signals reach {brightest:.3g} at most, which looks like {'K' if looks_like_k else 'mK'}"
+    said = f"{path}: the signals are at most {brightest:.3g}, which looks like {'K' if looks_like_k else 'mK'}"
     if not unit:
-        raise InputError(f"{said}; mK are expected: say which with {raw.say_unit}")
+        raise InputError(f"{said}, but mK is expected; set the unit with {raw.unit_remedy}")
     warnings.warn(f"{said}, but signal_unit is {unit}", stacklevel=6)
 
 
@@ -202,11 +202,14 @@ def _parameters(path, columns, split) -> tuple[Parameter, ...]:
     for i, column in enumerate(columns):
         values = split.theta[:, i]
         if not len(values) and not {"min", "max"} <= set(column):
-            raise InputError(f"{path}: no training or test signals to take the range of {column['name']} from")
+            raise InputError(
+                f"{path}: the range of {column['name']} is unknown without training or test signals; give min and max "
+                "in a spec"
+            )
         low = column["min"] if "min" in column else values.min()
         high = column["max"] if "max" in column else values.max()
         if len(values) and values.min() == values.max():
-            raise InputError(f"{path}: parameter {column['name']} is {values[0]:g} in every row; leave the column out")
+            raise InputError(f"{path}: parameter {column['name']} is {values[0]:g} in every row; remove the column")
         parameters.append(
             Parameter(
                 column["name"],
@@ -228,12 +231,12 @@ def _split(path, raw: RawSet, split, wanted) -> Split:
     n = arrays[0].shape[0] if arrays[0].shape else 0
     if tuple(arrays[0].shape) != (n, len(columns)) or tuple(arrays[1].shape) != (n, n_channels):
         raise InputError(
-            f"{path}: the parameters of {split} are {arrays[0].shape} and its signals {arrays[1].shape}; "
+            f"{path}: the parameters of {split} have shape {arrays[0].shape} and its signals {arrays[1].shape}; "
             f"expected (n, {len(columns)}) and (n, {n_channels})"
         )
     shapes = {"signal": (n_channels,)} if raw.layout is None else raw.layout.shapes
     for name, array in {"parameters": arrays[0], "signal": arrays[1], **arrays[2]}.items():
-        # Before anything is read: a file can declare any size.
+        # Check before reading, because a file can declare any size.
         check_array(array, (n, *(shapes[name] if name != "parameters" else (len(columns),))))
     theta, signal = np.array(arrays[0], dtype=float), _native(arrays[1])
     extras = {name: _native(array) for name, array in arrays[2].items()}
@@ -253,8 +256,8 @@ def _split(path, raw: RawSet, split, wanted) -> Split:
             theta[theta[:, i] == 0, i] = column["zero"]
         if column.get("log") and len(theta) and theta[:, i].min() <= 0:
             raise InputError(
-                f"{path}: {column['name']} of {split} is {theta[:, i].min():g}, but log10 of it is taken; "
-                "it must be positive"
+                f"{path}: {column['name']} of {split} is {theta[:, i].min():g}, but must be positive because its log10 "
+                "is used; correct the rows, or remove log: true"
             )
     repeated = len(theta) - len(np.unique(theta, axis=0))
     if repeated:
@@ -268,7 +271,7 @@ def _native(array) -> np.ndarray:
 
 
 def write_test_set(path, data: SignalSet, n: int = 1024) -> None:
-    """Write the first test signals of a set to a small file that is kept beside an emulator.
+    """Write the first test signals of a set to a small file, which is stored together with an emulator.
 
     Signals are rounded to 1e-4 mK and neutral fractions to 1e-6, which halves the size of the file.
 

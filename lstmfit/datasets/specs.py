@@ -1,6 +1,6 @@
-"""Specs of files without names: parameters and their scaling, the grid, the names of the arrays, units.
+"""Specs of files that do not describe themselves: parameters and their scaling, grid, names of the arrays, units.
 
-The specs of the public sets are in ``presets.yaml``; users write their own in the same form.
+The specs of the public sets are in ``presets.yaml``; those of users have the same format.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from lstmfit.yaml_files import parse_yaml, read_yaml
 
 
 class Column(Block):
-    """One parameter: a column of theta."""
+    """A parameter, which is a column of theta."""
 
     name: str
     log: StrictBool = False
@@ -31,15 +31,18 @@ class Column(Block):
     zero: Positive | None = None
 
     def parameter(self, low: float, high: float) -> Parameter:
-        """The parameter with a range, in log10 where it is logarithmic, unless the spec has one.
+        """The parameter with a given range, in log10 if it is logarithmic, unless the spec defines the range.
 
         Raises
         ------
         InputError
-            A range that it cannot have.
+            The range is invalid.
         """
         if self.log and max(abs(low), abs(high)) > 99:
-            raise InputError(f"{self.name} runs from 10^{low:g} to 10^{high:g}; the log10 of its range is expected")
+            raise InputError(
+                f"{self.name} runs from 10^{low:g} to 10^{high:g}, but log10 of its range is expected; remove log: "
+                "true from the spec if the range is not in log10"
+            )
         low, high = (float(10.0**end if self.log else end) for end in (low, high))
         low, high = low if self.min is None else self.min, high if self.max is None else self.max
         return Parameter(self.name, low, high, self.log, self.unit, self.latex, self.zero)
@@ -59,29 +62,29 @@ class Grid(Block):
 
 
 SPLIT = "{split}"
-"""Stands for train, val and test in names of arrays."""
+"""Placeholder for train, val and test in names of arrays."""
 
 
 class SignalSpec(Block):
-    """Description of a file of signals, or of a published emulator, that does not describe itself.
+    """Description of a set of signals or of a published emulator that does not describe itself.
 
     Parameters
     ----------
     parameters : list of Column
         In the order of theta.
     redshifts : Grid, list of float or str, optional
-        Redshift of each channel, or the name of the array that has them. For an emulator, ascending, and not needed
-        if it has a grid of its own.
+        Redshift of each channel, or the name of an array with the redshifts. For an emulator they must ascend, and are
+        only needed if its files have no grid.
     frequency : Grid, list of float or str, optional
-        The same for files of signals whose grid is in frequency.
+        The same for sets of signals on a grid in frequency.
     frequency_unit : {"Hz", "kHz", "MHz", "GHz"}, optional
         Unit of `frequency`; MHz by default.
     theta, signal : str, optional
-        Names of the arrays in a file of signals; ``{split}`` stands for train, val and test.
+        Names of the arrays in a set of signals; ``{split}`` is replaced by train, val and test.
     signal_unit : {"mK", "K"}, optional
         Unit of the signals; mK by default.
     outputs : dict of str to str
-        Names of the arrays with further outputs, on the grid or one number per signal, by the name of the output.
+        Names of the arrays with additional outputs, by output: on the grid, or one number per signal.
     """
 
     parameters: Annotated[list[Column], Field(min_length=1)]
@@ -105,46 +108,51 @@ class SignalSpec(Block):
         if self.redshifts is not None and self.frequency is not None:
             raise ValueError("redshifts and frequency are both given; give one of them")
         if self.frequency_unit is not None and self.frequency is None:
-            raise ValueError("frequency_unit is given without frequency; give both or none")
+            raise ValueError("frequency_unit is given without frequency; give both or neither")
         if (self.theta is None) != (self.signal is None):
-            raise ValueError(f"{'signal' if self.signal is None else 'theta'} is missing; name both arrays or none")
+            raise ValueError(f"{'signal' if self.signal is None else 'theta'} is missing; give both arrays or neither")
         arrays = {"theta": self.theta, "signal": self.signal} | self.outputs
         with_split = [key for key, name in arrays.items() if name is not None and SPLIT in name]
         if with_split and len(with_split) < len(arrays):
-            raise ValueError(f"only {listed(with_split)} of {listed(arrays)} has {SPLIT}; all names need it, or none")
+            raise ValueError(
+                f"{SPLIT} is in {listed(with_split)}, but not in all of {listed(arrays)}; use it in all or none"
+            )
         for name in self.outputs:
             if check_name(name, "output") in ("parameters", "redshifts", "signal", "theta"):
-                raise ValueError(f"outputs: {name} is not a further output; take it out or rename it")
+                raise ValueError(f"outputs: the name {name} is reserved; remove or rename this output")
         return self
 
     @property
     def names(self) -> list[str]:
-        """Of the parameters."""
+        """Names of the parameters."""
         return [column.name for column in self.parameters]
 
     @property
     def grid(self) -> np.ndarray | None:
-        """Redshifts (n_channels,) if the spec itself has them, else None."""
+        """Redshifts (n_channels,) if the spec contains them, otherwise None."""
         if isinstance(self.redshifts, Grid):
             return self.redshifts.values
         return np.array(self.redshifts, dtype=float) if isinstance(self.redshifts, list) else None
 
     def check_sizes(self, where, n_params: int, n_channels: int | None = None) -> None:
-        """Refuse a network or a file of other sizes.
+        """Check that a network or file has the number of parameters and channels of the spec.
 
         Raises
         ------
         InputError
-            The numbers of parameters or of channels differ.
+            A number differs, or the grid is missing.
         """
         if len(self.parameters) != n_params:
             raise InputError(
-                f"{where} takes {n_params} parameters; the spec has {len(self.parameters)}: {listed(self.names)}"
+                f"{where} has {n_params} parameters, but the spec has {len(self.parameters)} ({listed(self.names)}); "
+                "correct the spec"
             )
         if n_channels is not None and self.grid is None:
             raise InputError(f"{where} has no redshift grid; add redshifts: {{min: 5, max: 50, n: 451}} to the spec")
         if n_channels is not None and len(self.grid) != n_channels:
-            raise InputError(f"{where} has {n_channels} channels; the spec has {len(self.grid)} redshifts")
+            raise InputError(
+                f"{where} has {n_channels} channels, but the spec has {len(self.grid)} redshifts; correct the spec"
+            )
 
 
 @cache
@@ -157,19 +165,19 @@ def presets() -> dict[str, SignalSpec]:
 
 
 def find_spec(source, key: str = "parameters") -> SignalSpec:
-    """A spec by the name of a public set, or from a file.
+    """Find a spec by the name of a public set, or read it from a file.
 
     Parameters
     ----------
     source : str or path
-        ``21cmgem`` or ``ares``, in any case; or a file in YAML, see `SignalSpec`.
+        ``21cmgem`` or ``ares``, in upper or lower case; or a file in YAML, see `SignalSpec`.
     key : str
-        What it was given as, for messages.
+        Name of the option, for messages.
 
     Raises
     ------
     InputError
-        There is no such name or file, or the file has a mistake.
+        There is no such name or file, or the file is invalid.
     """
     for name, spec in presets().items():
         if str(source).lower() == name.lower():
@@ -177,7 +185,7 @@ def find_spec(source, key: str = "parameters") -> SignalSpec:
     path = user_path(source, key)
     if not path.is_file():
         hint = did_you_mean(str(source), [name.lower() for name in presets()])
-        raise InputError(f"{key}: no spec {source}: neither a known set nor a file; {hint}")
+        raise InputError(f"{key}: {source} is not a known set or a file; {hint}")
     content = read_yaml(path, "spec")
     try:
         return SignalSpec.model_validate(content)
@@ -186,18 +194,18 @@ def find_spec(source, key: str = "parameters") -> SignalSpec:
 
 
 def recognise_spec(where, n_params: int, n_channels: int) -> SignalSpec:
-    """The public set with these numbers of parameters and channels.
+    """Find the public set with these numbers of parameters and channels.
 
     Raises
     ------
     InputError
-        There is none.
+        There is no such set.
     """
     for spec in presets().values():
         if len(spec.parameters) == n_params and len(spec.grid) == n_channels:
             return spec
-    known = listed(f"{name.lower()} {len(s.parameters)} and {len(s.grid)}" for name, s in presets().items())
+    known = listed(f"{name.lower()}: {len(s.parameters)} and {len(s.grid)}" for name, s in presets().items())
     raise InputError(
-        f"{where} takes {n_params} parameters and gives {n_channels} channels; known are {known}; name yours: "
-        "emulator: {file: FILE, parameters: SPEC.yaml}"
+        f"{where} has {n_params} parameters and {n_channels} channels, which match no known set ({known}); describe "
+        "the parameters: emulator: {file: FILE, parameters: SPEC.yaml}"
     )

@@ -1,4 +1,4 @@
-"""Measured or mock spectra: frequency, temperature, weight."""
+"""Measured and mock spectra: frequency, temperature, weight."""
 
 import logging
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from lstmfit.files import replacing
 log = logging.getLogger(__name__)
 
 PUBLIC_FORMATS = {"edges2018": {"columns": {"frequency": 0, "weight": 1, "temperature": 2}, "unit": "K"}}
-"""How to read the public spectra of `lstmfit.datasets.public`, by name."""
+"""Arguments of `read_spectrum` for the public spectra of `lstmfit.datasets.public`, by name."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,18 @@ class Spectrum:
     kept: Kept | None = None
 
     def cut(self, low: float, high: float) -> "Spectrum":
-        """The channels from `low` to `high` MHz.
+        """Select the channels from `low` to `high` MHz.
 
         Raises
         ------
         InputError
-            There are none.
+            There are no channels in this band.
         """
         keep = (self.frequency >= low) & (self.frequency <= high)
         if not keep.any():
             raise InputError(
-                f"data: band [{low:g}, {high:g}] MHz has no channels; the data span {self.frequency.min():.4g} to "
-                f"{self.frequency.max():.4g} MHz"
+                f"data: there are no channels in the band [{low:g}, {high:g}] MHz; choose a band within "
+                f"{self.frequency.min():.4g} to {self.frequency.max():.4g} MHz"
             )
         truth = None if self.truth is None else self.truth[keep]
         kept = self.kept
@@ -73,7 +73,7 @@ class Spectrum:
         return Spectrum(self.frequency[keep], self.temperature[keep], self.weight[keep], truth, kept)
 
     def write(self, path) -> None:
-        """Write a CSV with one header line that `read_spectrum` reads back."""
+        """Write a CSV file with one header line, which `read_spectrum` can read."""
         columns = {"frequency_MHz": self.frequency, "temperature_mK": self.temperature, "weight": self.weight}
         if self.truth is not None:
             columns["signal_mK"] = self.truth
@@ -89,38 +89,38 @@ def read_spectrum(path, columns=None, unit: str | None = None) -> Spectrum:
     Parameters
     ----------
     path : path or pandas.DataFrame
-        Text between commas, semicolons, tabs or blanks, with or without a header line, in which # begins a comment; or
-        a ``.npy`` or ``.npz`` file (`lstmfit.datasets.tables.read_table`).
+        Text separated by commas, semicolons, tabs or spaces, with or without a header line, and with comments after #;
+        or a ``.npy`` or ``.npz`` file (`lstmfit.datasets.tables.read_table`).
     columns : mapping, optional
-        Where ``frequency`` (with ``frequency_unit``: Hz, kHz, MHz or GHz; MHz by default) or ``redshift``,
-        ``temperature`` and, where there are such, ``weight`` and ``flag`` are: column numbers from zero, or names of
-        the header. Default: columns 0 and 1. A column that the header calls weight or flag (or mask) is used unasked,
-        and said in the log. A channel is flagged by a number other than zero, or True.
+        Numbers (counted from 0) or names of the columns ``frequency`` (with ``frequency_unit``: Hz, kHz, MHz or GHz;
+        MHz by default) or ``redshift``, ``temperature``, and optionally ``weight`` and ``flag``. By default columns 0
+        and 1 are frequency and temperature. A column with the name weight or flag (or mask) in the header is always
+        used, with a message in the log. A number other than zero, or True, flags a channel.
     unit : {"mK", "K"}, optional
-        Unit of the temperature; by default that of the header, mK where it says none.
+        Unit of the temperature; by default that of the header, or mK if it has none.
 
     Returns
     -------
     Spectrum
-        Channels that are flagged, of weight zero or of temperature NaN are left out; frequency in the file's order.
+        Without channels that are flagged or have zero weight or a NaN temperature; in the order of the file.
 
     Raises
     ------
     InputError
-        There is no such file or column, a value is not a number, a frequency or weight is not possible, a frequency is
-        repeated, or the columns are not what they are taken for: the message has the keys to type.
+        There is no such file or column, a value is not a number, a frequency or weight is impossible, a frequency is
+        repeated, or a column looks like another quantity, in which case the message suggests the correct keys.
     """
     columns = check_columns({"frequency": 0, "temperature": 1} if columns is None else columns)
     table = _table(path)
     name, headings = table.name, table.headings
     if unit not in (None, *UNITS):
-        raise InputError(f"{name}: unit is {unit!r}; temperatures can be in K or mK")
+        raise InputError(f"{name}: unit is {unit!r}; expected K or mK")
     at = {what: table.number(which) for what, which in columns.items() if what != "frequency_unit"}
     for what in ("weight", "flag"):
         known = [i for i, heading in enumerate(headings) if heading.kind == what and i not in at.values()]
         if known and what not in at:
             at[what] = known[0]
-            log.info("%s: column %r of the header is used as %s", name, headings[known[0]].name, what)
+            log.info("%s: the column %r in the header is used as %s", name, headings[known[0]].name, what)
     axis = "redshift" if "redshift" in at else "frequency"
     x, _ = table.column(at[axis])
     temperature, empty = table.column(at["temperature"])
@@ -134,12 +134,12 @@ def read_spectrum(path, columns=None, unit: str | None = None) -> Spectrum:
         bad = keep & ~np.isfinite(array)
         if bad.any():
             raise InputError(
-                f"{name}: {what} is not a number in data row {_first(bad) + 1} (comments and header not counted); "
-                "correct it, give it weight zero, or write nan for a channel to leave out"
+                f"{name}: {what} is not a number in data row {_first(bad) + 1} (not counting comments and header); "
+                "correct it, or exclude the channel by zero weight or by nan"
             )
     if not (x[keep] > 0).all():
         units = "" if axis == "redshift" else f", in {columns.get('frequency_unit', 'MHz')}"
-        raise InputError(f"{name}: {axis} must be positive{units}; the smallest is {x[keep].min():g}")
+        raise InputError(f"{name}: {axis} must be positive{units}, but the smallest is {x[keep].min():g}; correct it")
     check_headings(name, headings, columns, at)
     check_axis(name, x[keep], columns, at, len(headings), headings[at[axis]].kind == "frequency")
     check_temperature(name, temperature[keep], headings, columns, at)
@@ -152,7 +152,7 @@ def read_spectrum(path, columns=None, unit: str | None = None) -> Spectrum:
     if not keep.all():
         why = {"weight zero": weight == 0, "flagged": flagged, "NaN": empty}
         parts = [f"{int(where.sum())} {what}" for what, where in why.items() if where.any()]
-        log.info("%s: %d of %d channels are left out (%s)", name, int((~keep).sum()), len(keep), ", ".join(parts))
+        log.info("%s: %d of %d channels are excluded (%s)", name, int((~keep).sum()), len(keep), ", ".join(parts))
     kept = None if keep.all() else Kept(np.flatnonzero(keep), len(keep))
     return Spectrum(nu, temperature[keep] * UNITS[unit], weight[keep], kept=kept)
 
@@ -162,12 +162,12 @@ def _table(source) -> Table:
         return Table("the table", [str(name) for name in source.columns], source, source.isna().to_numpy())
     path = Path(source)
     if not path.is_file():
-        raise InputError(f"no data file {path}; a path is relative to the run file's own folder")
+        raise InputError(f"no data file {path}; paths are relative to the folder of the run file")
     return read_table(path)
 
 
 def _weights(name, table, at):
-    """Weights (n,), zero where the file says NaN; ones where there are none."""
+    """Weights (n,), zero where the file has NaN; ones if there is no column of weights."""
     if "weight" not in at:
         return np.ones(len(table.frame))
     weight, empty = table.column(at["weight"])
@@ -175,26 +175,26 @@ def _weights(name, table, at):
     bad = ~(np.isfinite(weight) & (weight >= 0))
     if bad.any():
         raise InputError(
-            f"{name}: weights must be finite and not negative; that of data row {_first(bad) + 1} is not "
-            f"(column {at['weight']})"
+            f"{name}: the weight in data row {_first(bad) + 1} (column {at['weight']}) is negative or not finite; "
+            "correct it, or set it to zero"
         )
     return weight
 
 
 def _unit(name, written, given):
-    """Unit of the temperature: what is given and what the header says must agree."""
+    """Unit of the temperature; the given unit and that of the header must agree."""
     if written is not None and written not in UNITS and written.endswith("K"):
-        raise InputError(f"{name}: its header has temperatures in [{written}]; convert them to K or mK")
+        raise InputError(f"{name}: the header has temperatures in [{written}]; convert them to K or mK")
     written = written if written in UNITS else None
     if written is not None and given is not None and written != given:
-        raise InputError(f"{name}: its header has temperatures in {written}, but unit is {given}; set unit: {written}")
+        raise InputError(f"{name}: the header has temperatures in {written}, but unit is {given}; set unit: {written}")
     if written is not None and given is None:
-        log.info("%s: temperatures are in %s, as its header says", name, written)
+        log.info("%s: temperatures are in %s, according to the header", name, written)
     return given or written or "mK"
 
 
 def _check_once(name, nu, rows):
-    """Refuse repeated frequencies."""
+    """Raise InputError if a frequency is repeated."""
     order = np.argsort(nu, kind="stable")
     twice = np.flatnonzero(np.diff(nu[order]) == 0)
     if len(twice):
@@ -202,7 +202,7 @@ def _check_once(name, nu, rows):
         n = len(nu) - len(np.unique(nu))
         raise InputError(
             f"{name}: {nu[order[twice[0]]]:.9g} MHz appears twice, in data rows {one} and {two} ({n} repeated in all); "
-            "average repeated integrations, or write each into a file of its own, before fitting"
+            "average repeated integrations before fitting, or write each to its own file"
         )
 
 
@@ -217,7 +217,7 @@ def read_public_spectrum(name: str) -> Spectrum:
     Raises
     ------
     InputError
-        No such spectrum, or it has not been fetched yet.
+        There is no such spectrum, or it has not been fetched yet.
     """
     from lstmfit.datasets.public import PUBLIC, cache, fetch
 
@@ -225,18 +225,18 @@ def read_public_spectrum(name: str) -> Spectrum:
         raise InputError(f"data: no public spectrum {name!r}; {did_you_mean(name, PUBLIC_FORMATS)}")
     if not (cache() / PUBLIC[name].file).is_file():
         raise InputError(
-            f"data: {name} is not in {cache()} yet; type `lstmfit data fetch {name}` (with --from FILE for a copy)"
+            f"data: {name} is not in {cache()} yet; to fix this: lstmfit data fetch {name} (or --from FILE for a copy)"
         )
     return read_spectrum(fetch(name), **PUBLIC_FORMATS[name])
 
 
 def read_written_spectrum(path) -> Spectrum:
-    """Read back what `Spectrum.write` wrote, the true signal of a mock included.
+    """Read a file written by `Spectrum.write`, including the true signal of a mock.
 
     Raises
     ------
     ValueError
-        It has been cut short: a column or a number is missing.
+        The file is truncated: a column or a number is missing.
     """
     table = pd.read_csv(path, float_precision="round_trip")
     for name in ("frequency_MHz", "temperature_mK", "weight"):
@@ -244,12 +244,12 @@ def read_written_spectrum(path) -> Spectrum:
             raise ValueError(f"no column {name}")
     gaps = ~np.isfinite(table.apply(pd.to_numeric, errors="coerce").to_numpy(dtype=float)).all(axis=1)
     if gaps.any():
-        raise ValueError(f"data row {_first(gaps) + 1} is not all numbers")
+        raise ValueError(f"data row {_first(gaps) + 1} has values that are not numbers")
     columns = [table[name].to_numpy() for name in ("frequency_MHz", "temperature_mK", "weight")]
     truth = table["signal_mK"].to_numpy() if "signal_mK" in table else None
     kept = Kept(table["channel"].to_numpy()) if "channel" in table else None
     if kept is not None and (kept.number.dtype.kind != "i" or kept.number.min() < 0):
-        raise ValueError("column channel is not a number of channels")
+        raise ValueError("column channel does not contain channel numbers")
     return Spectrum(*columns, truth, kept)
 
 

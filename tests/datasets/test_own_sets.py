@@ -156,7 +156,7 @@ def test_signals_in_kelvin_and_numbers_of_other_machines(write, rng):
     data = load_signals(path, spec=spec(signal_unit="K"))
     np.testing.assert_allclose(data.test.signal, signals_at(data.test.theta, Z), rtol=1e-6)
     assert data.test.signal.dtype.isnative
-    with pytest.raises(InputError, match=r"which looks like K; mK are expected: say which with .*signal_unit"):
+    with pytest.raises(InputError, match=r"which looks like K, but mK is expected; set the unit with .*signal_unit"):
         load_signals(path, spec=spec())
 
 
@@ -177,20 +177,20 @@ def test_signals_in_kelvin_and_numbers_of_other_machines(write, rng):
         (-Z, {}, "its redshifts run from -30 to -6; expected 0 to 1500"),
         (np.roll(Z, 3), {}, "neither ascending nor descending, from channel 2 to 3; sort it"),
         (np.r_[6.0, Z[:-1]], {}, "neither ascending nor descending, from channel 0 to 1"),
-        (Z[:1], {}, "its grid has length 1; two channels or more are needed"),
+        (Z[:1], {}, "its grid has length 1; but at least two channels are needed"),
         (np.r_[np.nan, Z[1:]], {}, "z has 1 NaN or infinite values"),
         (Z[:-1], {}, r"its signals \(40, 25\); expected \(n, 2\) and \(n, 24\)"),
         (Z[None], {}, r"z has shape \(1, 25\); expected \(n,\)"),
-        (Z, {"redshifts": "frequency_MHz"}, "frequency_MHz is a frequency by its name; set frequency: frequency_MHz"),
-        (Z, {"redshifts": None, "frequency": "z"}, "z is a redshift by its name; set redshifts: z"),
-        (Z, {"redshifts": None, "frequency": "freq_Hz"}, "freq_Hz is in Hz by its name, but the spec has MHz; set "
+        (Z, {"redshifts": "frequency_MHz"}, "the name frequency_MHz indicates a frequency; set frequency: freq"),
+        (Z, {"redshifts": None, "frequency": "z"}, "the name z indicates a redshift; set redshifts: z"),
+        (Z, {"redshifts": None, "frequency": "freq_Hz"}, "the name freq_Hz indicates Hz, but the spec has MHz; set "
          "frequency_unit: Hz"),
         (Z, {"redshifts": None}, r"has no grid; add redshifts \(or frequency\) to .* the name of an array"),
         (Z, {"redshifts": "zs"}, "zs is missing; available are"),
         (Z, {"theta": "Y"}, "Y is missing; available are"),
         (Z, {"theta": "Y", "signal": "U"}, "no arrays Y and U; the file has"),
         (Z, {"theta": "Y_{split}", "signal": "U_{split}"}, "no arrays .* with train, val or test for {split}"),
-        (Z, {"theta": None, "signal": None}, "the spec does not name theta and signal; the file has"),
+        (Z, {"theta": None, "signal": None}, "theta and signal are missing in the spec; name their arrays"),
         (Z, {"parameters": [*COLUMNS, {"name": "c"}]}, r"\(40, 2\) and its signals .* expected \(n, 3\)"),
         (Z, {"outputs": {"tau": "z"}}, r"z has shape|tau has shape \(25,\); expected \(40,\)"),
         (Z, {"outputs": {"tau": "cube"}}, r"output tau has shape \(40, 2, 2\); expected \(n,\) or \(n, 25\)"),
@@ -219,11 +219,11 @@ def test_redshifts_that_may_be_frequencies_are_warned_of(write, rng):
         (SPEC | {"frequency_unit": "Hz"}, "frequency_unit is given without frequency"),
         (SPEC | {"frequency_unit": "THz"}, "frequency_unit is 'THz'"),
         (SPEC | {"signal_unit": "uK"}, "signal_unit is 'uK'"),
-        (SPEC | {"theta": "X_{split}"}, "only theta of theta, signal has {split}; all names need it, or none"),
+        (SPEC | {"theta": "X_{split}"}, "{split} is in theta, but not in all of theta, signal; use it in all or none"),
         (SPEC | {"outputs": {"tau": "t_{split}"}}, "only tau of theta, signal, tau has {split}"),
-        (SPEC | {"outputs": {"signal": "t"}}, "signal is not a further output"),
+        (SPEC | {"outputs": {"signal": "t"}}, "the name signal is reserved"),
         (SPEC | {"outputs": {"a b": "t"}}, "output 'a b': this is not a valid name"),
-        ({"parameters": COLUMNS, "theta": "X"}, "signal is missing; name both arrays or none"),
+        ({"parameters": COLUMNS, "theta": "X"}, "signal is missing; give both arrays or neither"),
         (SPEC | {"names": "a"}, "unknown key names"),
     ],
 )
@@ -240,9 +240,9 @@ def test_where_a_spec_does_not_belong(tmp_path, rng):
     np.testing.assert_array_equal(same.train.signal, data.train.signal)
     assert same.parameters == data.parameters
     write_test_set(tmp_path / "named.h5", data)
-    with pytest.raises(InputError, match="names its own parameters; leave the spec out"):
+    with pytest.raises(InputError, match="defines its own parameters; remove the spec"):
         load_signals(tmp_path / "named.h5", spec="21cmgem")
-    with pytest.raises(InputError, match="spec: no spec 21cmgm: neither a known set nor a file; did you mean"):
+    with pytest.raises(InputError, match="spec: 21cmgm is not a known set or a file; did you mean"):
         load_signals(tmp_path / "gem.h5", spec="21cmgm")
     with h5py.File(tmp_path / "gem.h5", "r+") as file:
         file.attrs["signal_unit"] = "mK"
@@ -251,7 +251,7 @@ def test_where_a_spec_does_not_belong(tmp_path, rng):
     np.savez(tmp_path / "gem.npz", par_test=data.test.theta, signal_test=data.test.signal)
     np.testing.assert_array_equal(load_signals(tmp_path / "gem.npz").test.signal, data.test.signal)
     np.savez(tmp_path / "mine.npz", X=1)
-    with pytest.raises(InputError, match=r"it has X; expected par_train .*arrays of other names need --spec"):
+    with pytest.raises(InputError, match=r"it has X; expected par_train .*for other names, add --spec"):
         load_signals(tmp_path / "mine.npz")
 
 
@@ -301,7 +301,7 @@ def test_the_text_layout_of_globalemu(globalemu):
 
 def test_what_is_wrong_with_a_folder_of_globalemu(globalemu):
     plain = spec(redshifts=None, theta=None, signal=None)
-    with pytest.raises(InputError, match="do not name their parameters; add --spec 21cmgem, ares or a file"):
+    with pytest.raises(InputError, match="not name their parameters; add --spec 21cmgem, --spec ares, or"):
         load_signals(globalemu)
     with pytest.raises(InputError, match=r"has no grid; add redshifts .* 451}, a list$"):
         load_signals(globalemu, spec=plain)
@@ -310,7 +310,7 @@ def test_what_is_wrong_with_a_folder_of_globalemu(globalemu):
         load_signals(globalemu, spec=plain)
     np.savetxt(globalemu / "z.txt", Z)
     (globalemu / "test_labels.txt").unlink()
-    with pytest.raises(InputError, match=r"has test_data.txt, but no test_labels.txt; both are needed"):
+    with pytest.raises(InputError, match=r"has test_data.txt, but no test_labels.txt; add this file"):
         load_signals(globalemu, spec=plain)
     (globalemu / "test_labels.txt").write_text("1 2\n3\n")
     with pytest.raises(InputError, match=r"test_labels.txt is not a table of numbers \(.*\); copy it again"):
@@ -484,5 +484,5 @@ def test_the_documented_spec_on_the_command_line(tmp_path, rng):
         assert file["signal_test"].shape == (50, 31)
     done = lstmfit("train", "mine.npz", "-o", "again.h5", cwd=tmp_path)
     assert done.returncode == 2
-    assert "arrays of other names need --spec" in done.stderr
+    assert "for other names, add --spec" in done.stderr
     assert not (tmp_path / "again.h5").exists()

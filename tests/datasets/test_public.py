@@ -71,7 +71,7 @@ def test_sets_without_a_checksum_are_checked_by_content_and_called_unverified(he
     path = tmp_path / "set.h5"
     write_gem(path, rng)
     target = fetch("21cmGEM", source=path)
-    assert "dataset_21cmVAE.h5 is unverified: no checksum of it is known" in caplog.text
+    assert "dataset_21cmVAE.h5 is not verified: no checksum is known" in caplog.text
     record = json.loads((here / "dataset_21cmVAE.h5.json").read_text())
     assert record == {"from": str(path), "verified": False}
     assert "unverified" in state("21cmGEM")
@@ -79,7 +79,7 @@ def test_sets_without_a_checksum_are_checked_by_content_and_called_unverified(he
     assert fetch("21cmGEM") == target
     assert "unverified" in caplog.text
     listed = lstmfit("data", "list", env=os.environ | {"LSTMFIT_DATA": str(here), "COLUMNS": "300"})
-    assert "unverified: no checksum is known" in listed.stdout
+    assert "not verified because no checksum is known" in listed.stdout
     # Damaged afterwards.
     target.write_bytes(target.read_bytes()[:1_000_000])
     with pytest.raises(InputError, match=r"is not the public 21cmGEM: .* not a complete HDF5 or .npz fi"):
@@ -89,10 +89,10 @@ def test_sets_without_a_checksum_are_checked_by_content_and_called_unverified(he
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_train": 30}, "it has 130 training and validation and 1704 test signals; expected are 24562 and 1704"),
+        ({"n_train": 30}, "it has 130 training and validation signals .* but 24562 and 1704 are expected"),
         ({"n_test": 30}, "and 30 test signals"),
-        ({"columns": [1, 0, 2, 3, 4, 5, 6]}, "fstar runs from 4.* expected within 1e-05 to 1, in the order fstar, Vc"),
-        ({"scale": 1000.0}, "its signals run from -2.*, which is not mK"),
+        ({"columns": [1, 0, 2, 3, 4, 5, 6]}, "fstar runs from 4.* should be within 1e-05 to 1; .* fstar, Vc"),
+        ({"scale": 1000.0}, "its signals run from -2.*, so they are not in mK"),
         ({"keys": ("p", "s")}, "is not a set of "),
         ({"columns": [0, 1, 2]}, r"expected \(n, 7\) and"),
     ],
@@ -114,7 +114,7 @@ def test_other_sets_are_refused(here, tmp_path, rng, changes, message):
         (["a"], r"--from is \['a'\]; give a local file"),
         ("", "--from is ''"),
         ("a\0b", "--from is "),
-        (".", "is a folder; give the file in it"),
+        (".", "is a folder; give a file in it"),
         ("nothing.csv", "no file nothing.csv"),
         ("/dev/null", "no file /dev/null"),
         ("nothing://x/y", "could not download nothing://x/y"),

@@ -73,7 +73,7 @@ def test_a_test_set_reads_back(tmp_path, rng):
         (lambda p, s: s.__setitem__((3, 4), np.nan), "signal of train has NaN or infinite values in 1 rows"),
         (lambda p, s: p.__setitem__((slice(None), 4), 1.0), "parameter alpha is 1 in every row"),
         (lambda p, s: p.__setitem__(5, p[6]), "1 rows of train repeat"),
-        (lambda p, s: p.__setitem__((2, 0), -1.0), "fstar of train is -1, but log10 of it is taken"),
+        (lambda p, s: p.__setitem__((2, 0), -1.0), "fstar of train is -1, but must be positive"),
     ],
 )
 def test_sets_that_cannot_be_trained_on(tmp_path, rng, change, message):

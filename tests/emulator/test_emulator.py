@@ -88,7 +88,7 @@ def test_damaged_files_are_refused(emulator, tmp_path):
         Emulator.load(path)
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = store.FORMAT_VERSION + 1
-    with pytest.raises(InputError, match="format version 2, this lstmfit reads 1"):
+    with pytest.raises(InputError, match="format version 2, but this lstmfit reads 1"):
         Emulator.load(path)
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = 1.0

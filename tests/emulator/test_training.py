@@ -111,7 +111,7 @@ def test_resuming_something_else_is_refused(data, tmp_path):
         train_emulator(data, RECIPE, SIZES, checkpoint=tmp_path / "none", resume=True)
     short = Recipe(updates=20, batch=32, validate_every=10)
     train_emulator(data, short, SIZES, checkpoint=tmp_path / "c")
-    with pytest.raises(InputError, match="other settings"):
+    with pytest.raises(InputError, match="different settings"):
         train_emulator(data, RECIPE, SIZES, checkpoint=tmp_path / "c", resume=True)
 
 
@@ -119,7 +119,7 @@ def test_bad_sets_and_sizes_are_refused(data):
     with pytest.raises(InputError, match="a batch size of 1000"):
         train_emulator(data, Recipe(batch=1000), SIZES)
     empty = Split(np.empty((0, 3)), np.empty((0, 31)))
-    with pytest.raises(InputError, match="both are needed"):
+    with pytest.raises(InputError, match="both kinds are needed"):
         train_emulator(SignalSet(data.redshifts, PARAMETERS, data.train, empty, empty, {}), RECIPE, SIZES)
     with pytest.raises(InputError, match="32 steps for 31 channels"):
         train_emulator(data, RECIPE, {"steps": 32})

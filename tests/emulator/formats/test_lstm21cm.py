@@ -80,14 +80,14 @@ def test_the_set_is_told_from_the_network_or_named(tmp_path, rng):
     write_keras2(tmp_path / "mine.h5", rng, inputs=4)
     for end, shift in (("mins", 0.0), ("maxs", 1.0)):
         np.savetxt(tmp_path / f"train_{end}_mine.txt", np.arange(5) + shift)
-    with pytest.raises(InputError, match="takes 3 parameters and gives 451 channels; known are 21cmgem 7 and 451"):
+    with pytest.raises(InputError, match=r"has 3 parameters and 451 channels, which match no known set .21cmgem: 7"):
         Emulator.load(tmp_path / "mine.h5")
     spec = tmp_path / "spec.yaml"
     spec.write_text("parameters: [{name: a}, {name: b, log: true}, {name: c, min: 2.5}]\n")
     with pytest.raises(InputError, match=r"has no redshift grid; add redshifts: {min: 5, max: 50, n: 451}"):
         Emulator.load(tmp_path / "mine.h5", parameters=spec)
     spec.write_text(spec.read_text() + "redshifts: {min: 6, max: 28, n: 450}\n")
-    with pytest.raises(InputError, match="has 451 channels; the spec has 450 redshifts"):
+    with pytest.raises(InputError, match="has 451 channels, but the spec has 450 redshifts"):
         Emulator.load(tmp_path / "mine.h5", parameters=spec)
     spec.write_text(spec.read_text().replace("450", "451"))
     emulator = Emulator.load(tmp_path / "mine.h5", parameters=spec)
@@ -99,15 +99,15 @@ def test_bad_files_are_refused(arrays, tmp_path, rng):
     path = tmp_path / "emulator_21cmGEM.h5"
     with pytest.raises(InputError, match="no emulator file"):
         Emulator.load(tmp_path / "none.h5")
-    with pytest.raises(InputError, match="takes 7 parameters; the spec has 8: c_X"):
+    with pytest.raises(InputError, match=r"has 7 parameters, but the spec has 8 .c_X"):
         Emulator.load(path, parameters="ares")
-    with pytest.raises(InputError, match="no spec 21cmgm: neither a known set nor a file; did you mean '21cmgem'"):
+    with pytest.raises(InputError, match="21cmgm is not a known set or a file; did you mean '21cmgem'"):
         Emulator.load(path, parameters="21cmgm")
     path.rename(tmp_path / "other.h5")
     with pytest.raises(InputError, match=r"no file .*train_mins_other.txt \(.*\); put it under this name"):
         Emulator.load(tmp_path / "other.h5")
     write_keras2(path, rng, inputs=9)
-    with pytest.raises(InputError, match="takes 8 parameters and gives 451 channels"):
+    with pytest.raises(InputError, match="has 8 parameters and 451 channels"):
         Emulator.load(path)
     with h5py.File(path, "r+") as file:
         config = json.loads(file.attrs["model_config"])
