@@ -20,7 +20,7 @@ NEEDED = {
     "mock_25mK_foreground_sampled",
     "joint_mock",
     "joint_21cmfast",
-    *(f"dj24_21cmgem_{sigma}mK" for sigma in (5, 10, 25)),
+    *(f"dj24_{name}_{sigma}mK" for name in ("21cmgem", "ares") for sigma in (5, 10, 25)),
     "edges2018",
     "edges2018_flattened_gaussian",
 }
