@@ -1,4 +1,4 @@
-"""Which emulator is meant: a name, a file or a folder, and what its parameters are where it does not tell."""
+"""Choice of an emulator: a name, a file or a folder, and its parameters if its files do not name them."""
 
 from pathlib import Path
 
@@ -9,22 +9,22 @@ from lstmfit.schema import Block, shown
 from lstmfit.yaml_files import dump_yaml, parse_yaml
 
 GLOBALEMU = ("model.h5", "preprocess_settings.pkl")
-"""Files of which a folder of globalemu has one at least."""
+"""Files by which a globalemu folder is recognised; it has at least one of them."""
 GLOBALEMU_OTHERS = ("z.txt", "data_mins.txt", "data_maxs.txt", "cdf.txt", "AFB.txt", "labels_stds.npy")
 
 
 def is_globalemu(path) -> bool:
-    """Whether a path is a folder of globalemu, whole or not."""
+    """Whether a path is a globalemu folder, complete or not."""
     return Path(path).is_dir() and any((Path(path) / name).exists() for name in GLOBALEMU)
 
 
 def is_emulator_path(path) -> bool:
-    """Whether a path is a file, or a folder that may be an emulator: another one may have a shipped emulator's name."""
+    """Whether a path is a file or a globalemu folder; other folders may have the name of a shipped emulator."""
     return Path(path).is_file() or is_globalemu(path)
 
 
 def files_of(path) -> list[Path]:
-    """Files that an emulator is read from: the minima and maxima beside it, or the files of its folder.
+    """Files that an emulator consists of: the file with its minima and maxima, or the files of its folder.
 
     Parameters
     ----------
@@ -39,20 +39,20 @@ def files_of(path) -> list[Path]:
 
 
 def extremes_of(path, suffix: str) -> list[Path]:
-    """Where the minima and maxima of a 21cmKAN (.npy) or 21cmLSTM (.txt) emulator lie, by its file's name."""
+    """Paths of the minima and maxima of a 21cmKAN (.npy) or 21cmLSTM (.txt) emulator, from the name of its file."""
     label = Path(path).stem.removeprefix("emulator_")
     return [Path(path).with_name(f"train_{end}_{label}{suffix}") for end in ("mins", "maxs")]
 
 
 class EmulatorSource(Block):
-    """An emulator as a run file or a command names it: text, or a mapping; a mapping may be written as text too.
+    """An emulator in a run file or a command: a string, or a mapping, which may also be written as a string.
 
     Parameters
     ----------
     file : str
-        Name of a shipped emulator, file, folder, or ``21cmemu:mcg``.
+        Name of a shipped emulator, path of a file or folder, or ``21cmemu:mcg``.
     parameters : str, optional
-        What the parameters of another group's emulator are: see `lstmfit.datasets.specs.find_spec`.
+        Parameters of another group's emulator, see `lstmfit.datasets.specs.find_spec`.
     """
 
     file: str
@@ -66,7 +66,9 @@ class EmulatorSource(Block):
         if isinstance(data, str):
             return {"file": data}
         if not isinstance(data, (dict, EmulatorSource)):
-            raise ValueError(f"{shown(data)} is no name or path; give one, or {{file: PATH, parameters: 21cmgem}}")
+            raise ValueError(
+                f"{shown(data)} is not a name or path; give one, or {{file: PATH, parameters: 21cmgem}}"
+            )
         return data
 
     @model_serializer(mode="wrap")
@@ -79,9 +81,9 @@ class EmulatorSource(Block):
         return f"{{{', '.join(dump_yaml(self.model_dump()).strip().splitlines())}}}"
 
     def beside(self, folder: Path) -> "EmulatorSource":
-        """The same with paths taken from a folder, where something lies there."""
+        """The same source with paths relative to a folder, if they exist there."""
         changes, path = {}, user_path(self.file, "emulator")
-        # The name of a shipped emulator is not a path, unless there is such a file.
+        # The name of a shipped emulator is not a path, unless a file has this name.
         if is_emulator_path(folder / path) or path != Path(self.file):
             changes["file"] = str(folder / path)
         if self.parameters is not None and (folder / user_path(self.parameters, "parameters")).is_file():
@@ -90,5 +92,5 @@ class EmulatorSource(Block):
 
 
 def is_mapping_text(source) -> bool:
-    """Whether a source is a mapping written as text: ``{file: FOLDER, parameters: ares}``."""
+    """Whether a source is a mapping written as a string: ``{file: FOLDER, parameters: ares}``."""
     return isinstance(source, str) and source.lstrip().startswith("{")

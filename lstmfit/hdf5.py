@@ -1,4 +1,4 @@
-"""Reading HDF5 files of any origin: everything has a declared type and shape, and is held to it before it is read."""
+"""Read HDF5 files of any origin. Types and shapes are checked against the expected ones before data are read."""
 
 import contextlib
 import json
@@ -14,22 +14,22 @@ from lstmfit.outputs import OutputLayout
 from lstmfit.schema import shown
 
 MOST_BYTES = 64 * 2**30
-"""Of one array. A file can declare a thousand times what it holds, since what was never written takes no place."""
+"""Maximum size of an array. A file can declare more than it contains, since unwritten data take no space."""
 KINDS = {"number": "iuf", "flag": "b", "integer": "iu"}
 
 
 @contextlib.contextmanager
 def reading(path, what: str, remedy: str):
-    """Open a file for reading; whatever HDF5 finds wrong with it becomes one line.
+    """Open a file for reading; errors of HDF5 become messages of one line.
 
     Parameters
     ----------
     path : path
         The file.
     what : str
-        What it should be: "emulator file".
+        Description of the expected file, for messages: "emulator file".
     remedy : str
-        What to do about a damaged one: "copy or train it again".
+        How to fix a damaged file, for messages: "copy it again".
 
     Yields
     ------
@@ -38,7 +38,7 @@ def reading(path, what: str, remedy: str):
     Raises
     ------
     InputError
-        There is no such file, or it is damaged or something else.
+        There is no such file, or it is damaged or of another kind.
     """
     path = user_path(path, what)
     if not path.is_file():
@@ -50,9 +50,9 @@ def reading(path, what: str, remedy: str):
         raise
     except PermissionError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    # RuntimeError, KeyError and ValueError are what h5py makes of damage inside the file.
+    # For damage inside the file, h5py raises RuntimeError, KeyError or ValueError.
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError, OverflowError) as error:
-        raise InputError(f"{path} is not a whole {what} ({one_line(error, 120)}); {remedy}") from None
+        raise InputError(f"{path} is not a complete {what} ({one_line(error, 120)}); {remedy}") from None
 
 
 def read_array(group, name: str, shape: tuple, kind: str = "number", finite: bool = True) -> np.ndarray:
@@ -61,57 +61,61 @@ def read_array(group, name: str, shape: tuple, kind: str = "number", finite: boo
     Parameters
     ----------
     group : h5py.Group
-        Where it is.
+        Group that contains the dataset.
     name : str
-        Its name there.
+        Name of the dataset in the group.
     shape : tuple of int or None
-        What its shape must be; None for any length.
+        Expected shape; None for any length.
     kind : {"number", "integer", "flag"}
-        What it holds.
+        Expected kind of values.
     finite : bool
-        Whether NaN and infinity are refused.
+        Whether NaN and infinite values are errors.
+
+    Returns
+    -------
+    numpy.ndarray
 
     Raises
     ------
     InputError
-        It is missing, a group, of another type or shape, too large, or not finite.
+        The dataset is missing, is a group, has another type or shape, is too large, or has values that are not finite.
     """
     dataset = find_dataset(group, name)
     check_dataset(dataset, shape, kind)
     array = dataset[()]
     if finite and array.dtype.kind == "f" and not np.isfinite(array).all():
         bad = np.count_nonzero(~np.isfinite(array))
-        raise InputError(f"{_where(dataset)} has {bad} NaN or infinite values of {array.size}; finite ones are needed")
+        raise InputError(f"{_where(dataset)} has {bad} NaN or infinite values out of {array.size}; remove them")
     return array
 
 
 def find_dataset(group, name: str) -> h5py.Dataset:
-    """A dataset by name, not read yet.
+    """Find a dataset by name without reading it.
 
     Raises
     ------
     InputError
-        There is no such dataset, or it is a group or a link that leads nowhere or to another file.
+        There is no such dataset, or it is a group, a broken link or a link to another file.
     """
     found, parts = group, [part for part in name.split("/") if part]
     for part in parts:
-        # Each part of a path: a group on the way may be a link to another file.
+        # Check every part of the path, because a group in it may be a link to another file.
         link = found.get(part, getlink=True) if isinstance(found, h5py.Group) and part in found else None
         if link is None:
-            raise InputError(f"{_where(group)}: dataset {name} is missing; it has {listed(group, 6)}")
+            raise InputError(f"{_where(group)}: dataset {name} is missing; available are {listed(group, 6)}")
         if not isinstance(link, h5py.HardLink):
-            raise InputError(f"{_where(group)}: {name} is a link; the data themselves are needed")
+            raise InputError(f"{_where(group)}: {name} is a link; store the data in the file itself")
         found = found[part]
     if not isinstance(found, h5py.Dataset):
-        raise InputError(f"{_where(group)}: {name} is a group; a dataset is needed")
+        raise InputError(f"{_where(group)}: {name} is a group, but a dataset is expected")
     return found
 
 
 def check_dataset(dataset, shape: tuple, kind: str = "number") -> None:
-    """Hold a dataset to its declared type and shape without reading it; see `read_array`."""
+    """Check the type, shape and size of a dataset without reading it; see `read_array`."""
     where = _where(dataset)
     if dataset.shape is None or dataset.dtype.kind not in KINDS[kind] or dataset.dtype.itemsize > 16:
-        raise InputError(f"{where} is of type {dataset.dtype}; {'truth value' if kind == 'flag' else kind}s are needed")
+        raise InputError(f"{where} has type {dataset.dtype}, but {'boolean' if kind == 'flag' else kind}s are expected")
     fits = len(dataset.shape) == len(shape) and all(w is None or w == n for w, n in zip(shape, dataset.shape))
     if not fits:
         wanted = ", ".join("n" if w is None else str(w) for w in shape) + ("," if len(shape) == 1 else "")
@@ -119,18 +123,18 @@ def check_dataset(dataset, shape: tuple, kind: str = "number") -> None:
     size = math.prod(dataset.shape) * dataset.dtype.itemsize
     if size > MOST_BYTES or size > 2000 * dataset.id.get_storage_size() + 2**24:
         held = dataset.id.get_storage_size()
-        raise InputError(f"{where} declares {_bytes(size)} and holds {_bytes(held)}; make the file again")
+        raise InputError(f"{where} declares {_bytes(size)} but contains {_bytes(held)}; create the file again")
     if dataset.external:
-        raise InputError(f"{where} lies in another file; the data themselves are needed")
+        raise InputError(f"{where} refers to another file; store the data in the file itself")
 
 
 def read_text(holder, name: str, default: str | None = None) -> str:
-    """A text attribute.
+    """Read a string attribute.
 
     Raises
     ------
     InputError
-        It is missing without a default, or not text.
+        The attribute is missing and has no default, or is not a string.
     """
     if name not in holder.attrs:
         if default is None:
@@ -140,41 +144,41 @@ def read_text(holder, name: str, default: str | None = None) -> str:
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
     if not isinstance(value, str):
-        raise InputError(f"{_where(holder)}: attribute {name} is {shown(value)}; text is needed")
+        raise InputError(f"{_where(holder)}: attribute {name} is {shown(value)}, but a string is expected")
     return value
 
 
 def read_texts(holder, name: str, n: int | None = None) -> list[str]:
-    """An attribute that is an array of texts, of length `n` where that is given.
+    """Read an attribute that is an array of strings, of length `n` if given.
 
     Raises
     ------
     InputError
-        It is missing, not that, or of another length.
+        The attribute is missing, is not an array of strings, or has another length.
     """
     values = _attribute(holder, name, n)
     values = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in values]
     if not all(isinstance(v, str) for v in values):
-        raise InputError(f"{_where(holder)}: attribute {name} is {shown(values)}; texts are needed")
+        raise InputError(f"{_where(holder)}: attribute {name} is {shown(values)}, but strings are expected")
     return [str(v) for v in values]
 
 
 def read_numbers(holder, name: str, n: int, kind: str = "number") -> list:
-    """An attribute that is an array of `n` finite numbers (or truth values, ``kind="flag"``).
+    """Read an attribute that is an array of `n` finite numbers, or of booleans with ``kind="flag"``.
 
     Raises
     ------
     InputError
-        It is missing, not that, or of another length.
+        The attribute is missing, is not such an array, or has another length.
     """
     values = np.asarray(_attribute(holder, name, n))
-    # Truth values are written as such, or as 0 and 1.
+    # Booleans may also be written as 0 and 1.
     good = values.dtype.kind == "b" or (values.dtype.kind in "iu" and np.isin(values, (0, 1)).all())
     if kind != "flag":
         good = values.dtype.kind in "iuf" and np.isfinite(values).all()
     if not good:
-        what = "truth values" if kind == "flag" else "finite numbers"
-        raise InputError(f"{_where(holder)}: attribute {name} is {shown(values.tolist())}; {what} are needed")
+        what = "booleans" if kind == "flag" else "finite numbers"
+        raise InputError(f"{_where(holder)}: attribute {name} is {shown(values.tolist())}, but {what} are expected")
     return [bool(v) if kind == "flag" else float(v) for v in values]
 
 
@@ -183,44 +187,44 @@ def _attribute(holder, name, n):
         raise InputError(f"{_where(holder)}: attribute {name} is missing")
     values = holder.attrs[name]
     if not isinstance(values, np.ndarray) or values.ndim != 1:
-        raise InputError(f"{_where(holder)}: attribute {name} is {shown(values)}; a list is needed")
+        raise InputError(f"{_where(holder)}: attribute {name} is {shown(values)}, but a list is expected")
     if n is not None and len(values) != n:
-        raise InputError(f"{_where(holder)}: attribute {name} has {len(values)} entries; {n} are needed")
+        raise InputError(f"{_where(holder)}: attribute {name} has {len(values)} entries, but {n} are expected")
     return values.tolist()
 
 
 def read_json(holder, name: str, kind: type):
-    """An attribute that is JSON of a type: dict or list.
+    """Read an attribute that is JSON of a given type, dict or list.
 
     Raises
     ------
     InputError
-        It is missing, not JSON, or of another type.
+        The attribute is missing, is not JSON, or has another type.
     """
     text = read_text(holder, name)
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        raise InputError(f"{_where(holder)}: attribute {name} is {shown(text)}; JSON is needed") from None
+        raise InputError(f"{_where(holder)}: attribute {name} is {shown(text)}, but JSON is expected") from None
     if not isinstance(value, kind):
-        what = "an object" if kind is dict else "a list"
-        raise InputError(f"{_where(holder)}: attribute {name} is {shown(text)}; {what} in JSON is needed")
+        what = "object" if kind is dict else "list"
+        raise InputError(f"{_where(holder)}: attribute {name} is {shown(text)}, but a JSON {what} is expected")
     return value
 
 
 GRID = "redshifts"
-"""What a history lies on, in the description of outputs."""
+"""Name of the axis of a history, in the description of outputs."""
 
 
 def write_axes(file, layout: OutputLayout) -> None:
-    """Describe outputs in a file: the attribute ``outputs`` in JSON, grids of tables in the group ``axes``.
+    """Describe the outputs in a file: the attribute ``outputs`` in JSON, and the grids of tables in the group ``axes``.
 
     Parameters
     ----------
     file : h5py.File
-        Open for writing.
+        The file, open for writing.
     layout : OutputLayout
-        Of the outputs; each is on the grid ``redshifts``, a number, or on axes of its own.
+        Layout of the outputs; each is a history on the grid ``redshifts``, a number, or a table on its own axes.
     """
     on = {name: [] if name in layout.scalars else list(layout.axes.get(name, [GRID])) for name in layout}
     file.attrs["outputs"] = json.dumps(on)
@@ -230,12 +234,12 @@ def write_axes(file, layout: OutputLayout) -> None:
 
 
 def read_axes(file, n_channels: int) -> OutputLayout:
-    """The outputs that a file describes, see `write_axes`.
+    """Read the description of the outputs in a file, see `write_axes`.
 
     Parameters
     ----------
     file : h5py.File
-        A set of signals; one of lstmfit 0.1 has no description, and x_HI and tau where there are such.
+        A set of signals. Those of lstmfit 0.1 have no description; their possible outputs are x_HI and tau.
     n_channels : int
         Length of the redshift grid.
 
@@ -249,7 +253,10 @@ def read_axes(file, n_channels: int) -> OutputLayout:
         return OutputLayout.of(n_channels, ("signal", *({"x_HI"} & found)), tuple({"tau"} & found))
     on = read_json(file, "outputs", dict)
     if "signal" not in on or not all(isinstance(n, list) and all(isinstance(a, str) for a in n) for n in on.values()):
-        raise InputError(f"{_where(file)}: attribute outputs is {shown(on)}; names with lists of axes are needed")
+        raise InputError(
+            f"{_where(file)}: attribute outputs is {shown(on)}, but a list of axes is expected for each output, "
+            "including signal"
+        )
     grids = {
         name: {axis: read_array(file, f"axes/{name}/{axis}", (None,)).astype(float) for axis in axes}
         for name, axes in on.items()
@@ -260,7 +267,7 @@ def read_axes(file, n_channels: int) -> OutputLayout:
 
 
 def _where(item) -> str:
-    """File and place, for messages."""
+    """File and name of an item, for messages."""
     name = "" if item.name in (None, "/") else item.name.lstrip("/")
     return f"{Path(item.file.filename)}: {name}" if name else f"{Path(item.file.filename)}"
 

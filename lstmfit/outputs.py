@@ -1,4 +1,4 @@
-"""Where the outputs of a model lie in one flat array: histories on its grid, numbers, tables."""
+"""Layout of the outputs of a model in a flat array: histories on its grid, numbers, tables."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -7,24 +7,26 @@ import numpy as np
 
 
 class OutputLayout(Mapping):
-    """Named outputs one after another in a flat array: by name, the place of each, an int for a number, else a slice.
+    """Named outputs, stored one after the other in a flat array.
+
+    A mapping from the name of an output to its position in the array: an int for a number, otherwise a slice.
 
     Parameters
     ----------
     shapes : mapping of str to tuple of int
-        Shape of each output, in the order of the array: () of a number, (n_channels,) of a history on the grid, any
-        other of a table.
+        Shape of each output, in the order of the array: () for a number, (n_channels,) for a history on the grid, any
+        other shape for a table.
     axes : mapping of str to mapping of str to array_like, optional
-        Grids of each table: by the name of the output, the values of each of its axes by name, in order.
+        Grids of the tables: for each table, the values along each of its axes by name, in order.
 
     Attributes
     ----------
     shapes : dict of str to tuple of int
-        As given.
+        The parameter `shapes`.
     axes : dict of str to dict of str to numpy.ndarray
-        As given.
+        The parameter `axes`.
     size : int
-        Numbers in the array.
+        Length of the array.
 
     Examples
     --------
@@ -57,19 +59,19 @@ class OutputLayout(Mapping):
         scalars: Iterable[str] = (),
         axes: Mapping[str, Mapping] | None = None,
     ) -> "OutputLayout":
-        """The layout of histories on a grid of `n_channels`, then numbers, then tables with their axes."""
+        """Layout with histories on a grid of `n_channels` first, then numbers, then tables with their axes."""
         tables = {name: tuple(len(values) for values in grids.values()) for name, grids in (axes or {}).items()}
         return cls(dict.fromkeys(histories, (n_channels,)) | dict.fromkeys(scalars, ()) | tables, axes)
 
     @property
     def histories(self) -> tuple[str, ...]:
-        """Outputs on the redshift grid, in order; the signal is one."""
+        """Names of the outputs on the redshift grid, including the signal, in order."""
         grid = self.shapes["signal"]
         return tuple(name for name, shape in self.shapes.items() if shape == grid and name not in self.axes)
 
     @property
     def scalars(self) -> tuple[str, ...]:
-        """Outputs that are one number, in order."""
+        """Names of the outputs that are numbers, in order."""
         return tuple(name for name, shape in self.shapes.items() if not shape)
 
     def __getitem__(self, name: str) -> int | slice:
@@ -85,19 +87,19 @@ class OutputLayout(Mapping):
         return f"OutputLayout({self.shapes})"
 
     def take(self, flat: np.ndarray, name: str):
-        """One output of flat arrays (..., size) in its shape; a view where NumPy can give one."""
+        """Extract an output from flat arrays (..., size), in its own shape; a view if possible."""
         found, shape = flat[..., self._where[name]], self.shapes[name]
         return found.reshape(*flat.shape[:-1], *shape) if len(shape) > 1 else found
 
     def pack(self, outputs: Mapping[str, object], dtype=float) -> np.ndarray:
-        """A new flat array (size,) from every output by name; further ones are left out.
+        """Write outputs given by name to a new flat array (size,), ignoring unknown names.
 
         Raises
         ------
         KeyError
-            One is missing.
+            An output is missing.
         ValueError
-            One has another shape.
+            An output has another shape.
         """
         flat = np.empty(self.size, dtype=dtype)
         for name, where in self._where.items():

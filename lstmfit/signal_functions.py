@@ -1,4 +1,4 @@
-"""Signal functions of a fit: an emulator, the simulator itself, or a formula; all behind one interface."""
+"""Signal functions of a fit with a common interface: an emulator, a simulator, or a formula."""
 
 import threading
 from collections.abc import Callable
@@ -14,29 +14,30 @@ from lstmfit.parameters import Parameter
 
 
 class Signal:
-    """Abstract: what a likelihood is fed from.
+    """Abstract base class of the signal functions, whose outputs are the input of the likelihoods.
 
     Attributes
     ----------
     name, checksum : str
-        What it is, for messages and for the resolved run file.
+        Identification for messages and for the resolved run file.
     emulator : Emulator or None
-        The emulator, where it is one.
+        The emulator, if the signal is emulated.
     parameters : tuple of Parameter
         In the order of theta.
     redshifts : numpy.ndarray
         (n_channels,) ascending.
     layout : OutputLayout
-        Where each output lies in what `outputs` returns: ``signal``, and ``x_HI`` and ``tau`` where there are such.
+        Position of each output in the array that `outputs` returns: ``signal``, and others such as ``x_HI`` and
+        ``tau`` if available.
     outputs : callable
-        Every output (n_out,) for physical theta (n_params,); may be overwritten by the next call.
+        All outputs (n_out,) for physical theta (n_params,); may be overwritten by the next call.
     costly : bool
-        Whether a call takes so long that it is worth another process.
+        Whether a call takes long enough to make additional processes worthwhile.
 
     Notes
     -----
-    `outputs` and `batch` may be called from several threads; what `outputs` returns belongs to its thread. A signal can
-    be pickled and copied.
+    `outputs` and `batch` may be called from several threads; the array that `outputs` returns belongs to the calling
+    thread. A signal can be pickled and copied.
     """
 
     name: str
@@ -53,24 +54,24 @@ class Signal:
         return self.outputs(theta)[self.layout["signal"]]
 
     def batch(self, theta: np.ndarray) -> np.ndarray:
-        """Every output (n, n_out) for physical theta (n, n_params)."""
+        """All outputs (n, n_out) for physical theta (n, n_params)."""
         return np.array([np.array(self.outputs(row)) for row in theta])
 
 
 class EmulatedSignal(Signal):
-    """The signal function of a fit: an emulator, all parameters in, all outputs out."""
+    """Signal function that evaluates an emulator."""
 
     def __init__(self, emulator: Emulator):
         self.emulator = emulator
         self.name, self.checksum = emulator.name, emulator.checksum
         self.parameters, self.redshifts = emulator.parameters, emulator.redshifts
         self.layout = emulator.layout
-        # The engine's own call, without a layer in between: this is the hot loop.
+        # Call the engine directly, because this is the hot loop.
         self.outputs, self.batch = emulator.raw, emulator.raw_batch
 
 
 class SimulatedSignal(Signal):
-    """The signal function of a direct fit: the simulator itself."""
+    """Signal function that runs a simulator, for a direct fit."""
 
     costly = True
 
@@ -79,21 +80,23 @@ class SimulatedSignal(Signal):
         from lstmfit.simulators.protocol import SimulationError, simulator_layout
 
         self._simulate = load(name)
-        # Nothing is known about a simulator's own state.
+        # A simulator may not be thread-safe.
         self._lock = threading.Lock()
         self.name, self.checksum = name, str(self._simulate.version)
         self.parameters, self.redshifts = self._simulate.parameters, self._simulate.redshifts
         try:
             self.layout = simulator_layout(self._simulate)
         except SimulationError as error:
-            raise InputError(f"simulator {name} fails in the middle of its ranges: {one_line(error)}") from None
+            raise InputError(
+                f"simulator {name} fails at the centre of its ranges: {one_line(error)}; correct the simulator"
+            ) from None
 
     def __reduce__(self):
-        # By name, as in a worker: a simulator may hold what cannot be pickled.
+        # Load it again by name, because a simulator may contain objects that cannot be pickled.
         return type(self), (self.name,)
 
     def outputs(self, theta: np.ndarray) -> np.ndarray:
-        """As `Signal.outputs`; NaN where the simulator fails."""
+        """As `Signal.outputs`; NaN if the simulator fails."""
         from lstmfit.simulators.protocol import SimulationError, outputs_of
 
         try:
@@ -128,16 +131,16 @@ def flattened_gaussian(frequency, values) -> np.ndarray:
 
 
 class FlattenedGaussianSignal(Signal):
-    """The phenomenological absorption of Bowman et al. (2018), evaluated at the data's own channels.
+    """The phenomenological absorption of Bowman et al. (2018), evaluated at the channels of the data.
 
     Parameters
     ----------
     frequency : numpy.ndarray
-        (n,) MHz, any order.
+        (n,) MHz, in any order.
     """
 
     name, checksum = "flattened_gaussian", "Bowman et al. 2018"
-    # The ranges are ours and wide: the whole of the EDGES low band.
+    # Our own wide ranges, which cover the whole EDGES low band.
     parameters = (
         Parameter("A", 0, 2000, unit="mK", latex="A"),
         Parameter("nu_0", 60, 95, unit="MHz", latex=r"\nu_0"),
@@ -156,18 +159,18 @@ class FlattenedGaussianSignal(Signal):
 
 
 MOCK_REDSHIFTS = np.linspace(5.0, 50.0, 451)
-"""Grid of a mock of a signal that has no grid of its own: that of the shipped emulator."""
+"""Grid for mocks of a signal without its own grid; it is the grid of the shipped emulators."""
 
 
 def make_signal(config: RunConfig, frequency: np.ndarray | None = None) -> Signal:
-    """The signal function that a run file names.
+    """Create the signal function that a run file chooses.
 
     Parameters
     ----------
     config : RunConfig
-        The run.
+        The run file.
     frequency : numpy.ndarray, optional
-        (n,) MHz, the data's channels, for a signal that has no grid of its own.
+        (n,) MHz, channels of the data, for a signal without its own grid.
     """
     if config.signal is not None:
         return FlattenedGaussianSignal(redshift_to_frequency(MOCK_REDSHIFTS) if frequency is None else frequency)

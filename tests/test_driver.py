@@ -99,7 +99,7 @@ def test_bad_input_writes_nothing(tmp_path):
     (tmp_path / "wide.csv").write_text("20,1\n300,2\n301,2\n")
     with pytest.raises(InputError, match="3 of 3 channels lie outside the emulator's"):
         fit(small_run(data={"file": str(tmp_path / "wide.csv")}), folder)
-    with pytest.raises(InputError, match="no emulator 'echo22'"):
+    with pytest.raises(InputError, match="'echo22' is not a shipped emulator or a file"):
         fit(small_run(emulator="echo22"), folder)
     assert [path.name for path in tmp_path.iterdir()] == ["wide.csv"]
 

@@ -73,8 +73,8 @@ def test_text_and_mapping_mean_the_same():
     [
         ({"file": "echo21", "params": "ares"}, "unknown key emulator.params; did you mean 'parameters'"),
         ({"parameters": "ares"}, r"emulator\.file is missing"),
-        (3, r"emulator: 3 is no name or path; give one, or {file: PATH, parameters: 21cmgem}"),
-        (["echo21"], r"emulator: \['echo21'\] is no name or path"),
+        (3, r"emulator: 3 is not a name or path; give one, or {file: PATH, parameters: 21cmgem}"),
+        (["echo21"], r"emulator: \['echo21'\] is not a name or path"),
         ("{file: [}", "emulator is not valid YAML"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Files with one row for each channel of the data, such as foreground modes: text, .npy, .npz and HDF5."""
+"""Files with one row per channel of the data, such as foreground modes: text, .npy, .npz and HDF5."""
 
 import io
 import zipfile
@@ -41,7 +41,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class ChannelFile:
-    """Arrays of a file, of which the first dimension of some is the channels.
+    """Arrays of a file, some of which have the channels as their first dimension.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class ChannelFile:
     arrays : dict of str to numpy.ndarray
         Arrays of numbers by name.
     unit : {"K", "mK"}
-        Unit of the temperatures in it.
+        Unit of its temperatures.
     """
 
     name: str
@@ -59,7 +59,7 @@ class ChannelFile:
 
     @property
     def frequencies(self) -> np.ndarray | None:
-        """(n,) MHz; None if the file has none.
+        """(n,) MHz; None if the file has no frequencies.
 
         Raises
         ------
@@ -98,7 +98,7 @@ class ChannelFile:
         Raises
         ------
         InputError
-            The array has another shape, its rows are not those of the data, or it has values that are not finite there.
+            The array has another shape, its rows do not match the data, or its values there are not finite.
         """
         array = self.arrays[name]
         if array.ndim == 2 and dimensions == 1 and array.shape[1] == 1:
@@ -107,7 +107,7 @@ class ChannelFile:
             array = array[:, None]
         if array.ndim != dimensions or array.size == 0:
             wanted = "(channels,)" if dimensions == 1 else "(channels, columns)"
-            raise InputError(f"{self.name}: {name} has shape {array.shape}; {wanted} is needed")
+            raise InputError(f"{self.name}: {name} has shape {array.shape}, but {wanted} is expected")
         array = array[self._rows(name, array, frequency, kept)]
         if not np.isfinite(array).all():
             bad = int((~np.isfinite(array).reshape(len(array), -1).all(axis=1)).argmax())
@@ -128,7 +128,7 @@ class ChannelFile:
                 raise InputError(
                     f"{self.name} has no row for {missing.sum()} of the {len(frequency)} channels, the first at "
                     f"{frequency[missing.argmax()]:.9g} MHz; its {len(nu)} frequencies are {nu.min():.6g} to "
-                    f"{nu.max():.6g} MHz; make it for the frequencies of the data"
+                    f"{nu.max():.6g} MHz; create it for the frequencies of the data"
                 )
             return nearest
         n = len(frequency) if kept is None else kept.n_before
@@ -144,7 +144,7 @@ class ChannelFile:
         first = array[rows] if array.ndim == 1 else array[rows, 0]
         if array.ndim == 2 and np.allclose(first, frequency, rtol=SAME_FREQUENCY, atol=0.0):
             raise InputError(
-                f"{self.name}: its first column holds the frequencies of the data; name it in a header line "
+                f"{self.name}: its first column contains the frequencies of the data; name it in a header line "
                 f"(# frequency mode_0 mode_1 ...), or write a .npz or HDF5 file with an array {FREQUENCIES}"
             )
         return rows
@@ -160,16 +160,16 @@ def read_channel_file(path, name: str, others=(), what: str = "foreground file")
         Or ``.npz`` or HDF5 with named arrays; in HDF5 an attribute ``unit`` (K or mK) gives the unit of temperatures.
         The format is recognised by content.
     name : str
-        Name of the array that must be there. An array without a name, or a single one under any name, is this one.
+        Name of the required array. An array without a name, or a single array of any name, is taken to be this one.
     others : sequence of str
-        Names of further arrays that are read if they are there, besides the frequencies.
+        Names of optional arrays that are also read, besides the frequencies.
     what : str
         Description of the file for messages.
 
     Raises
     ------
     InputError
-        There is no such file, it is damaged or something else, or the array is missing.
+        There is no such file, it is damaged or of another kind, or the array is missing.
     """
     path = user_path(path, what)
     if not path.is_file():
@@ -189,12 +189,12 @@ def read_channel_file(path, name: str, others=(), what: str = "foreground file")
     arrays = _chosen(path.name, arrays, name, wanted)
     for key, array in arrays.items():
         if array.dtype.kind not in "iuf":
-            raise InputError(f"{path.name}: {key} is of type {array.dtype}; real numbers are needed")
+            raise InputError(f"{path.name}: {key} has type {array.dtype}, but real numbers are expected")
     return ChannelFile(path.name, {key: array.astype(float) for key, array in arrays.items()}, unit)
 
 
 def _chosen(file, arrays, name, wanted):
-    """The wanted ones of arrays by name; if `name` is missing, a single array under another name is this one."""
+    """Select the wanted arrays by name; if `name` is missing, a single array of another name is taken instead."""
     chosen = {key: arrays[key] for key in wanted if key in arrays}
     if name not in arrays:
         unknown = [key for key in arrays if key not in wanted]
@@ -209,7 +209,7 @@ def _from_hdf5(path, wanted, what):
 
     from lstmfit.hdf5 import check_dataset, find_dataset, read_text, reading
 
-    with reading(path, what, "make it again") as file:
+    with reading(path, what, "create it again") as file:
         unit = read_text(file, "unit", "K")
         if unit not in UNITS:
             raise InputError(f"{path.name}: attribute unit is {shown(unit)}; expected K or mK")
@@ -237,7 +237,7 @@ def _from_numpy(path, what):
             return {key: array for key in file.files if isinstance(array := file[key], np.ndarray)}
     except Exception as error:
         # A damaged header or archive can make NumPy raise almost anything.
-        raise InputError(f"{path.name} cannot be read as a {what} ({one_line(error, 120)}); make it again") from None
+        raise InputError(f"{path.name} cannot be read as a {what} ({one_line(error, 120)}); create it again") from None
 
 
 def _from_text(path: Path, name):
@@ -256,5 +256,5 @@ def _from_text(path: Path, name):
         else:
             rest.append(values)
     if not rest:
-        raise InputError(f"{path.name} has no column but frequencies; one more is needed for {name}")
+        raise InputError(f"{path.name} only has a column of frequencies; add a column for {name}")
     return arrays | {name: np.column_stack(rest)}

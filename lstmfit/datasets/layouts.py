@@ -94,7 +94,7 @@ def read_raw(path: Path, spec: SignalSpec | None, check) -> object:
     if is_npz:
         with reading_npz(path) as arrays:
             return check(_read_public(path, arrays) if spec is None else _read_by_spec(path, arrays, spec))
-    with reading(path, "HDF5 or .npz file", "copy or make it again") as file:
+    with reading(path, "HDF5 or .npz file", "copy or create it again") as file:
         if "parameters" in file.attrs:
             if spec is not None:
                 raise InputError(f"{path} names its own parameters; leave the spec out")

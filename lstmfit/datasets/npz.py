@@ -63,15 +63,15 @@ class Member:
             The array has another type or shape, or declares another size than it has.
         """
         if self.dtype.kind not in KINDS["number"] or self.dtype.itemsize > 16:
-            raise InputError(f"{self.where} is of type {self.dtype}; numbers are needed")
+            raise InputError(f"{self.where} has type {self.dtype}, but numbers are expected")
         if len(self.shape) != len(shape) or any(w not in (None, n) for w, n in zip(shape, self.shape)):
             wanted = ", ".join("n" if w is None else str(w) for w in shape) + ("," if len(shape) == 1 else "")
             raise InputError(f"{self.where} has shape {self.shape}; expected ({wanted})")
         declared = math.prod(self.shape) * self.dtype.itemsize
         if declared > MOST_BYTES or declared > LARGEST_RATIO * self.info.compress_size + 2**24 or declared != self.size:
             raise InputError(
-                f"{self.where} declares {declared:.3g} bytes and has {self.size:.3g}, compressed "
-                f"{self.info.compress_size:.3g}; make the file again"
+                f"{self.where} declares {declared:.3g} bytes but has {self.size:.3g} (compressed "
+                f"{self.info.compress_size:.3g}); create the file again"
             )
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
@@ -112,7 +112,7 @@ class Npz(Mapping):
             There is no such array.
         """
         if name not in self:
-            raise InputError(f"{self._archive.filename}: array {name} is missing; it has {listed(self, 6)}")
+            raise InputError(f"{self._archive.filename}: array {name} is missing; available are {listed(self, 6)}")
         return self[name]
 
 
@@ -121,7 +121,7 @@ def _member(archive, info, where) -> Member:
         version = np.lib.format.read_magic(stream)
         if version not in ((1, 0), (2, 0)):
             # Version 3 is for structured arrays with names in Unicode.
-            raise InputError(f"{where} is an .npy array of version {version[0]}; an array of numbers is needed")
+            raise InputError(f"{where} is an .npy array of version {version[0]}, but an array of numbers is expected")
         read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, _, dtype = read(stream)
         return Member(where, archive, info, shape, dtype, info.file_size - stream.tell())
@@ -129,7 +129,7 @@ def _member(archive, info, where) -> Member:
 
 @contextlib.contextmanager
 def reading_npz(path):
-    """Open an ``.npz`` file for reading; damage becomes one line.
+    """Open an ``.npz`` file for reading; errors of a damaged file become messages of one line.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def reading_npz(path):
     Raises
     ------
     InputError
-        The file is damaged or something else.
+        The file is damaged or of another kind.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -151,4 +151,6 @@ def reading_npz(path):
     except InputError:
         raise
     except DAMAGE as error:
-        raise InputError(f"{path} is not a whole .npz file ({one_line(error, 120)}); copy or make it again") from None
+        raise InputError(
+            f"{path} is not a complete .npz file ({one_line(error, 120)}); copy or create it again"
+        ) from None

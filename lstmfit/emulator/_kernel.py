@@ -23,8 +23,8 @@ def _multiply(work, acc_at, h_at, stride, w, w_at, n, m, lanes):
 def _forward(out, work, stride, sizes, w, lanes):
     """Run the network for `lanes` signals.
 
-    out (lanes, n_out). work (lanes * stride,): each lane holds, one after the other, the scaled inputs, two encoder
-    buffers, h and c of every layer, the gates and the patch; all padded to whole vectors.
+    out (lanes, n_out). work (lanes * stride,): each lane contains, in this order, the scaled inputs, two encoder
+    buffers, h and c of every layer, the gates and the patch, all padded to whole vectors.
     """
     p, u, layers, steps, patch = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
     n_hist, n_chan, n_scalar, n_enc = sizes[5], sizes[6], sizes[7], sizes[8]
@@ -81,7 +81,7 @@ def _forward(out, work, stride, sizes, w, lanes):
                 work[lane * stride + patch_at + j] = w[bias_at + step * n_step + j]
         top = hs + (layers - 1) * u
         _multiply(work, patch_at, top, stride, w, output, u, n_step, lanes)
-        # The recurrence runs from high redshift to low; what comes out ascends.
+        # The recurrence runs from high redshift to low; the output is in ascending redshift.
         for lane in range(lanes):
             for i in range(n_hist):
                 last = (i + 1) * n_chan - 1 - step * patch
@@ -100,7 +100,7 @@ def _forward(out, work, stride, sizes, w, lanes):
 
 @njit(inline="always")
 def _scale_inputs(theta, x, inputs):
-    """Scaled inputs of one signal; False where a value is NaN or a log parameter is not positive."""
+    """Scale the inputs of one signal; return False if a value is NaN or a log parameter is not positive."""
     for i in range(theta.shape[0]):
         value = theta[i]
         if inputs[0, i] > 0.0:
@@ -114,7 +114,7 @@ def _scale_inputs(theta, x, inputs):
 
 @cached_kernel(nogil=True, error_model="numpy")
 def single(theta, out, work, sizes, inputs, w):
-    """All outputs of one parameter set (n_params,) into out (n_out,)."""
+    """Write all outputs of one parameter set (n_params,) to out (n_out,)."""
     if _scale_inputs(theta, work, inputs):
         _forward(out.reshape((1, out.shape[0])), work, work.shape[0], sizes, w, 1)
     else:
@@ -123,7 +123,7 @@ def single(theta, out, work, sizes, inputs, w):
 
 @cached_kernel(nogil=True, error_model="numpy")
 def batch(theta, out, first, last, stride, sizes, inputs, w):
-    """All outputs of the parameter sets first..last-1 of theta (n, n_params), `LANES` of them side by side."""
+    """Compute all outputs of the parameter sets first..last-1 of theta (n, n_params), `LANES` at a time."""
     result = np.empty((LANES, out.shape[1]), np.float32)
     work = np.zeros(LANES * stride, np.float32)
     good = np.zeros(LANES, np.bool_)

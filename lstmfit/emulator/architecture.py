@@ -1,10 +1,10 @@
-"""The shape of the recurrent network and its weights as plain arrays.
+"""Architecture of the recurrent network, and the shapes of its weights.
 
-Every emulator of this package is the same network: a small dense encoder turns the scaled parameters into each
-layer's constant drive and initial state; LSTM layers run over the steps; each step emits a patch of channels. The
-published 21cmLSTM (Dorigo Jones et al. 2024, arXiv:2410.07619) is the special case of one channel a step, no hidden
-encoder layer, zero initial states: there the parameters and the frequency enter every step, which is a constant
-drive plus a bias per step.
+Every emulator of this package is the same network. A small dense encoder maps the scaled parameters to the constant
+drive and the initial state of each layer. LSTM layers run over the steps, and each step outputs a patch of channels.
+The published 21cmLSTM (Dorigo Jones et al. 2024, arXiv:2410.07619) is the special case of one channel per step, no
+hidden encoder layer and zero initial states: its parameters and frequency enter every step, which is equivalent to a
+constant drive plus a bias per step.
 """
 
 import math
@@ -18,7 +18,7 @@ from lstmfit.parameters import check_name
 from lstmfit.schema import shown
 
 LARGEST_SIZE = 100_000
-"""Of any of the network's numbers: far more than fits in memory."""
+"""Upper limit of every size; a network of this size would not fit in memory."""
 
 
 @dataclass(frozen=True)
@@ -28,24 +28,24 @@ class Architecture:
     Parameters
     ----------
     n_params : int
-        Parameters in.
+        Number of parameters.
     n_channels : int
-        Channels out, of each history.
+        Number of output channels of each history.
     units : int
-        LSTM units in each layer.
+        LSTM units per layer.
     layers : int
-        LSTM layers.
+        Number of LSTM layers.
     steps : int
-        Steps of the recurrence. Each emits ``patch`` channels; the last patch is cut where steps do not divide
-        the channels.
+        Steps of the recurrence. Each outputs ``patch`` channels; the last patch is cut if the number of channels is
+        not a multiple of ``patch``.
     encoder : tuple of int
         Widths of the encoder's hidden tanh layers; may be empty.
     histories : tuple of str
-        Names of the functions of redshift that come out; the first is the signal.
+        Names of the outputs that are functions of redshift; the first is the signal.
     scalars : tuple of str
-        Names of the numbers that come out.
+        Names of the scalar outputs.
     tables : dict of str to dict of str to int
-        Outputs on grids of their own: by name, the length of each axis by name.
+        Outputs on their own grids: for each table, the length of each axis by name.
     """
 
     n_params: int
@@ -75,10 +75,10 @@ class Architecture:
             raise InputError(f"architecture: an output appears twice in {listed(outputs)}")
         if self.steps > self.n_channels:
             raise InputError(
-                f"architecture: {self.steps} steps for {self.n_channels} channels; use at most one step a channel"
+                f"architecture: {self.steps} steps for {self.n_channels} channels; use at most one step per channel"
             )
         if not self.histories or self.histories[0] != "signal":
-            raise InputError(f"architecture: histories are {listed(self.histories)}; the first must be 'signal'")
+            raise InputError(f"architecture: histories are {listed(self.histories)}, but the first must be 'signal'")
 
     def _check_tables(self):
         tables = self.tables
@@ -94,37 +94,37 @@ class Architecture:
     @staticmethod
     def _check_size(name, value):
         if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise InputError(f"architecture: {name} is {shown(value)}; a number of 1 or more is needed")
+            raise InputError(f"architecture: {name} is {shown(value)}; give a whole number of at least 1")
         if value > LARGEST_SIZE:
-            raise InputError(f"architecture: {name} is {shown(value)}; at most {LARGEST_SIZE} is possible")
+            raise InputError(f"architecture: {name} is {shown(value)}, but at most {LARGEST_SIZE} is allowed")
 
     def describe(self) -> str:
-        """The network in words."""
+        """Short description of the network."""
         return f"{self.layers} x LSTM({self.units}), {self.steps} steps"
 
     @property
     def n_scalars(self) -> int:
-        """Numbers that come out beside the histories: scalars and entries of tables."""
+        """Number of outputs besides the histories: scalars and entries of tables."""
         return len(self.scalars) + sum(math.prod(axes.values()) for axes in self.tables.values())
 
     @property
     def patch(self) -> int:
-        """Channels that a step emits."""
+        """Number of channels per step."""
         return -(-self.n_channels // self.steps)
 
     @property
     def outputs_per_step(self) -> int:
-        """Numbers that a step emits: one patch for each history."""
+        """Number of outputs per step: one patch for each history."""
         return self.patch * len(self.histories)
 
     @property
     def drive_size(self) -> int:
-        """Numbers that the encoder hands to the recurrence: four gates, h and c for each layer."""
+        """Number of outputs of the encoder: four gates, h and c for each layer."""
         return self.layers * 6 * self.units
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates for one signal."""
+        """Number of multiply-accumulate operations per signal."""
         widths = (self.n_params, *self.encoder, self.drive_size)
         encoder = sum(a * b for a, b in zip(widths[:-1], widths[1:]))
         recurrent = self.steps * (2 * self.layers - 1) * 4 * self.units**2
@@ -152,16 +152,18 @@ class Architecture:
         return shapes
 
     def check(self, weights: dict) -> None:
-        """Raise InputError unless `weights` has the arrays of `shapes`, all finite."""
+        """Raise InputError unless `weights` contains all arrays of `shapes` and all values are finite."""
         for name, shape in self.shapes().items():
             if name not in weights or np.shape(weights[name]) != shape:
-                got = np.shape(weights[name]) if name in weights else "nothing"
-                raise InputError(f"emulator weights: {name} is {got}; this architecture needs shape {shape}")
+                got = f"has shape {np.shape(weights[name])}" if name in weights else "is missing"
+                raise InputError(f"emulator weights: {name} {got}; this architecture needs shape {shape}")
             if not np.isfinite(weights[name]).all():
-                raise InputError(f"emulator weights: {name} has NaN or infinite values; copy or train it again")
+                raise InputError(
+                    f"emulator weights: {name} has NaN or infinite values; copy the file again or retrain the emulator"
+                )
 
     def to_dict(self) -> dict:
-        """Plain numbers and lists, for JSON."""
+        """The sizes as a dictionary that can be written as JSON."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 

@@ -1,4 +1,4 @@
-"""The surface of every emulator: physical parameters in, mK out, whatever network computes it."""
+"""Common interface of all emulators: physical parameters in, mK out, for any kind of network."""
 
 import warnings
 
@@ -11,38 +11,38 @@ from lstmfit.schema import shown
 
 
 class BaseEmulator:
-    """An emulator of the global 21-cm signal, of whatever kind; `lstmfit.Emulator.load` makes one.
+    """An emulator of the global 21-cm signal, of any kind; load one with `lstmfit.Emulator.load`.
 
     Parameters
     ----------
     engine : object
-        What computes: ``name``, ``single(theta) -> (n_out,)`` for theta (n_params,), and ``batch(theta) -> (n, n_out)``
-        for theta (n, n_params), float64 and physical. Both may be called from several threads; what `single` returns
-        may be overwritten by the next call of its thread.
+        Object that evaluates the network. It has a ``name``, ``single(theta) -> (n_out,)`` for theta (n_params,), and
+        ``batch(theta) -> (n, n_out)`` for theta (n, n_params), float64 and physical. Both may be called from several
+        threads; the array returned by `single` may be overwritten by the next call from the same thread.
     layout : OutputLayout
-        Where each output lies in what the engine returns; ``signal`` comes first.
+        Position of each output in the array that the engine returns; ``signal`` comes first.
     redshifts : numpy.ndarray
         (n_channels,) ascending.
     parameters : sequence of Parameter
         Specs in the order of theta; their ranges are the training range.
     errors : dict of str to numpy.ndarray, optional
         Test-set errors of the signal, in mK at each channel: ``bias`` and ``rms`` (n_channels,), ``covariance``
-        (n_channels, n_channels) about zero, and ``relative`` (n_test,), the relative rms error of each test signal. Of
-        an emulator that was distilled from another one these are errors against that teacher; ``teacher_rms``
-        (n_channels,) is the teacher's own error, where its authors publish it.
+        (n_channels, n_channels) about zero, and ``relative`` (n_test,), the relative rms error of each test signal. For
+        an emulator that was distilled from another one, these errors are relative to that teacher; ``teacher_rms``
+        (n_channels,) is the teacher's own error, if its authors published it.
     record : dict, optional
-        How it was trained.
+        Record of the training.
     name : str
-        What to call it in messages and run files.
+        Name for messages and run files.
     checksum : str
-        Of its content.
+        Checksum of the content.
     network : str
-        The network in words.
+        Short description of the network.
 
     Raises
     ------
     InputError
-        Grid, parameters and engine do not belong together.
+        The grid does not match the layout, or a parameter appears twice.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class BaseEmulator:
         self.parameters: tuple[Parameter, ...] = tuple(parameters)
         names = [p.name for p in self.parameters]
         if len(set(names)) < len(names):
-            raise InputError(f"emulator {name}: parameters {listed(names)}; the network takes different ones")
+            raise InputError(f"emulator {name}: a parameter appears twice in {listed(names)}; give distinct names")
         self.errors, self.record, self.name, self.checksum = errors or {}, record or {}, name, checksum
         self._warned = False
 
@@ -78,26 +78,26 @@ class BaseEmulator:
         return tuple(p.name for p in self.parameters)
 
     def __call__(self, theta, outside: str = "warn") -> np.ndarray:
-        """The signal.
+        """Evaluate the signal.
 
         Parameters
         ----------
         theta : array_like or mapping
             (n_params,) or (n, n_params) physical values in the order of `parameters`, or a mapping by name.
         outside : {"warn", "raise", "nan", "allow"}
-            What to do with values outside the training range, where the network extrapolates: warn (once for each
-            emulator), raise an InputError, give NaN, or nothing.
+            How to treat values outside the training range, where the network extrapolates: warn (once per emulator),
+            raise an InputError, return NaN, or evaluate without a warning.
 
         Returns
         -------
         numpy.ndarray
-            (n_channels,) or (n, n_channels) float64 mK at `redshifts`, a new array. NaN where theta holds NaN or a
-            log parameter that is not positive.
+            (n_channels,) or (n, n_channels) float64 mK at `redshifts`, a new array. NaN if theta contains NaN or a
+            non-positive value of a log parameter.
 
         Raises
         ------
         InputError
-            theta has the wrong names or shape, or lies outside with ``outside="raise"``.
+            theta has the wrong names or shape, or is outside the training range with ``outside="raise"``.
         """
         theta = self._physical(theta, outside)
         return self._evaluate(theta)[..., self.layout["signal"]].astype(float)
@@ -123,46 +123,46 @@ class BaseEmulator:
             return np.where(inside.all(axis=-1, keepdims=True), theta, np.nan)
         message = f"{self.name}: {describe_outside(self.parameters, theta)}"
         if outside == "raise":
-            raise InputError(f'{message}; outside="allow" extrapolates, outside="nan" gives NaN')
+            raise InputError(f'{message}; use outside="allow" to extrapolate, or outside="nan" to get NaN')
         self._warned = True
-        warnings.warn(f"{message}: the emulator extrapolates (said once)", stacklevel=3)
+        warnings.warn(f"{message}: the emulator extrapolates (this warning is shown once)", stacklevel=3)
         return theta
 
     def histories(self, theta, outside: str = "warn") -> dict[str, np.ndarray]:
-        """Every output of the network by name.
+        """Evaluate all outputs of the network.
 
         Parameters
         ----------
         theta : array_like or mapping
-            As in a plain call.
+            As for `__call__`.
         outside : {"warn", "raise", "nan", "allow"}
-            As in a plain call.
+            As for `__call__`.
 
         Returns
         -------
         dict of str to numpy.ndarray
-            ``signal`` in mK and further histories such as ``x_HI``, (n_channels,) or (n, n_channels); scalars such as
-            ``tau``, () or (n,); tables on grids of their own, see ``layout.axes``.
+            By name: ``signal`` in mK and other histories such as ``x_HI``, (n_channels,) or (n, n_channels); scalars
+            such as ``tau``, () or (n,); tables on their own grids, see ``layout.axes``.
         """
         return self.split(self._evaluate(self._physical(theta, outside)))
 
     @property
     def error_covariance(self) -> np.ndarray | None:
-        """Covariance (n_channels, n_channels) mK^2 of the signal's error, the teacher's own included; may be None."""
+        """Covariance (n_channels, n_channels) mK^2 of the signal's error, including the teacher's; None if unknown."""
         covariance = self.errors.get("covariance")
         if covariance is None or "teacher_rms" not in self.errors:
             return covariance
         return covariance + np.diag(self.errors["teacher_rms"] ** 2)
 
     def jacobian(self, theta, outside: str = "warn") -> np.ndarray:
-        """Derivatives of the signal by the physical parameters, by central differences.
+        """Derivatives of the signal with respect to the physical parameters, by central differences.
 
         Parameters
         ----------
         theta : array_like or mapping
-            (n_params,) or (n, n_params) physical, positive where a parameter is log.
+            (n_params,) or (n, n_params) physical; log parameters must be positive.
         outside : {"warn", "raise", "nan", "allow"}
-            As in a plain call.
+            As for `__call__`.
 
         Returns
         -------
@@ -170,7 +170,7 @@ class BaseEmulator:
             (n_channels, n_params) or (n, n_channels, n_params), mK per unit of each parameter.
         """
         theta = self._physical(theta, outside)
-        # The step that balances rounding and curvature, of each parameter's width in its natural space.
+        # This step, relative to the width of each parameter in its natural space, balances rounding and curvature.
         epsilon = np.finfo(self._engine.single(np.atleast_2d(theta)[0]).dtype).eps ** (1 / 3)
         slopes = []
         for i, p in enumerate(self.parameters):
@@ -186,7 +186,7 @@ class BaseEmulator:
         return np.stack(slopes, axis=-1)
 
     def save(self, path) -> None:
-        """Refuse: only this package's own network is written.
+        """Not supported: only the network of this package can be saved.
 
         Raises
         ------
@@ -194,36 +194,36 @@ class BaseEmulator:
             Always, with the commands that distil the emulator into this package's network.
         """
         raise InputError(
-            f"{self.name} ({self.network}) cannot be saved as an emulator of lstmfit; distil it: lstmfit simulate "
-            f"--simulator {self.name}, then lstmfit train"
+            f"{self.name} ({self.network}) cannot be saved as an lstmfit emulator; to distil it into one, run lstmfit "
+            f"simulate --simulator {self.name}, then lstmfit train"
         )
 
     def split(self, out: np.ndarray) -> dict[str, np.ndarray]:
-        """Name the parts of an engine's output (..., n_out); copies in float64."""
+        """Split an engine's output (..., n_out) into named outputs, copied to float64."""
         return {name: self.layout.take(out, name).astype(float) for name in self.layout}
 
     @property
     def raw(self):
-        """The engine's own single call, for hot loops: (n_params,) float64 -> (n_out,).
+        """The engine's function for one signal, for hot loops: (n_params,) float64 -> (n_out,).
 
-        The array belongs to the engine and is overwritten by the next call.
-        The first ``n_channels`` numbers are the signal in mK; `split` names the rest.
+        The returned array belongs to the engine and is overwritten by the next call. The first ``n_channels`` numbers
+        are the signal in mK; use `split` to get the others by name.
         """
         return self._engine.single
 
     @property
     def raw_batch(self):
-        """The engine's own call for many: (n, n_params) float64 -> (n, n_out), laid out as by `raw`."""
+        """The engine's function for a batch: (n, n_params) float64 -> (n, n_out), with the layout of `raw`."""
         return self._engine.batch
 
     def outside(self, theta) -> list[str]:
-        """Names of the parameters that lie outside the training range anywhere in theta, or are NaN there."""
+        """Names of the parameters that are NaN or outside the training range in any row of theta."""
         theta = np.atleast_2d(self._physical(theta, "allow"))
         return [p.name for i, p in enumerate(self.parameters) if not p.is_inside(theta[:, i]).all()]
 
     def __setstate__(self, state):
         self.__dict__.update(state)
-        # A pickle does not keep it.
+        # Pickling does not preserve this flag.
         self.redshifts.flags.writeable = False
 
     def __repr__(self):
@@ -235,14 +235,14 @@ OUTSIDE = ("warn", "raise", "nan", "allow")
 
 
 def describe_outside(parameters, theta) -> str:
-    """Say which parameter of theta, (n_params,) or (n, n_params), is outside its range: the first that is.
+    """Message that names the first parameter outside its training range.
 
     Parameters
     ----------
     parameters : sequence of Parameter
         In the order of theta.
     theta : numpy.ndarray
-        Physical; something in it is outside.
+        (n_params,) or (n, n_params) physical values.
     """
     theta = np.atleast_2d(theta)
     for i, p in enumerate(parameters):
@@ -258,8 +258,8 @@ def _check_grid(name, redshifts, shape) -> np.ndarray:
     grid = np.array(redshifts, dtype=float)
     if grid.shape != tuple(shape) or not np.isfinite(grid).all() or grid[0] < 0 or (np.diff(grid) <= 0).any():
         raise InputError(
-            f"emulator {name}: {grid.size} redshifts for {shape[0]} channels; as many are needed, finite, ascending, "
-            "not negative"
+            f"emulator {name}: {grid.size} redshifts for {shape[0]} channels; give one redshift per channel, finite, "
+            "non-negative and ascending"
         )
     grid.flags.writeable = False
     return grid

@@ -1,4 +1,4 @@
-"""The emulator as a user sees it: physical parameters in, mK out."""
+"""The emulator class of the user interface: physical parameters in, mK out."""
 
 from collections.abc import Mapping
 from importlib import resources
@@ -24,9 +24,9 @@ from lstmfit.schema import shown
 
 
 class Emulator(BaseEmulator):
-    """A trained emulator of the global 21-cm signal by this package's own network.
+    """A trained emulator of the global 21-cm signal that uses the network of this package.
 
-    Make one with `Emulator.load` or with `lstmfit train`.
+    Load one with `Emulator.load`, or train one with `lstmfit train`.
 
     Parameters
     ----------
@@ -42,13 +42,13 @@ class Emulator(BaseEmulator):
         Test-set errors of the signal, in mK at each channel: ``bias`` and ``rms`` (n_channels,), ``covariance``
         (n_channels, n_channels) about zero, and ``relative`` (n_test,), the relative rms error of each test signal.
     record : dict, optional
-        How it was trained.
+        Record of the training.
     name : str
-        What to call it in messages and run files.
+        Name for messages and run files.
     engine : {"numba", "xla", "jax", "numpy"}
-        ``numba`` is the compiled float32 engine for the CPU, and the fastest one there; ``xla`` is TensorFlow's
-        compiled network, on a GPU where TensorFlow finds one, ``jax`` the same by JAX; ``numpy`` is the float64
-        reference, slow.
+        ``numba`` is compiled float32 code for the CPU, and the fastest engine there. ``xla`` is compiled by
+        TensorFlow and ``jax`` by JAX; both use a GPU if they find one. ``numpy`` is the float64 reference, which is
+        slow.
     axes : dict of str to dict of str to numpy.ndarray, optional
         Grids of the outputs that are tables.
 
@@ -94,29 +94,29 @@ class Emulator(BaseEmulator):
 
     @classmethod
     def load(cls, source, engine: str = "numba", parameters=None) -> BaseEmulator:
-        """Load a shipped emulator by name, a file of this package, or one of another group.
+        """Load a shipped emulator by name, an emulator file of this package, or an emulator of another group.
 
         Parameters
         ----------
         source : str, path or mapping
-            A name that `shipped` lists, or a path: a file of ``lstmfit train``, or an emulator that
-            `lstmfit.emulator.formats` reads as it is; or ``21cmemu:mcg`` or ``21cmemu:acg``, of the package py21cmemu.
-            A mapping, also as text in YAML, has ``file`` and ``parameters``.
+            A name listed by `shipped`; the path of a file written by ``lstmfit train``, or of an emulator in one of
+            the formats of `lstmfit.emulator.formats`; or ``21cmemu:mcg`` or ``21cmemu:acg``, from the package
+            py21cmemu. A mapping, or its text in YAML, has the keys ``file`` and ``parameters``.
         engine : {"numba", "xla", "jax", "numpy"}
-            See the class; emulators of other groups have ``numba`` alone.
+            See the class; emulators of other groups only have ``numba``.
         parameters : str or path, optional
-            What the parameters of another group's emulator are, where it does not tell: ``21cmgem``, ``ares``, or a
-            file, see `lstmfit.datasets.specs.SignalSpec`.
+            Parameters of another group's emulator, if its files do not name them: ``21cmgem``, ``ares``, or the path
+            of a spec, see `lstmfit.datasets.specs.SignalSpec`.
 
         Returns
         -------
         BaseEmulator
-            An `Emulator`, if it is one of this package.
+            An `Emulator` if it uses the network of this package.
 
         Raises
         ------
         InputError
-            No such name or file, or a file that is damaged or of another version.
+            There is no such name or file, or the file is damaged or of another version.
         """
         if isinstance(source, (Mapping, EmulatorSource)) or is_mapping_text(source):
             given = validate_block(EmulatorSource, source, "emulator")
@@ -129,7 +129,7 @@ class Emulator(BaseEmulator):
         else:
             path = user_path(source, "emulator")
             if not path.exists() and not path.suffix:
-                raise InputError(f"no emulator {shown(name)}, neither shipped nor a file; {did_you_mean(name, files)}")
+                raise InputError(f"{shown(name)} is not a shipped emulator or a file; {did_you_mean(name, files)}")
             if is_keras(path):
                 spec = None if parameters is None else find_spec(parameters)
                 return cls(**read_lstm21cm(path, spec), engine=engine)
@@ -137,15 +137,17 @@ class Emulator(BaseEmulator):
             foreign = load_foreign(path, parameters)
         if parameters is not None and (foreign is None or is_named(name)):
             given = shown(str(parameters))
-            raise InputError(f"emulator {name} names its own parameters; leave parameters: {given} out")
+            raise InputError(f"emulator {name} defines its own parameters; remove parameters: {given}")
         if foreign is None:
             return cls(**store.read(path), name=name, engine=engine)
         if engine != "numba":
-            raise InputError(f"{source} is of another group ({foreign.network}); its only engine is {foreign.engine}")
+            raise InputError(
+                f"engine {engine!r} cannot run {source} ({foreign.network}); its only engine is {foreign.engine}"
+            )
         return foreign
 
     def save(self, path) -> None:
-        """Write everything into one HDF5 file (see `lstmfit.emulator.store`)."""
+        """Write the emulator to one HDF5 file (see `lstmfit.emulator.store`)."""
         self.checksum = store.write(
             path,
             architecture=self.architecture,
@@ -159,20 +161,20 @@ class Emulator(BaseEmulator):
         )
 
     def jacobian(self, theta, outside: str = "warn") -> np.ndarray:
-        """Derivatives of the signal by the physical parameters, exact for the network.
+        """Exact derivatives of the network's signal with respect to the physical parameters.
 
         Parameters
         ----------
         theta : array_like or mapping
-            (n_params,) or (n, n_params) physical, positive where a parameter is log.
+            (n_params,) or (n, n_params) physical; log parameters must be positive.
         outside : {"warn", "raise", "nan", "allow"}
-            As in a plain call.
+            As for `__call__`.
 
         Returns
         -------
         numpy.ndarray
-            (n_channels, n_params) or (n, n_channels, n_params), mK per unit of each parameter. In float64 by forward
-            differentiation, except by the ``xla`` engine, which differentiates its own float32 pass.
+            (n_channels, n_params) or (n, n_channels, n_params), mK per unit of each parameter. Computed in float64 by
+            forward differentiation; the ``xla`` engine differentiates its own float32 pass instead.
         """
         theta = self._physical(theta, outside)
         slopes = self.scaling.input_slopes(theta)
@@ -187,14 +189,16 @@ class Emulator(BaseEmulator):
 def _layout(name, architecture, axes) -> OutputLayout:
     lengths = {table: {axis: len(values) for axis, values in grids.items()} for table, grids in axes.items()}
     if lengths != architecture.tables:
-        raise InputError(f"emulator {name}: tables on axes of {lengths}; the network gives {architecture.tables}")
+        raise InputError(
+            f"emulator {name}: the axes of its tables have lengths {lengths}; the network needs {architecture.tables}"
+        )
     return OutputLayout.of(architecture.n_channels, architecture.histories, architecture.scalars, axes)
 
 
 def _check_parameters(name, parameters, scaling, n_params):
     names = [p.name for p in parameters]
     if len(names) != n_params or len(set(names)) < n_params:
-        raise InputError(f"emulator {name}: parameters {listed(names)}; the network takes {n_params} different ones")
+        raise InputError(f"emulator {name}: parameters {listed(names)}; the network needs {n_params} distinct names")
     if [p.log for p in parameters] != [bool(log) for log in scaling.log]:
         raise InputError(f"emulator {name}: its parameters and its scaling disagree about which are logarithmic")
 
@@ -235,7 +239,7 @@ def _make_engine(name, architecture, scaling, weights):
 
 
 def shipped() -> dict[str, Path]:
-    """Emulator files that come with the package, by name."""
+    """Paths of the emulator files shipped with the package, by name."""
     folder = resources.files("lstmfit.emulator.shipped")
     return {
         p.name.removesuffix(".h5"): Path(str(p))
@@ -245,17 +249,17 @@ def shipped() -> dict[str, Path]:
 
 
 def test_set_path(path) -> Path:
-    """Where the test set of an emulator file lies: beside it, as ``NAME_test.h5``."""
+    """Path of the test set of an emulator file: ``NAME_test.h5`` in the same folder."""
     return Path(path).with_name(f"{Path(path).stem}_test.h5")
 
 
 def shipped_test_set(source):
-    """The test split that came with an emulator, see `test_set_path`.
+    """Load the test set that comes with an emulator, see `test_set_path`.
 
     Returns
     -------
     lstmfit.datasets.signal_sets.Split or None
-        None where there is none.
+        None if the emulator has no test set.
     """
     from lstmfit.datasets.signal_sets import load_signals
 

@@ -1,4 +1,4 @@
-"""The network in JAX: one pure function that can be mapped, compiled and run on whatever JAX finds."""
+"""The network in JAX: a pure function that JAX can vectorise and compile for a CPU or a GPU."""
 
 import numpy as np
 
@@ -7,16 +7,16 @@ from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError
 
 BATCH = 1024
-"""Most signals in a compiled batch; smaller batches are padded to a power of two, so that few sizes are compiled."""
+"""Largest compiled batch. Smaller batches are padded to a power of two, so that few sizes are compiled."""
 
 
 def import_jax():
-    """The package `jax`.
+    """Import the package `jax`.
 
     Raises
     ------
     InputError
-        It is not installed.
+        JAX is not installed.
     """
     try:
         import jax
@@ -26,23 +26,23 @@ def import_jax():
 
 
 def make_forward(architecture: Architecture, scaling: Scaling, weights: dict[str, np.ndarray]):
-    """Write the network as a function of physical parameters for `jax.vmap` and `jax.jit`.
+    """Build the network as a function of physical parameters for `jax.vmap` and `jax.jit`.
 
     Parameters
     ----------
     architecture : Architecture
-        Sizes.
+        Sizes of the network.
     scaling : Scaling
-        Scaling on both sides.
+        Scaling of its inputs and outputs.
     weights : dict of str to numpy.ndarray
         Arrays named as in `Architecture.shapes`.
 
     Returns
     -------
     callable
-        theta (n_params,) physical -> every output (n_out,) float32 in physical units, laid out as by
-        `NumbaEngine.single`; NaN where a log parameter is not positive. The inputs are scaled in the precision of
-        theta, all that follows is float32.
+        theta (n_params,) physical -> all outputs (n_out,) float32 in physical units, with the layout of
+        `NumbaEngine.single`; NaN if a log parameter is not positive. The inputs are scaled in the precision of theta;
+        everything else is float32.
     """
     jax = import_jax()
     jnp, a, u = jax.numpy, architecture, architecture.units
@@ -51,7 +51,7 @@ def make_forward(architecture: Architecture, scaling: Scaling, weights: dict[str
     scalar_scale, scalar_offset = np.float32(scaling.scalar_scale), np.float32(scaling.scalar_offset)
 
     def product(x, kernel):
-        # GPUs would round the factors to ten bits by default.
+        # By default GPUs round the factors to ten bits.
         return jnp.matmul(x, kernel, precision="highest")
 
     def sigmoid(x):
@@ -80,7 +80,7 @@ def make_forward(architecture: Architecture, scaling: Scaling, weights: dict[str
         biases = (*(w[f"step_bias_{layer}"] for layer in range(a.layers)), w["output_bias"])
         states, patches = jax.lax.scan(step, start, biases)
         histories = patches.reshape(a.steps, len(a.histories), a.patch).transpose(1, 0, 2)
-        # The recurrence runs from high redshift to low; what comes out ascends.
+        # The recurrence runs from high redshift to low; the output is in ascending redshift.
         histories = histories.reshape(len(a.histories), -1)[:, : a.n_channels][:, ::-1] * scale + offset
         if not a.n_scalars:
             return histories.ravel()
@@ -91,7 +91,7 @@ def make_forward(architecture: Architecture, scaling: Scaling, weights: dict[str
 
 
 class JaxEngine:
-    """Forward pass in float32, compiled by JAX, on a GPU where JAX finds one.
+    """Forward pass in float32, compiled by JAX; it runs on a GPU if JAX finds one.
 
     Parameters
     ----------
@@ -108,11 +108,11 @@ class JaxEngine:
         self._n_out = architecture.n_channels * len(architecture.histories) + architecture.n_scalars
 
     def __reduce__(self):
-        # A copy is compiled again from the weights.
+        # Copies are compiled again from the weights.
         return type(self), self._parts
 
     def single(self, theta: np.ndarray) -> np.ndarray:
-        """All outputs of one parameter set (n_params,), laid out as by `NumbaEngine.single`."""
+        """All outputs of one parameter set (n_params,), with the layout of `NumbaEngine.single`."""
         return self.batch(theta[None])[0]
 
     def batch(self, theta: np.ndarray) -> np.ndarray:
@@ -122,7 +122,7 @@ class JaxEngine:
             rows = np.asarray(theta[first : first + BATCH], dtype=float)
             size = 1 << (len(rows) - 1).bit_length()
             padded = np.concatenate([rows, np.repeat(rows[:1], size - len(rows), axis=0)])
-            # In double precision only here: what else runs in this process keeps its own.
+            # Enable double precision only here, so that other JAX code in this process keeps its own setting.
             with self._jax.enable_x64(True):
                 out[first : first + len(rows)] = np.asarray(self._many(padded))[: len(rows)]
         return out

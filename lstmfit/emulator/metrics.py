@@ -1,4 +1,4 @@
-"""Errors of an emulator as the field quotes them."""
+"""Error metrics of an emulator as quoted in the literature."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,14 @@ from lstmfit.errors import InputError
 
 @dataclass(frozen=True)
 class ErrorSummary:
-    """Errors over a set of signals.
+    """Summary of the errors over a set of signals.
 
     Parameters
     ----------
     mean_percent, median_percent, p95_percent, max_percent : float
-        Of the relative rms error of each signal.
+        Mean, median, 95th percentile and maximum of the relative rms errors.
     mean_mK, p95_mK : float
-        Mean and 95 % of the absolute rms error, in mK.
+        Mean and 95th percentile of the absolute rms errors, in mK.
     n : int
         Number of signals.
     """
@@ -35,16 +35,16 @@ def rms_error(predicted, true, redshifts=None, low=None, high=None):
     """Rms error of each signal, absolute and relative.
 
     The relative error is Eq. 3 of Dorigo Jones et al. 2024 (arXiv:2410.07619): the rms over channels divided by the
-    largest absolute value of the true signal, both inside the band.
+    largest absolute value of the true signal, both within the band.
 
     Parameters
     ----------
     predicted, true : array_like
         (n, n_channels) mK.
     redshifts : array_like, optional
-        (n_channels,) grid; needed where a band edge is given.
+        (n_channels,) grid; needed if a band edge is given.
     low, high : float, optional
-        Band edges in MHz, inclusive; either may be left out.
+        Band edges in MHz, inclusive; either may be omitted.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def rms_error(predicted, true, redshifts=None, low=None, high=None):
         band = (nu >= (-np.inf if low is None else low)) & (nu <= (np.inf if high is None else high))
         if not band.any():
             raise InputError(
-                f"no channel between {low} and {high} MHz; the grid spans {nu.min():.2f} to {nu.max():.2f} MHz"
+                f"no channel between {low} and {high} MHz; choose a band within {nu.min():.2f} to {nu.max():.2f} MHz"
             )
         predicted, true = predicted[:, band], true[:, band]
     absolute = np.sqrt(np.mean((predicted - true) ** 2, axis=1, dtype=float))
@@ -72,7 +72,7 @@ def rms_error(predicted, true, redshifts=None, low=None, high=None):
 
 
 def summarise(absolute: np.ndarray, relative: np.ndarray) -> ErrorSummary:
-    """Mean, median, 95 % and maximum of the errors of `rms_error`."""
+    """Summarise the errors returned by `rms_error`."""
     percent = 100.0 * relative
     return ErrorSummary(
         float(percent.mean()),

@@ -1,4 +1,4 @@
-"""The network in Keras, for training and for the XLA engine. The only module here that needs TensorFlow."""
+"""The network in Keras, for training and for the XLA engine. TensorFlow is only needed here."""
 
 import os
 
@@ -9,7 +9,7 @@ from lstmfit.errors import InputError
 
 
 def import_keras():
-    """Import Keras on TensorFlow, quietly.
+    """Import Keras and TensorFlow with few log messages.
 
     Returns
     -------
@@ -28,29 +28,29 @@ def import_keras():
         import tensorflow as tf
     except ImportError as error:
         raise InputError(
-            f'training needs TensorFlow, which does not import ({error}); type: pip install "lstmfit[train]"'
+            f'training needs TensorFlow, which cannot be imported ({error}); to fix this: pip install "lstmfit[train]"'
         ) from None
     return tf, keras
 
 
 def build(architecture: Architecture, seed: int, weights: dict[str, np.ndarray] | None = None):
-    """Make the Keras model.
+    """Build the Keras model.
 
     Parameters
     ----------
     architecture : Architecture
-        Sizes.
+        Sizes of the network.
     seed : int
         Seed of the initial weights: Glorot-uniform kernels, orthogonal recurrent kernels, forget bias of one.
     weights : dict of str to numpy.ndarray, optional
-        Start from these arrays instead.
+        Initial weights to use instead of random ones.
 
     Returns
     -------
     keras.Model
-        Called on (n, n_params) scaled inputs it gives ((n, n_histories, steps * patch), (n, n_scalars)), float32,
-        redshift DESCENDING and with the last patch's spare channels, as the recurrence runs. Its weights carry the
-        names of `Architecture.shapes`.
+        Maps scaled inputs (n, n_params) to ((n, n_histories, steps * patch), (n, n_scalars)), float32. The histories
+        are in DESCENDING redshift, the order of the recurrence, and include the spare channels of the last patch. The
+        weights have the names of `Architecture.shapes`.
     """
     tf, keras = import_keras()
     a, u = architecture, architecture.units
@@ -111,18 +111,18 @@ def build(architecture: Architecture, seed: int, weights: dict[str, np.ndarray] 
 
 
 UNROLLED_STEPS = 64
-"""Above this the recurrence is a loop in the graph: unrolled, XLA would compile for minutes."""
+"""With more steps the recurrence is a loop in the graph: unrolled, it would take XLA minutes to compile."""
 
 
 def initial_weights(architecture: Architecture, seed: int) -> dict[str, np.ndarray]:
-    """Random start, as Keras' LSTM and Dense layers have it.
+    """Random initial weights, distributed as in the LSTM and Dense layers of Keras.
 
     Parameters
     ----------
     architecture : Architecture
-        Sizes.
+        Sizes of the network.
     seed : int
-        Seed.
+        Seed of the random numbers.
 
     Returns
     -------
@@ -145,5 +145,5 @@ def initial_weights(architecture: Architecture, seed: int) -> dict[str, np.ndarr
 
 
 def read_weights(model) -> dict[str, np.ndarray]:
-    """The model's weights as arrays by name."""
+    """Weights of the model as arrays, by name."""
     return {name: variable.numpy() for name, variable in model.arrays.items()}

@@ -1,8 +1,8 @@
 """The CPU engine: the whole call, physical parameters in and mK out, compiled by numba.
 
-Everything the kernel needs lies in one float32 array, so that a call passes five arrays and allocates nothing.
-The time goes into streaming the recurrent weights from the cache; a batch takes eight signals at a time so that each
-weight that is read serves eight.
+All weights are packed into one float32 array, so a call passes a few arrays and allocates nothing. Most of the time is
+spent loading the recurrent weights from the cache. A batch therefore processes several signals at a time, so that each
+weight is loaded once for all of them.
 """
 
 import threading
@@ -23,16 +23,16 @@ class NumbaEngine:
     Parameters
     ----------
     architecture : Architecture
-        Sizes.
+        Sizes of the network.
     scaling : Scaling
-        Scaling on both sides.
+        Scaling of its inputs and outputs.
     weights : dict of str to numpy.ndarray
         Arrays named as in `Architecture.shapes`.
 
     Notes
     -----
-    Calls are safe from several threads: each has its own work space. A copy or a pickle is packed again from the
-    weights, and works in spawned and in forked processes.
+    The engine is thread-safe: each thread has its own work space. Copies and pickles are packed again from the weights,
+    and work in spawned and forked processes.
     """
 
     name = "numba"
@@ -71,8 +71,8 @@ class NumbaEngine:
         Returns
         -------
         numpy.ndarray
-            (n_histories * n_channels + n_scalars,) float32: the histories one after the other, redshift ascending,
-            then the scalars. The array belongs to the engine and is overwritten by this thread's next call.
+            (n_histories * n_channels + n_scalars,) float32: the histories one after the other, in ascending redshift,
+            then the scalars. The array belongs to the engine and is overwritten by the next call from this thread.
         """
         local = self._local
         try:
@@ -94,7 +94,7 @@ class NumbaEngine:
         Returns
         -------
         numpy.ndarray
-            (n, n_histories * n_channels + n_scalars) float32, laid out as in `single`.
+            (n, n_histories * n_channels + n_scalars) float32, with the layout of `single`.
         """
         out = np.empty((len(theta), self._n_out), np.float32)
         theta = np.ascontiguousarray(theta)
@@ -109,9 +109,9 @@ class NumbaEngine:
 
 
 def _pack(a, scaling, weights):
-    """Weights in the order in which the kernel reads them, the outputs' scaling folded into the last layer.
+    """Weights in the order in which the kernel reads them, with the output scaling folded into the last layer.
 
-    Every width is padded to whole vectors with zero weights: a padded unit stays at h = c = 0.
+    Every width is padded to whole vectors with zero weights, so padded units stay at h = c = 0.
     """
     w = {name: np.asarray(array, dtype=float) for name, array in weights.items()}
     u, parts = padded(a.units), []

@@ -1,4 +1,4 @@
-"""The forward pass in NumPy, float64: the reference that every faster engine is tested against."""
+"""The forward pass in NumPy and float64: the reference for testing the faster engines."""
 
 import numpy as np
 
@@ -11,7 +11,7 @@ def forward(architecture: Architecture, weights: dict[str, np.ndarray], inputs: 
     Parameters
     ----------
     architecture : Architecture
-        Sizes.
+        Sizes of the network.
     weights : dict of str to numpy.ndarray
         Arrays named as in `Architecture.shapes`.
     inputs : numpy.ndarray
@@ -20,9 +20,9 @@ def forward(architecture: Architecture, weights: dict[str, np.ndarray], inputs: 
     Returns
     -------
     histories : numpy.ndarray
-        (n, n_histories, n_channels) network units, redshift ascending.
+        (n, n_histories, n_channels) in network units, in ascending redshift.
     scalars : numpy.ndarray
-        (n, n_scalars) network units.
+        (n, n_scalars) in network units.
     """
     a, u = architecture, architecture.units
     w = {k: np.asarray(v, dtype=float) for k, v in weights.items()}
@@ -45,7 +45,7 @@ def forward(architecture: Architecture, weights: dict[str, np.ndarray], inputs: 
         patches.append(h[-1] @ w["output_kernel"] + w["output_bias"][step])
     out = np.stack(patches, axis=1).reshape(len(x), a.steps, len(a.histories), a.patch)
     histories = out.transpose(0, 2, 1, 3).reshape(len(x), len(a.histories), a.steps * a.patch)
-    # The recurrence runs from the first stars on, high redshift to low; what comes out is ascending in redshift.
+    # The recurrence runs forward in time, from high redshift to low; the output is in ascending redshift.
     histories = histories[:, :, : a.n_channels][:, :, ::-1]
     scalars = h[-1] @ w["scalar_kernel"] + w["scalar_bias"] if a.n_scalars else np.empty((len(x), 0))
     return histories, scalars
@@ -56,7 +56,7 @@ def _sigmoid(x):
 
 
 def signal_jacobian(architecture: Architecture, weights: dict[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:
-    """Derivatives of the signal by the scaled inputs, carried along the forward pass.
+    """Derivatives of the signal with respect to the scaled inputs, by forward differentiation.
 
     Parameters
     ----------
@@ -68,11 +68,11 @@ def signal_jacobian(architecture: Architecture, weights: dict[str, np.ndarray], 
     Returns
     -------
     numpy.ndarray
-        (n_channels, n_params) network units, redshift ascending.
+        (n_channels, n_params) in network units, in ascending redshift.
     """
     a, u = architecture, architecture.units
     w = {k: np.asarray(v, dtype=float) for k, v in weights.items()}
-    # Row 0 is the value, the others are its derivatives: a linear map acts on all rows alike.
+    # Row 0 is the value and the other rows are its derivatives; a linear map acts on all rows alike.
     x = np.vstack([inputs, np.eye(len(inputs))])
 
     def affine(rows, kernel, bias):

@@ -1,4 +1,4 @@
-"""Training of the published 21cmLSTM (Dorigo Jones et al. 2024, arXiv:2410.07619), as its authors do it."""
+"""Training of the published 21cmLSTM (Dorigo Jones et al. 2024, arXiv:2410.07619) with its authors' method."""
 
 import numpy as np
 
@@ -8,22 +8,22 @@ from lstmfit.emulator.emulator import Emulator
 from lstmfit.emulator.formats.lstm21cm import assemble
 
 SCHEDULE = ((75, 10), (25, 1), (75, 10))
-"""Published training: epochs and batch size, one after the other; Adam at 1e-3 throughout."""
+"""Stages of the published training: (epochs, batch size); the learning rate of Adam is always 1e-3."""
 
 
 def train_published(data: SignalSet, *, epochs: float = 1.0, units: int | None = None, seed: int = 0, progress=None):
-    """Train the published layout as its authors do: mean square error of the 0..1 signals, Adam, `SCHEDULE`.
+    """Train the published architecture as its authors do: mean square error of signals scaled to 0..1, Adam.
 
     Parameters
     ----------
     data : SignalSet
-        Its validation split is watched and keeps the best weights, which the authors do not do.
+        Training data. Unlike the authors' training, this one keeps the weights with the lowest validation loss.
     epochs : float
-        Fraction of the schedule, for a shorter training.
+        Fraction of the epochs of `SCHEDULE`, for a shorter training.
     units : int, optional
-        Units of each layer; the number of channels by default.
+        Units per layer; by default the number of channels.
     seed : int
-        Seed of weights and order.
+        Seed of the initial weights and of the order of the signals.
     progress : callable, optional
         Called as ``progress(epoch, n_epochs, validation_loss)``.
 

@@ -1,4 +1,4 @@
-"""From physical parameters to the network's inputs, and from its outputs to physical units."""
+"""Scaling of physical parameters to network inputs, and of network outputs to physical units."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,14 @@ from lstmfit.parameters import Parameter
 
 @dataclass(frozen=True)
 class Scaling:
-    """The maps on both sides of the network; stored with it, so that no other file is ever needed.
+    """Scaling of the inputs and outputs of a network; stored with it, so that no other file is needed.
 
     Parameters
     ----------
     log : numpy.ndarray
-        (n_params,) bool: take log10 first.
+        (n_params,) bool: whether to take log10 first.
     low, high : numpy.ndarray
-        (n_params,) ends of each parameter's range, in log10 where `log`; they map to -1 and 1.
+        (n_params,) limits of each parameter's range, in log10 where `log` is true; they map to -1 and 1.
     offset, scale : numpy.ndarray
         (n_histories, n_channels) and (n_histories,): physical = offset + scale * network.
     scalar_offset, scalar_scale : numpy.ndarray
@@ -33,7 +33,7 @@ class Scaling:
     scalar_scale: np.ndarray
 
     def check(self, n_params: int, n_histories: int, n_channels: int, n_scalars: int) -> None:
-        """Raise InputError unless the arrays have the shapes of an architecture, finite values and positive widths."""
+        """Raise InputError unless the arrays fit the architecture, are finite, and have positive widths."""
         shapes = {
             "log": (n_params,), "low": (n_params,), "high": (n_params,), "offset": (n_histories, n_channels),
             "scale": (n_histories,), "scalar_offset": (n_scalars,), "scalar_scale": (n_scalars,),
@@ -46,22 +46,26 @@ class Scaling:
                     f"{shape} are needed"
                 )
         if not (np.asarray(self.low) < np.asarray(self.high)).all():
-            raise InputError("emulator scaling: an input's low is not below its high; copy or train it again")
+            raise InputError(
+                "emulator scaling: low is not below high for every input; copy the file again or retrain the emulator"
+            )
         for name in ("scale", "scalar_scale"):
             if not (np.asarray(getattr(self, name)) > 0).all():
-                raise InputError(f"emulator scaling: {name} is not positive; copy or train it again")
+                raise InputError(
+                    f"emulator scaling: {name} is not positive; copy the file again or retrain the emulator"
+                )
 
     @classmethod
     def fit(cls, parameters: tuple[Parameter, ...], histories: np.ndarray, scalars: np.ndarray) -> "Scaling":
-        """Scaling from the parameter ranges and the TRAINING set.
+        """Determine the scaling from the parameter ranges and the TRAINING set.
 
         Parameters
         ----------
         parameters : tuple of Parameter
             Names, ranges and log flags.
         histories : numpy.ndarray
-            (n, n_histories, n_channels) training histories: mean over signals at each channel is the offset, one
-            standard deviation over all channels the scale (one number, so that channels keep their relative weight).
+            (n, n_histories, n_channels) training histories. The offset is the mean over signals at each channel. The
+            scale is one standard deviation over all channels, so that they keep their relative weight.
         scalars : numpy.ndarray
             (n, n_scalars).
         """
@@ -92,7 +96,7 @@ class Scaling:
         Returns
         -------
         numpy.ndarray
-            float64, same shape, -1..1 inside the training range. NaN where a log parameter is not positive.
+            float64, same shape, -1..1 within the training range. NaN where a log parameter is not positive.
         """
         x = np.array(theta, dtype=float)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -100,7 +104,7 @@ class Scaling:
         return 2.0 * (x - self.low) / (self.high - self.low) - 1.0
 
     def input_slopes(self, theta: np.ndarray) -> np.ndarray:
-        """Derivative of each scaled input by its own physical parameter, same shape as theta."""
+        """Derivative of each scaled input with respect to its physical parameter, same shape as theta."""
         slope = np.broadcast_to(2.0 / (self.high - self.low), np.shape(theta)).copy()
         slope[..., self.log] /= np.log(10.0) * np.asarray(theta, dtype=float)[..., self.log]
         return slope

@@ -1,8 +1,8 @@
-"""Matrix-vector products and LSTM cells in explicit vector instructions, for numba.
+"""Matrix-vector products and LSTM cells with explicit vector instructions, for numba.
 
-LLVM does not keep the sums of such a product in registers by itself (numba's arrays may alias), which costs a factor
-of four here, and it makes half-width code of the cell with five divisions. So the inner loops are written in LLVM's
-own vector types; they compile to whatever width the machine has.
+Left to itself, LLVM does not keep the sums of such a product in registers (numba's arrays may alias), which makes it
+four times slower, and compiles the cell to half-width code with five divisions. The inner loops are therefore written
+with LLVM's vector types, which compile to the vector width of the machine.
 """
 
 import llvmlite.binding as llvm
@@ -13,7 +13,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 WIDTH = 16
-"""float32 numbers in one vector of the code: one register with AVX-512, two with AVX2, four with NEON."""
+"""Number of float32 values per vector: one register with AVX-512, two with AVX2, four with NEON."""
 VECTORS = 4
 """Vectors in a full panel of columns."""
 PANEL = WIDTH * VECTORS
@@ -23,16 +23,16 @@ def _has_wide_registers() -> bool:
 
 
 LANES, ACROSS = (8, 2) if _has_wide_registers() else (4, 1)
-"""Signals that the batched product takes side by side, and vectors of each: half of the registers hold their sums."""
+"""Signals that the batched product processes together, and vectors of each; their sums fill half of the registers."""
 
 
 def padded(n: int) -> int:
-    """Columns that a matrix of `n` columns takes in panels."""
+    """Number of columns `n`, padded to whole vectors."""
     return -(-n // WIDTH) * WIDTH
 
 
 def panels(matrix: np.ndarray) -> np.ndarray:
-    """Lay a matrix out for `multiply`.
+    """Arrange a matrix in panels for `multiply_one` and `multiply_many`.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ FAST = ("contract", "nsz", "arcp")
 
 
 def _data(context, builder, signature, args, i):
-    """Pointer to the numbers of the array that is argument `i`."""
+    """Pointer to the data of the array passed as argument `i`."""
     return context.make_array(signature.args[i])(context, builder, args[i]).data
 
 
@@ -73,7 +73,7 @@ def _store(builder, value, pointer, index):
 
 
 def _spread(builder, number):
-    """The same number in all lanes of a vector."""
+    """Vector with the same number in all lanes."""
     one = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), number, ir.IntType(32)(0))
     zeros = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
     return builder.shuffle_vector(one, ir.Constant(VECTOR, ir.Undefined), zeros)
@@ -84,7 +84,7 @@ def _constant(number):
 
 
 def _product(vectors, lanes):
-    """Intrinsic: acc[lane, 16 * vectors] += h[lane, n] @ panel for `lanes` signals side by side."""
+    """Intrinsic: acc[lane, 16 * vectors] += h[lane, n] @ panel, for `lanes` signals at a time."""
 
     @intrinsic
     def product(typingctx, acc, acc_at, acc_stride, h, h_at, h_stride, w, w_at, w_stride, n):
@@ -144,7 +144,7 @@ def _multiply_add(builder, a, b, c):
     return builder.fadd(builder.fmul(a, b, flags=FAST), c, flags=FAST)
 
 
-# Rational approximation of tanh, within 3e-7 of it: odd degree 13 over even degree 6, as in Eigen. Highest power first.
+# Rational approximation of tanh to within 3e-7: odd degree 13 over even degree 6, as in Eigen. Highest power first.
 TANH_P = (
     -2.76076847742355e-16,
     2.00018790482477e-13,
@@ -159,14 +159,14 @@ TANH_LIMIT = 7.9
 
 
 def _tanh(builder, x, factor=1.0):
-    """Numerator and denominator of tanh(factor * x): the caller divides, once for several of them."""
+    """Numerator and denominator of tanh(factor * x); the caller combines several of them into one division."""
     limit, low = _constant(TANH_LIMIT / factor), _constant(-TANH_LIMIT / factor)
     x = builder.select(builder.fcmp_ordered("<", x, limit), x, limit)
     x = builder.select(builder.fcmp_ordered(">", x, low), x, low)
     y = builder.fmul(x, x, flags=FAST)
 
     def polynomial(coefficients, power):
-        # The factor goes into the coefficients.
+        # The factor is folded into the coefficients.
         scaled = [c * factor ** (2 * i + power) for i, c in enumerate(reversed(coefficients))][::-1]
         value = _constant(scaled[0])
         for c in scaled[1:]:
@@ -225,7 +225,7 @@ def _cell_body(builder, pointers, index, n):
         return result
 
     # c = sigmoid(f) c + sigmoid(i) tanh(g) over one denominator, h = sigmoid(o) tanh(c) over another: two divisions
-    # in place of five, which cost more than all the rest.
+    # instead of five, which would cost more than everything else.
     (ip, iq), (fp, fq), (gp, gq) = _sigmoid(builder, i), _sigmoid(builder, f), _tanh(builder, g)
     ig = times(iq, gq)
     top = _multiply_add(builder, times(fp, _load(builder, c_p, c_at)), ig, times(ip, gp, fq))
@@ -244,13 +244,13 @@ def add(typingctx, out, out_at, a, a_at, b, b_at, n):
 
 @intrinsic
 def tanh(typingctx, x, at, n):
-    """x[at : at + n] = tanh of it, in whole vectors."""
+    """x[at : at + n] = tanh(x[at : at + n]), in whole vectors."""
     return types.void(x, types.intp, types.intp), _elementwise(_tanh_body, 1)
 
 
 @intrinsic
 def lstm_cell(typingctx, gates, at, c, c_at, h, h_at, n):
-    """One LSTM update of n units: gates i, f, g, o one after the other from `at` on; c and h change in place."""
+    """One LSTM update of n units: the gates i, f, g, o are stored in this order from `at`; c and h change in place."""
     i = types.intp
     return types.void(gates, i, c, i, h, i, i), _elementwise(_cell_body, 3)
 
@@ -261,7 +261,7 @@ _many_across, _many_1 = _product(ACROSS, LANES), _product(1, LANES)
 
 @njit(inline="always")
 def multiply_one(acc, acc_at, h, h_at, w, w_at, n, m):
-    """acc[acc_at : acc_at + m] += h[h_at : h_at + n] @ matrix; flat arrays, the matrix in panels from w_at on."""
+    """acc[acc_at : acc_at + m] += h[h_at : h_at + n] @ matrix; flat arrays, with the matrix in panels from w_at."""
     j = 0
     while j + PANEL <= m:
         _one_4(acc, acc_at + j, 0, h, h_at, 0, w, w_at, PANEL, n)
@@ -274,7 +274,7 @@ def multiply_one(acc, acc_at, h, h_at, w, w_at, n, m):
 
 @njit(inline="always")
 def multiply_many(acc, acc_at, acc_stride, h, h_at, h_stride, w, w_at, n, m):
-    """The same for `LANES` signals, `acc_stride` and `h_stride` apart: a weight that is read serves them all."""
+    """`multiply_one` for `LANES` signals, `acc_stride` and `h_stride` apart: each weight is loaded once for all."""
     j = 0
     while j + PANEL <= m:
         for v in range(0, VECTORS, ACROSS):

@@ -1,4 +1,4 @@
-"""One file is one emulator: HDF5, no pickle, checked when it is read."""
+"""Emulator files: one HDF5 file per emulator, without pickles, checked when read."""
 
 import hashlib
 import json
@@ -22,24 +22,24 @@ FORMAT_VERSION = 1
 
 
 def axis_name(table: str, axis: str) -> str:
-    """Name of the array with the values of a table's axis."""
+    """Name of the array that contains the values along a table's axis."""
     return f"{table}.{axis}"
 
 
 def _compact(array: np.ndarray) -> np.ndarray:
-    """The same numbers in half precision, where they have no more digits than that."""
+    """The array in half precision if that loses no digits, otherwise unchanged."""
     with np.errstate(over="ignore"):
         half = np.asarray(array).astype(np.float16)
     return half if half.size > 1000 and np.array_equal(half.astype(array.dtype), array) else array
 
 
 def write(path, *, architecture, scaling, weights, redshifts, axes, parameters, errors, record) -> str:
-    """Write an emulator file beside and rename it into place.
+    """Write an emulator file atomically.
 
     Parameters
     ----------
     path : path
-        The file to make or replace.
+        The file to create or replace.
     architecture, scaling : Architecture, Scaling
         The network and its scaling.
     weights : dict of str to numpy.ndarray
@@ -47,13 +47,13 @@ def write(path, *, architecture, scaling, weights, redshifts, axes, parameters, 
     redshifts : numpy.ndarray
         (n_channels,) ascending.
     axes : dict of str to dict of str to numpy.ndarray
-        Grids of the outputs that are tables.
+        Grids of the table outputs.
     parameters : sequence of Parameter
         Specs in the order of theta.
     errors : dict of str to numpy.ndarray
         Test-set error arrays.
     record : dict
-        How it was trained; JSON-able.
+        Record of the training; must be serialisable as JSON.
 
     Returns
     -------
@@ -101,21 +101,22 @@ def read(path) -> dict:
     Raises
     ------
     InputError
-        The file is missing, cut short, of another kind or of a newer version, or its content was changed.
+        The file is missing, truncated, of another kind or of a newer version, or its content was changed.
     """
-    with reading(path, "emulator file", "copy or train it again") as file:
+    with reading(path, "emulator file", "copy it again or retrain the emulator") as file:
         return _read(Path(path), file)
 
 
 def _read(path, file):
     kind = file.attrs.get("format")
     if not isinstance(kind, str) or kind != FORMAT:
-        raise InputError(f"{path} is an HDF5 file but not an emulator (format {shown(kind)}, expected {FORMAT!r})")
+        raise InputError(f"{path} is an HDF5 file, but not an emulator (format {shown(kind)}, expected {FORMAT!r})")
     version = file.attrs.get("format_version", 0)
     if not isinstance(version, (int, np.integer)) or version != FORMAT_VERSION:
         raise InputError(
-            f"{path} has emulator format version {one_line(version, 40)}, this lstmfit reads {FORMAT_VERSION}; "
-            f"update lstmfit or retrain (written by lstmfit {one_line(file.attrs.get('lstmfit_version'), 40)})"
+            f"{path} has emulator format version {one_line(version, 40)}, but this lstmfit reads {FORMAT_VERSION}; "
+            "update lstmfit or retrain the emulator "
+            f"(written by lstmfit {one_line(file.attrs.get('lstmfit_version'), 40)})"
         )
     header = {name: read_text(file, name) for name in HEADER}
     architecture = _make(path, "architecture", Architecture, read_json(file, "architecture", dict))
@@ -123,7 +124,10 @@ def _read(path, file):
     record = _check_record(path, read_json(file, "record", dict))
     groups = _read_groups(file, architecture)
     if _checksum(header, groups) != read_text(file, "checksum"):
-        raise InputError(f"{path}: the checksum does not fit the content: the file is damaged; copy or train it again")
+        raise InputError(
+            f"{path}: the checksum does not match the content, so the file is damaged; copy it again or retrain the "
+            "emulator"
+        )
     return {
         "architecture": architecture,
         "scaling": Scaling(**groups["scaling"]),
@@ -144,19 +148,21 @@ HEADER = ("architecture", "parameters", "record")
 
 
 def _make(path, what, kind, content):
-    """An object of a dataclass from JSON."""
+    """Create a dataclass object from JSON content."""
     if not isinstance(content, dict):
-        raise InputError(f"{path}: {what} is {shown(content)}; an object in JSON is needed")
+        raise InputError(f"{path}: {what} is {shown(content)}, but a JSON object is expected; copy the file again")
     try:
         return kind(**content)
     except TypeError as error:
-        raise InputError(f"{path}: {what} is not one of this version of lstmfit ({one_line(error, 120)})") from None
+        raise InputError(
+            f"{path}: {what} is not valid in this version of lstmfit ({one_line(error, 120)}); update lstmfit"
+        ) from None
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
 
 def _read_groups(file, a: Architecture) -> dict[str, dict[str, np.ndarray]]:
-    """The arrays of every group, by the shapes that the architecture gives them."""
+    """Read the arrays of every group and check that they have the shapes of the architecture."""
     n, histories, scalars = a.n_channels, len(a.histories), a.n_scalars
     p = a.n_params
     declared: dict[str, dict] = {
@@ -175,13 +181,18 @@ def _read_groups(file, a: Architecture) -> dict[str, dict[str, np.ndarray]]:
         if group not in file and group == "errors":
             continue
         if not isinstance(file.get(group), h5py.Group):
-            raise InputError(f"{file.filename} is not a whole emulator file: group {group} is missing")
+            raise InputError(
+                f"{file.filename} is not a complete emulator file: group {group} is missing; copy it again or retrain "
+                "the emulator"
+            )
         missing = [name for name in shapes if name not in file[group] and group != "errors"]
-        # Further errors are for people; anything else belongs to another version.
+        # Additional error arrays are informative only; additional arrays in other groups belong to another version.
         unknown = [name for name in file[group] if name not in shapes and group != "errors"]
         if missing or unknown:
             said = f"{group}/{listed(missing)} missing" if missing else f"{group}/{listed(unknown)} unknown"
-            raise InputError(f"{file.filename} is not a whole emulator file: {said}; copy or train it again")
+            raise InputError(
+                f"{file.filename} is not a complete emulator file: {said}; copy it again or retrain the emulator"
+            )
         groups[group] = {
             name: read_array(
                 file[group],
@@ -195,11 +206,14 @@ def _read_groups(file, a: Architecture) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _check_record(path, record):
-    """Hold what other parts read of the record to its type; the rest is for people."""
+    """Check the types of the record's entries that the package uses; the others are informative only."""
     test, simulator = record.get("test", {}), record.get("simulator", "")
     numbers = isinstance(test, dict) and all(type(v) in (int, float) for v in test.values())
     if not numbers or not isinstance(simulator, str):
-        raise InputError(f"{path}: its record has {shown(test)} as test and {shown(simulator)} as simulator")
+        raise InputError(
+            f"{path}: its record has test {shown(test)} and simulator {shown(simulator)}, but a mapping to numbers and "
+            "a name are expected; copy it again or retrain the emulator"
+        )
     return record
 
 

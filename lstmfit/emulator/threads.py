@@ -1,7 +1,7 @@
-"""Share the rows of a batch out over threads, for compiled code that releases the interpreter's lock.
+"""Distribute the rows of a batch over threads, for compiled code that releases the GIL.
 
-numba's own parallel loops are not used: a process that has run one by GNU OpenMP is killed in its forked children,
-and by the layer that survives a fork it may not be called from two threads at a time.
+numba's parallel loops are not used. With GNU OpenMP they kill the children of a process that forks after running one,
+and the threading layer that survives a fork cannot be called from two threads at a time.
 """
 
 import os
@@ -13,7 +13,7 @@ _lock = threading.Lock()
 
 
 def _forget_pool():
-    """A forked child has the pool but not its threads, and perhaps a lock that nobody will release."""
+    """Reset the pool in a forked child, which has neither its threads nor a way to release a lock held at the fork."""
     global _pool, _lock
     _pool, _lock = None, threading.Lock()
 
@@ -26,24 +26,24 @@ def _make_pool() -> ThreadPoolExecutor:
     global _pool
     with _lock:
         if _pool is None:
-            # Threads are started when they are first needed, up to this many.
+            # Threads are only started when needed; this is the maximum.
             _pool = ThreadPoolExecutor(max_workers=256, thread_name_prefix="lstmfit")
         return _pool
 
 
 def share_out(work, n: int, block: int, threads: int) -> None:
-    """Call ``work(first, last)`` for parts of 0..n, side by side.
+    """Call ``work(first, last)`` for parts of the rows 0..n-1 in parallel.
 
     Parameters
     ----------
     work : callable
-        Does the rows first..last-1; safe from several threads, and without the interpreter's lock.
+        Processes the rows first..last-1; must be thread-safe and release the GIL.
     n : int
-        Rows.
+        Number of rows.
     block : int
-        Rows that belong together: `first` is a multiple of it.
+        Number of rows processed together; `first` is a multiple of it.
     threads : int
-        At most this many at a time, the calling one included.
+        Maximum number of threads, including the calling one.
     """
     blocks = -(-n // block)
     parts = min(blocks, threads)

@@ -1,4 +1,4 @@
-"""From a set of signals to an emulator: network, training, test errors, one file."""
+"""Train an emulator on a set of signals, and measure its errors on the test split."""
 
 import time
 
@@ -15,7 +15,7 @@ from lstmfit.outputs import OutputLayout
 
 
 def outputs(split: Split, layout: OutputLayout) -> tuple[np.ndarray, np.ndarray]:
-    """Histories (n, n_histories, n_channels), and numbers with the entries of tables (n, n_scalars), of a split."""
+    """Histories (n, n_histories, n_channels) of a split, and its scalars and table entries (n, n_scalars)."""
     every = {"signal": split.signal} | split.extras
     flat = [every[name].reshape(len(split), -1) for name in (*layout.scalars, *layout.axes)]
     histories = np.stack([every[name] for name in layout.histories], axis=1)
@@ -23,7 +23,7 @@ def outputs(split: Split, layout: OutputLayout) -> tuple[np.ndarray, np.ndarray]
 
 
 def rounded(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Weights with the matrices rounded to half precision, which halves the file; the biases keep their digits."""
+    """Round the matrices to half precision, which halves the file size; the biases keep full precision."""
     return {
         name: array.astype(np.float16).astype(array.dtype) if "bias" not in name else array
         for name, array in weights.items()
@@ -33,20 +33,20 @@ def rounded(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def train_emulator(
     data: SignalSet, recipe, sizes: dict | None = None, *, name="emulator", half: bool = False, **options
 ) -> Emulator:
-    """Train an emulator on a set and measure it on the set's test split.
+    """Train an emulator on a set of signals and measure its errors on the test split.
 
     Parameters
     ----------
     data : SignalSet
-        Its validation split chooses the weights; its test split is used once, at the end, for the stored errors.
+        The validation split selects the weights; the test split is used once, at the end, to measure the errors.
     recipe : lstmfit.emulator.training.Recipe
-        How to train.
+        Settings of the training.
     sizes : dict, optional
         Arguments of `Architecture` that differ from its defaults.
     name : str
         Name of the emulator.
     half : bool
-        Round the matrices to half precision at the end.
+        Whether to round the matrices to half precision at the end.
     **options
         Passed to `lstmfit.emulator.training.train`: checkpoint, resume, progress.
 
@@ -57,13 +57,13 @@ def train_emulator(
     Raises
     ------
     InputError
-        No training or validation signals, or fewer signals than a batch.
+        There are no training or no validation signals, or fewer training signals than the batch size.
     """
     from lstmfit.emulator import training
 
     if not len(data.train) or not len(data.val):
         raise InputError(
-            f"the set has {len(data.train)} training and {len(data.val)} validation signals; both are needed"
+            f"the set has {len(data.train)} training and {len(data.val)} validation signals, but both kinds are needed"
         )
     layout = data.layout
     histories, scalars = outputs(data.train, layout)
@@ -98,7 +98,7 @@ def train_emulator(
 
 
 def add_test_errors(emulator: Emulator, data: SignalSet) -> Emulator:
-    """Measure an emulator on a set's test split, where there is one, and let it carry the result."""
+    """Measure the errors of an emulator on a set's test split, if there is one, and store them in the emulator."""
     if len(data.test):
         emulator.errors, summary = measure(emulator, data.test)
         emulator.record["test"] = vars(summary)
@@ -106,14 +106,14 @@ def add_test_errors(emulator: Emulator, data: SignalSet) -> Emulator:
 
 
 def measure(emulator: BaseEmulator, split: Split) -> tuple[dict[str, np.ndarray], ErrorSummary]:
-    """Error arrays and their summary on a split.
+    """Measure the errors of an emulator on a split.
 
     Parameters
     ----------
     emulator : Emulator
-        What to measure.
+        The emulator to measure.
     split : Split
-        Signals that training never saw.
+        Signals that were not used in training.
 
     Returns
     -------
@@ -138,12 +138,12 @@ def measure(emulator: BaseEmulator, split: Split) -> tuple[dict[str, np.ndarray]
 
 
 def other_errors(emulator: BaseEmulator, split: Split) -> dict[str, dict[str, float]]:
-    """Errors of the outputs beside the signal, each in its own unit.
+    """Errors of the outputs other than the signal, each in its own unit.
 
     Returns
     -------
     dict of str to dict
-        ``rms`` and ``max`` of each output that both the emulator and the split have, over all entries.
+        ``rms`` and ``max`` over all entries, for each output of both the emulator and the split.
     """
     predicted = emulator.histories(split.theta, outside="allow")
     residuals = {name: predicted[name] - split.extras[name] for name in predicted if name in split.extras}
@@ -153,47 +153,52 @@ def other_errors(emulator: BaseEmulator, split: Split) -> dict[str, dict[str, fl
 
 
 def evaluation_split(emulator: BaseEmulator, source, signals=None, split="test", spec=None) -> Split:
-    """Signals to measure an emulator on.
+    """Signals for the evaluation of an emulator.
 
     Parameters
     ----------
     emulator : Emulator
-        What will be measured.
+        The emulator to evaluate.
     source : str
-        What it was loaded from: its own test set lies beside it.
+        Name or path it was loaded from; its own test set is in the same folder.
     signals : path, optional
-        A set of signals; the emulator's own test set by default.
+        A set of signals; by default the emulator's own test set.
     split : {"train", "val", "test", "all"}
-        Which part of the set; ignored for the emulator's own test set.
+        Part of the set; ignored for the emulator's own test set.
     spec : SignalSpec, str or path, optional
         Description of a set that does not name its parameters, see `lstmfit.datasets.signal_sets.load_signals`.
 
     Raises
     ------
     InputError
-        No test set, an empty split, or a set on another grid or with other parameters.
+        There is no test set, the split is empty, or the set has another grid or other parameters.
     """
     if split not in (*SPLITS, "all"):
         raise InputError(f"split is {split!r}; expected one of {', '.join(SPLITS)}, all")
     if signals is None:
         if spec is not None:
-            raise InputError(f"spec {spec} describes a set of signals; give the set too, or leave the spec out")
+            raise InputError(f"spec {spec} is given without the set of signals it describes; add the set or omit spec")
         data = shipped_test_set(source)
         if data is None:
-            raise InputError(f"{source} has no test set beside it; give a set of signals")
+            raise InputError(f"emulator {source} has no test set of its own; give a set of signals")
         return data
     found = load_signals(signals, SPLITS if split == "all" else (split,), spec)
     if len(found.redshifts) != len(emulator.redshifts) or not np.allclose(found.redshifts, emulator.redshifts):
-        raise InputError(f"{signals} and {source} are on different redshift grids")
+        raise InputError(
+            f"{signals} and {source} have different redshift grids; give a set on the grid of the emulator"
+        )
     names = [p.name for p in found.parameters]
     if names != list(emulator.names):
-        raise InputError(f"{signals} has parameters {', '.join(names)}; {source} has {', '.join(emulator.names)}")
+        raise InputError(
+            f"{signals} has parameters {', '.join(names)}, but {source} has {', '.join(emulator.names)}; give a set "
+            "with the parameters of the emulator"
+        )
     data = found.whole if split == "all" else getattr(found, split)
     if not len(data):
-        raise InputError(f"{signals} has no {split} signals")
+        raise InputError(f"{signals} has no signals in the split {split!r}; choose another split")
     return data
 
 
 def evaluate(emulator: BaseEmulator, split: Split, low=None, high=None) -> ErrorSummary:
-    """Errors of an emulator on a split, in a band (MHz) where an edge is given; see `rms_error`."""
+    """Errors of an emulator on a split, optionally within a band in MHz; see `rms_error`."""
     return summarise(*rms_error(emulator(split.theta, outside="allow"), split.signal, emulator.redshifts, low, high))

@@ -1,4 +1,4 @@
-"""Training: the loss that is quoted, Muon, best weights by the validation set, resumable to the same weights."""
+"""Training: the quoted error as loss, the Muon optimiser, best weights by validation error, exact resuming."""
 
 import json
 import logging
@@ -29,28 +29,28 @@ def _check_integer(name, value, low, high):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train.
+    """Settings of the training.
 
     Parameters
     ----------
     updates : int
-        Gradient steps in all; the learning rate falls to zero over them.
+        Total number of gradient steps, over which the learning rate falls to zero.
     batch : int
-        Signals in a step.
+        Signals per step.
     learning_rate : float
-        Peak rate of Muon, for the matrices.
+        Peak learning rate of Muon, which updates the matrices.
     adam_ratio : float
-        Rate of Adam, for the vectors (biases), over that of Muon.
+        Ratio of the learning rate of Adam, which updates the vectors (biases), to that of Muon.
     weight_decay : float
-        Fraction by which Muon's matrices shrink per unit of learning rate.
+        Fraction by which the matrices shrink per step and unit of learning rate.
     warm_up : int
-        Steps over which the rate rises from zero.
+        Number of steps over which the learning rate rises from zero.
     clip_norm : float
-        Bound of the gradient's global norm.
+        Upper limit of the global norm of the gradient.
     extra_weight : float
-        Weight of the extra outputs' mean square errors beside the signal's loss.
+        Weight of the mean square errors of the extra outputs relative to the loss of the signal.
     validate_every : int
-        Steps between two looks at the validation set.
+        Steps between validations.
     seed : int
         Seed of the initial weights and of the order of the signals.
     """
@@ -86,11 +86,11 @@ class Targets:
     inputs : numpy.ndarray
         (n, n_params).
     histories : numpy.ndarray
-        (n, n_histories, steps * patch), redshift descending as the recurrence runs, spare channels zero.
+        (n, n_histories, steps * patch) in descending redshift, the order of the recurrence; spare channels are zero.
     scalars : numpy.ndarray
         (n, n_scalars).
     weight : numpy.ndarray
-        (n,) of each signal: (scale / max |T|)^2, so that the weighted mean square is the quoted error squared.
+        (n,) weight of each signal, (scale / max |T|)^2, so that the weighted mean square is the quoted error squared.
     """
 
     inputs: np.ndarray
@@ -116,7 +116,7 @@ class Targets:
 
 @dataclass
 class History:
-    """What training saw: one entry for each look at the validation set."""
+    """Course of the training, with one entry per validation."""
 
     update: list = field(default_factory=list)
     training_percent: list = field(default_factory=list)
@@ -136,46 +136,49 @@ def train(
     start: dict | None = None,
     progress=None,
 ):
-    """Fit the network's weights.
+    """Train the weights of the network.
 
-    The loss is the mean over signals of (rms error / max |T|)^2: the square of the error that is quoted (Eq. 3 of
-    Dorigo Jones et al. 2024), plus the mean squares of the extra outputs times ``extra_weight``. Matrices are updated
-    by Muon, vectors by Adam; the rate warms up linearly and falls to zero as a cosine.
+    The loss is the mean over signals of (rms error / max |T|)^2, the square of the quoted error (Eq. 3 of Dorigo Jones
+    et al. 2024), plus ``extra_weight`` times the mean square errors of the extra outputs. Muon updates the matrices and
+    Adam the vectors. The learning rate has a linear warm-up, then a cosine decay to zero.
 
     Parameters
     ----------
     architecture, scaling : Architecture, Scaling
         The network and its scaling.
     training, validation : Targets
-        Scaled data; only `validation` decides which weights are kept.
+        Scaled data; the weights with the lowest error on `validation` are kept.
     recipe : Recipe
-        Numbers of the method.
+        Settings of the training.
     checkpoint : path, optional
-        File that is replaced at every look at the validation set.
+        File that is replaced at every validation.
     resume : bool
-        Continue from `checkpoint`. The same machine then reaches the same weights as an uninterrupted run.
+        Whether to resume from `checkpoint`. On the same machine the weights are then the same as without the
+        interruption.
     start : dict of str to numpy.ndarray, optional
-        First weights; the seed's random ones by default.
+        Initial weights; by default random ones from the seed.
     progress : callable, optional
-        Called as ``progress(update, training_percent, validation_percent)`` after every `UPDATES_PER_CALL` updates;
-        percent are root mean squares for training since the last look at the validation set, and means for
-        validation, None where it has not been looked at.
+        Called as ``progress(update, training_percent, validation_percent)`` after every `UPDATES_PER_CALL` updates.
+        The training error is the root mean square since the last validation; the validation error is a mean, and None
+        between validations.
 
     Returns
     -------
     weights : dict of str to numpy.ndarray
-        Best by validation.
+        Weights with the lowest validation error.
     history : History
         Course of the errors.
 
     Raises
     ------
     InputError
-        Fewer training signals than the batch; nothing to resume; a checkpoint of another recipe or network.
+        There are fewer training signals than the batch size, there is nothing to resume, or the checkpoint belongs to
+        another recipe or network.
     """
     if len(training.inputs) < recipe.batch:
         raise InputError(
-            f"{len(training.inputs)} training signals, but a batch is {recipe.batch}; lower --batch or simulate more"
+            f"{len(training.inputs)} training signals for a batch size of {recipe.batch}; lower --batch or simulate "
+            "more signals"
         )
     tf, keras = import_keras()
     model = build(architecture, recipe.seed, start)
@@ -229,7 +232,7 @@ def train(
 
 
 UPDATES_PER_CALL = 20
-"""Gradient steps inside one compiled call: the way in and out of TensorFlow costs as much as a small step."""
+"""Gradient steps per compiled call; the overhead of a call into TensorFlow is as long as a small step."""
 
 
 def _optimizer(keras, recipe):
@@ -252,7 +255,7 @@ def _optimizer(keras, recipe):
 
 def _compile_update(tf, architecture, recipe, model, optimizer):
     n = architecture.n_channels
-    # A table counts as much as a number.
+    # A table has the same weight as a scalar.
     tables = [math.prod(axes.values()) for axes in architecture.tables.values()]
     shares = np.array([1.0] * len(architecture.scalars) + [1.0 / m for m in tables for _ in range(m)], np.float32)
 
@@ -264,8 +267,8 @@ def _compile_update(tf, architecture, recipe, model, optimizer):
             shares * tf.reduce_mean((scalars - s) ** 2, axis=0)))
         return loss, loss + extra
 
-    # Compiled by XLA: TensorFlow's own executor is a fifth faster on one core, but two trainings by it differ in the
-    # last bit and, after some thousand updates, everywhere.
+    # Compiled by XLA. TensorFlow's own executor is 20 % faster on one core, but two trainings with it differ in the
+    # last bit and, after a few thousand updates, everywhere.
     @tf.function(autograph=False, jit_compile=True)
     def update(inputs, histories, scalars, weight):
         def body(i, total):
@@ -300,7 +303,7 @@ def _batches(tf, targets, size=1024):
 
 
 class _Shuffle:
-    """Rows of every update, a function of the seed and the update alone, so that a resumed run sees the same."""
+    """Rows of every update; they depend only on the seed and the update, so a resumed run uses the same ones."""
 
     def __init__(self, seed, n, batch):
         self.seed, self.n, self.batch, self.per_epoch = seed, n, batch, n // batch
@@ -323,14 +326,14 @@ def _save_checkpoint(path, identity, model, optimizer, history, best, best_error
 
 def _load_checkpoint(path, identity, model, optimizer):
     if not Path(path).exists():
-        raise InputError(f"nothing to resume: there is no {path}; train without --resume")
+        raise InputError(f"nothing to resume: {path} does not exist; train without --resume")
     try:
         with np.load(path, allow_pickle=False) as file:
             state = json.loads(str(file["state"]))
             if state["identity"] != identity:
                 raise InputError(
-                    f"{path} belongs to a training with other settings; "
-                    "repeat the command that started it, or remove the file"
+                    f"{path} belongs to a training with different settings; repeat the command that started it, or "
+                    "delete the file"
                 )
             for name, variable in model.arrays.items():
                 variable.assign(file[f"model/{name}"])
@@ -342,5 +345,5 @@ def _load_checkpoint(path, identity, model, optimizer):
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, zipfile.BadZipFile) as error:
         raise InputError(
-            f"{path} is not a whole checkpoint ({one_line(error, 120)}); remove it and train without --resume"
+            f"{path} is not a complete checkpoint ({one_line(error, 120)}); delete it and train without --resume"
         ) from None

@@ -1,4 +1,4 @@
-"""The network compiled by XLA: TensorFlow's way to a GPU, with fixed shapes so that nothing is traced twice."""
+"""The network compiled by XLA through TensorFlow, for GPUs; shapes are fixed, so that nothing is traced twice."""
 
 import numpy as np
 
@@ -7,18 +7,18 @@ from lstmfit.emulator.network import build, import_keras
 from lstmfit.emulator.scaling import Scaling
 
 BATCH = 1024
-"""Signals in a compiled batch; what is left over is padded."""
+"""Signals per compiled batch; an incomplete batch is padded."""
 
 
 class XlaEngine:
-    """Forward pass and derivatives in float32, on a GPU where TensorFlow finds one.
+    """Forward pass and derivatives in float32; it runs on a GPU if TensorFlow finds one.
 
     Parameters
     ----------
     architecture : Architecture
-        Sizes.
+        Sizes of the network.
     scaling : Scaling
-        Scaling on both sides.
+        Scaling of its inputs and outputs.
     weights : dict of str to numpy.ndarray
         Arrays named as in `Architecture.shapes`.
     """
@@ -55,14 +55,14 @@ class XlaEngine:
         )
 
     def __reduce__(self):
-        # A copy is compiled again from the weights.
+        # Copies are compiled again from the weights.
         return type(self), self._parts
 
     def _inputs(self, theta):
         return self._tf.constant(self._scaling.inputs(theta), self._tf.float32)
 
     def single(self, theta: np.ndarray) -> np.ndarray:
-        """All outputs of one parameter set (n_params,), laid out as by `NumbaEngine.single`."""
+        """All outputs of one parameter set (n_params,), with the layout of `NumbaEngine.single`."""
         return self._single(self._inputs(theta[None])).numpy()[0]
 
     def batch(self, theta: np.ndarray) -> np.ndarray:
@@ -75,7 +75,7 @@ class XlaEngine:
         return np.concatenate(out)
 
     def jacobian(self, theta: np.ndarray) -> np.ndarray:
-        """Derivatives of the signal by the scaled inputs, (..., n_channels, n_params) mK."""
+        """Derivatives of the signal with respect to the scaled inputs, (..., n_channels, n_params) mK."""
         rows = np.atleast_2d(theta)
         out = np.array([self._derive(self._inputs(row[None])).numpy()[0] for row in rows], dtype=float)
         return out.reshape(*theta.shape[:-1], *out.shape[1:])

@@ -1,4 +1,4 @@
-"""Simulators of the global 21-cm signal: the truth that emulators are trained on and judged against."""
+"""Simulators of the global 21-cm signal, used to train and to validate emulators."""
 
 import functools
 from pathlib import Path
@@ -14,28 +14,27 @@ from lstmfit.simulators.protocol import History, SimulationError, Simulator
 __all__ = ["SIMULATORS", "History", "SimulationError", "Simulator", "load", "load_once", "recorded_simulator"]
 
 SIMULATORS = {"echo21": "lstmfit.simulators.echo21:Echo21"}
-"""Simulators by name: where the class is. It is imported when it is asked for."""
+"""Simulators by name, with the path of the class, which is imported when needed."""
 
 
 def load(name: str) -> Simulator:
-    """Build a simulator.
+    """Load a simulator.
 
     Parameters
     ----------
     name : str
-        A name in `SIMULATORS`; the name or path of an emulator, which then stands for the simulator; or
-        `package.module:attribute` for your own: a class that follows `Simulator` and is built without arguments, or a
-        ready instance.
+        A name in `SIMULATORS`; the name or path of an emulator, which is then used as the simulator; or
+        `package.module:attribute` for your own simulator: a class that follows `Simulator` and takes no arguments, or
+        an instance of it.
 
     Returns
     -------
     Simulator
-        Ready to be called with parameters.
 
     Raises
     ------
     InputError
-        The name is unknown, the module or the attribute does not exist, or what was found is not a simulator.
+        The name is unknown, the module or the attribute does not exist, or the object is not a simulator.
     """
     target = SIMULATORS.get(name, name)
     if is_emulator(target):
@@ -47,8 +46,8 @@ def load(name: str) -> Simulator:
     if not (colon and module_name and attribute):
         hint = did_you_mean(name, SIMULATORS)
         raise InputError(
-            f"unknown simulator {shown(name)}; {hint} (an emulator is given by its name or path, your own simulator as "
-            '"package.module:attribute")'
+            f"unknown simulator {shown(name)}; {hint} (to use an emulator, give its name or path; for your own "
+            'simulator, give "package.module:attribute")'
         )
     found = import_dotted(target, "simulator")
     try:
@@ -56,21 +55,21 @@ def load(name: str) -> Simulator:
     except InputError:
         raise
     except ImportError as error:
-        raise InputError(f"simulator {name}: {one_line(error)}; install what is missing") from error
+        raise InputError(f"simulator {name}: {one_line(error)}; install the missing package") from error
     except Exception as error:
         raise InputError(
-            f"simulator {name}: building it failed ({type(error).__name__}: {one_line(error)})"
+            f"simulator {name}: creating it failed ({type(error).__name__}: {one_line(error)}); correct its code"
         ) from error
     missing = [what for what in ("redshifts", "parameters", "name", "version") if not hasattr(simulator, what)]
     if missing or not callable(simulator):
         lacks = ", ".join(missing) or "__call__"
-        raise InputError(f"simulator {name!r} lacks {lacks}; see lstmfit.simulators.Simulator for what is needed")
+        raise InputError(f"simulator {name!r} lacks {lacks}; see lstmfit.simulators.Simulator for the interface")
     _check_specs(name, simulator)
     return simulator
 
 
 def is_emulator(name: str) -> bool:
-    """Whether a simulator's name is that of an emulator: a shipped one, one of a package, or a file or folder."""
+    """Whether the name of a simulator is that of an emulator: shipped, from another package, or a file or folder."""
     from lstmfit.emulator.emulator import shipped
     from lstmfit.emulator.formats import is_named
     from lstmfit.emulator_source import is_mapping_text
@@ -83,37 +82,43 @@ def is_emulator(name: str) -> bool:
 
 
 def _check_specs(name, simulator):
-    """Hold what a simulator says of itself to its type, before it is called a thousand times."""
+    """Check the attributes of a simulator before it is called thousands of times."""
     parameters = simulator.parameters
     try:
         good = bool(parameters) and all(isinstance(p, Parameter) for p in parameters)
     except TypeError:
         good = False
     if not good or len({p.name for p in parameters}) < len(parameters):
-        raise InputError(f"simulator {name}: parameters are {shown(parameters)}; give different Parameters")
+        raise InputError(
+            f"simulator {name}: parameters is {shown(parameters)}; give a sequence of Parameter with distinct names"
+        )
     try:
         grid = np.asarray(simulator.redshifts, dtype=float)
     except (TypeError, ValueError):
         grid = np.empty(0)
     if grid.ndim != 1 or len(grid) < 2 or not np.isfinite(grid).all() or grid[0] < 0 or (np.diff(grid) <= 0).any():
-        raise InputError(f"simulator {name}: redshifts have shape {grid.shape}; give a list that ascends from 0")
+        raise InputError(
+            f"simulator {name}: redshifts with shape {grid.shape} are not a list of at least 2 ascending, non-negative "
+            "numbers; correct this attribute"
+        )
 
 
 def recorded_simulator(emulator, remedy: str) -> str:
-    """The simulator that an emulator was trained on, by its own record.
+    """Name of the simulator that an emulator was trained on, according to its record.
 
     Parameters
     ----------
     emulator : lstmfit.emulator.emulator.Emulator
-        Its record came with its file, perhaps from a stranger: code that it names is not imported without consent.
+        The emulator. Its file may come from an untrusted source, so code that its record names is not imported without
+        consent.
     remedy : str
-        What to do where the record does not say, for the message.
+        How to fix a record without a simulator, for messages.
 
     Raises
     ------
     InputError
-        The record does not say; it was distilled from an emulator that is not at hand; or it names a simulator by
-        dotted path, and LSTMFIT_TRUST is not set.
+        The record does not name the simulator; the emulator was distilled from an emulator that is not available; or
+        the record names a simulator by its dotted path, and LSTMFIT_TRUST is not set.
     """
     name = emulator.record.get("simulator")
     if not name:
@@ -122,30 +127,30 @@ def recorded_simulator(emulator, remedy: str) -> str:
         return str(name)
     if "teacher" in emulator.record:
         raise InputError(
-            f"{emulator.name} was distilled from {name}, which does not ship with lstmfit; {remedy}, or name the file "
+            f"{emulator.name} was distilled from {name}, which is not shipped with lstmfit; {remedy}, or give the file "
             "of that emulator (bias --truth FILE, simulator: FILE)"
         )
     if str(name) not in SIMULATORS and not has_consent():
         raise InputError(
-            f"the emulator {emulator.name} names the simulator {name}, which is not one of {listed(SIMULATORS)} and is "
-            f"not imported: its file may come from a stranger; if you trust it set {CONSENT}=1, or name the simulator "
-            f"yourself (bias --truth {name}, simulator: {name})"
+            f"the emulator {emulator.name} names the simulator {name}, which is not imported because the file may come "
+            f"from an untrusted source (only {listed(SIMULATORS)} is); if you trust it, set {CONSENT}=1, or name the "
+            f"simulator yourself (bias --truth {name}, simulator: {name})"
         )
     return str(name)
 
 
 @functools.cache
 def load_once(name: str) -> Simulator:
-    """As `load`, but a process keeps what it has built.
+    """As `load`, but each process loads a simulator only once.
 
     Raises
     ------
     InputError
-        As `load`, or a package that the simulator needs is not installed.
+        As `load`; also if a package that the simulator needs is not installed.
     """
     try:
         return load(name)
     except ImportError as error:
         raise InputError(
-            f"the simulator {name} is not installed ({error}); type: pip install 'lstmfit[simulate]'"
+            f"the simulator {name} is not installed ({error}); to fix this: pip install 'lstmfit[simulate]'"
         ) from error

@@ -20,7 +20,7 @@ IONISATION, THERMAL = 0, 1
 
 
 class Coefficients(NamedTuple):
-    """Everything that the right-hand sides need besides f_coll; SI units, Z is 1+z."""
+    """Coefficients of the right-hand sides, except f_coll; SI units, Z is 1+z."""
 
     # Fixed by the cosmology and ECHO21's constants.
     hubble0: float  # H(Z) = hubble0 sqrt(om_r Z^4 + om_m Z^3 + om_l)
@@ -56,7 +56,7 @@ class Coefficients(NamedTuple):
 
 
 def _injected_quadrature(nodes=40, end=1.8):
-    """Nodes s^2 and weights of int_0^inf exp(-b s^2 - s^6/3) erfc(s^3) ds; nothing is left beyond `end`."""
+    """Nodes s^2 and weights of int_0^inf exp(-b s^2 - s^6/3) erfc(s^3) ds; negligible beyond `end`."""
     from scipy.special import erfc
 
     x, w = np.polynomial.legendre.leggauss(nodes)
@@ -91,7 +91,7 @@ def airy_modulus(xi):
             if abs(power) < 1e-300:
                 break
         return total
-    # The asymptotic series, coarse near xi = 3; gas is never so cold (xi < 1): it only keeps trials finite.
+    # The asymptotic series, inaccurate near xi = 3. Gas is never so cold (xi < 1); this only keeps trial steps finite.
     total, term, cube = 0.0, 1.0, 96.0 * xi**3
     for k in range(1, 12):
         total += term

@@ -1,4 +1,4 @@
-"""SciPy's `Radau` (BSD licence), which ECHO21 uses, compiled for its right-hand sides: the same steps (tested)."""
+"""SciPy's `Radau` (BSD licence), used by ECHO21, compiled for its right-hand sides; takes the same steps (tested)."""
 
 import numpy as np
 
@@ -103,7 +103,7 @@ def _jacobian(kind, t, y, f, atol, factor, jac, c, spline, ratios, weights, n_co
 
 @cached_kernel(error_model="numpy")
 def _step_factor(h_abs, h_abs_old, error_norm, error_norm_old):
-    """Step-size factor of Hairer & Wanner IV.8; a NaN stands for an old value that does not exist."""
+    """Step-size factor of Hairer & Wanner IV.8; NaN means that there is no previous value."""
     if np.isnan(error_norm_old) or np.isnan(h_abs_old) or error_norm == 0.0:
         multiplier = 1.0
     else:

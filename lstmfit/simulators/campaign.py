@@ -1,10 +1,10 @@
-"""Simulate training, validation and test sets in parallel; an interrupted campaign can be continued.
+"""Simulate training, validation and test sets in parallel; an interrupted campaign can be resumed.
 
 While a campaign runs, finished rows are kept in shards: small files in the folder `SET.h5.parts`, each written under
 a temporary name and renamed, so that a shard is either complete or absent. At the end they are merged into one HDF5
 file, which is also renamed. The parameters of a row depend only on the seed and its number, not on where or when it
-is computed. The rows and their shards are in `lstmfit.simulators.rows`, the HDF5 file in `setfile`, the work in
-`tasks`.
+is computed. See `lstmfit.simulators.rows` for the rows and their shards, `setfile` for the HDF5 file, and `tasks` for
+the simulations.
 """
 
 import json
@@ -56,24 +56,24 @@ def simulate_set(
     progress: bool = True,
     force: bool = False,
 ) -> SimulatedSet | None:
-    """Simulate a set of signals, continue an interrupted campaign, or enlarge a finished set.
+    """Simulate a set of signals, resume an interrupted campaign, or enlarge a finished set.
 
-    Under an MPI launcher the ranks are used, else processes on this machine. The result does not depend on their
-    number. In your own script, call it under `if __name__ == "__main__":`, because each process imports the script.
+    The simulations run on the MPI ranks under an MPI launcher, otherwise in processes on this machine. The result does
+    not depend on their number. In your own script, call this function under `if __name__ == "__main__":`, because each
+    process imports the script.
 
     Parameters
     ----------
     path : str or pathlib.Path
-        HDF5 file to write. It is written at the end; until then, `collect(path, partial=True)` merges the finished
-        rows.
+        HDF5 file to write at the end. Until then, `collect(path, partial=True)` merges the finished rows.
     n : int
         Number of training signals.
     simulator : str
-        A name for `lstmfit.simulators.load`, also `package.module:attribute`.
+        A name for `lstmfit.simulators.load`, including `package.module:attribute`.
     design : str
-        "sobol" or "uniform", for the training parameters. The other two splits are always drawn from the prior.
+        "sobol" or "uniform", for the training parameters. The other splits are always drawn from the prior.
     seed : int
-        Seed of all three splits, which are independent of each other.
+        Seed of the three splits, which are independent of each other.
     n_val, n_test : int, optional
         Numbers of validation and test signals; by default an eighth of `n` each, at least 16 and at most 2048.
     jobs : int, optional
@@ -91,7 +91,7 @@ def simulate_set(
     Raises
     ------
     InputError
-        A setting is wrong, or what is at `path` was made with other settings.
+        A setting is invalid, or the existing set or campaign at `path` has different settings.
     SimulationError
         Every training simulation failed, or a worker process died.
     """
@@ -106,7 +106,7 @@ def simulate_set(
 
     jobs = min(jobs or cores(), sum(counts.values()))
     settings = (path, counts, simulator, design, int(seed), progress, force)
-    with writing_into(path, "and repeat the command; finished work is kept"):
+    with writing_into(path, "and repeat the command; finished rows are kept"):
         if jobs == 1 and world() is None:
             return _campaign(*settings, None, 1)
         with death_as(SimulationError, "a worker process"), worker_pool(jobs) as (pool, workers):
@@ -139,15 +139,15 @@ def collect(path, output=None, *, partial: bool = False) -> SimulatedSet:
     parts = _parts(path)
     plan = _read_plan(parts)
     if plan is None:
-        where = f"{path} has already finished" if path.exists() else f"nothing is being simulated at {path}"
-        raise InputError(f"{where}: there is no {parts.name} beside it to collect from")
+        where = f"{path} is already complete" if path.exists() else f"there is no campaign at {path}"
+        raise InputError(f"{where}: the folder {parts.name} with finished rows does not exist")
     rows = Rows(plan)
     read_finished(rows, path, plan)
     rows.read_shards(parts)
     if rows.n_missing and not partial:
         raise InputError(
-            f"{path}: {rows.n_missing} of {rows.n_total} rows are not simulated yet; repeat simulate to continue, "
-            "or ask for a partial set"
+            f"{path}: {rows.n_missing} of {rows.n_total} rows are not simulated yet; repeat simulate to resume, or "
+            "collect a partial set"
         )
     output = path.with_suffix(".partial" + path.suffix) if output is None else Path(output)
     return write_set(output, plan, rows)
@@ -162,7 +162,7 @@ def _check_counts(n, n_val, n_test, jobs) -> dict[str, int]:
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
             raise InputError(f"{name} is {shown(value)}; expected a whole number, 1 or above")
         if value > MOST_SIGNALS:
-            raise InputError(f"{name} is {shown(value)}; at most {MOST_SIGNALS} is possible")
+            raise InputError(f"{name} is {shown(value)}, but at most {MOST_SIGNALS} is allowed")
     default = min(max(-(-int(n) // 8), 16), 2048)
     return {"val": int(n_val or default), "test": int(n_test or default), "train": int(n)}
 
@@ -206,7 +206,7 @@ def _campaign(path, counts, simulator, design, seed, progress, force, pool, work
         try:
             return _locked_campaign(path, parts, plan, progress, force, pool, workers)
         finally:
-            # Without a plan nothing has been simulated: leave no trace of a refusal.
+            # Without a plan nothing has been simulated, so leave no empty folder behind after an error.
             if parts.exists() and not (parts / "plan.json").exists():
                 shutil.rmtree(parts)
 
@@ -241,11 +241,11 @@ def _locked_campaign(path, parts, plan, progress, force, pool, workers) -> Simul
         first = next(text for messages in rows.messages.values() for text in messages.values())
         if not np.any(rows.state["train"] == 1):
             raise SimulationError(
-                f"every training simulation failed, first with: {one_line(first)}; correct the simulator and "
-                "repeat with --force"
+                f"every training simulation failed; first failure: {one_line(first)}; correct the simulator and repeat "
+                "with --force"
             )
         log.warning(
-            "%d of %d simulations failed (group 'failed' of %s), first with: %s",
+            "%d of %d simulations failed (see the group 'failed' in %s); first failure: %s",
             n_failed,
             rows.n_total,
             path,
@@ -257,7 +257,7 @@ def _locked_campaign(path, parts, plan, progress, force, pool, workers) -> Simul
 
 
 def _simulate(rows: Rows, parts: Path, simulator: str, progress: bool, pool, workers: int) -> None:
-    """Simulate the missing rows, and keep them in shards meanwhile."""
+    """Simulate the missing rows, saving finished ones in shards."""
     from tqdm import tqdm
 
     todo = rows.missing()

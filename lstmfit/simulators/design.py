@@ -1,4 +1,4 @@
-"""Where in the prior a set is simulated."""
+"""Designs: how the parameters of a set are drawn from the prior."""
 
 from collections.abc import Sequence
 
@@ -7,24 +7,24 @@ import numpy as np
 from lstmfit.parameters import Parameter
 
 DESIGNS = ("sobol", "uniform")
-"""Sobol: scrambled quasi-random, covers the prior evenly. Uniform: independent draws from the prior."""
+"""Sobol: scrambled quasi-random points that cover the prior evenly. Uniform: independent draws from the prior."""
 
 
 def draw(design: str, n: int, parameters: Sequence[Parameter], rng: np.random.Generator) -> np.ndarray:
-    """Draw parameters from the prior: uniform, or log-uniform where a parameter is `log`.
+    """Draw parameters from the prior, which is log-uniform for `log` parameters and uniform for the others.
 
-    The first rows do not depend on `n`, so that a set can grow.
+    The first rows do not depend on `n`, so that a set can be enlarged.
 
     Parameters
     ----------
     design : str
         One of `DESIGNS`.
     n : int
-        How many.
+        Number of points.
     parameters : sequence of Parameter
-        Ranges.
+        The parameters with their ranges.
     rng : numpy.random.Generator
-        Source of randomness, freshly seeded.
+        Newly seeded random generator.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def draw(design: str, n: int, parameters: Sequence[Parameter], rng: np.random.Ge
     if design == "sobol":
         from scipy.stats import qmc
 
-        # Whole powers of two are what the sequence is balanced for; SciPy warns about anything else.
+        # The sequence is only balanced for powers of two; SciPy warns about other numbers.
         unit = qmc.Sobol(len(parameters), seed=rng).random_base2(max(n - 1, 1).bit_length())[:n]
     else:
         unit = rng.random((n, len(parameters)))
@@ -45,6 +45,6 @@ def draw(design: str, n: int, parameters: Sequence[Parameter], rng: np.random.Ge
             values = 10 ** (low + (high - low) * unit[:, i])
         else:
             values = p.min + (p.max - p.min) * unit[:, i]
-        # Rounding in the power can leave the range by one bit, which a range check would notice.
+        # Rounding in the power can exceed the range by one bit, which would fail a range check.
         theta[:, i] = np.clip(values, p.min, p.max)
     return theta

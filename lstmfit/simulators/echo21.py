@@ -1,4 +1,4 @@
-"""ECHO21 as a simulator: its physics, solved on the emulator's redshift grid, a few milliseconds a signal."""
+"""ECHO21 as a simulator: its physics solved on the emulator's redshift grid, in a few milliseconds per signal."""
 
 import types
 import warnings
@@ -25,29 +25,29 @@ PARAMETERS = (
 INITIAL_STATE = (0.00024266981865414086, 67.80493609381669)
 """Electron fraction and gas temperature (K) at 1+z = 60, where the dark ages end and theta begins to matter.
 
-They do not depend on theta. Fixed here rather than solved for at each start, because ECHO21's dark-ages
-solution moves by 1e-4 K from one machine to another: within its tolerance, but more than our tests allow.
+They do not depend on theta. They are constants here, because ECHO21's solution of the dark ages varies by 1e-4 K
+between machines, which is within its tolerance but more than our tests allow.
 """
 
 
 class Echo21:
     """The global signal of ECHO21 (Mittal et al. 2026, RASTI, doi 10.1093/rasti/rzag001).
 
-    Constants, cosmology, source spectra and the spin temperature are ECHO21's own code. The collapse fraction
-    is made from the same colossus tables for all redshifts at once, and the differential equations, where
-    ECHO21 spends its time, are compiled (`lstmfit.simulators._kernel`). The signal equals that of
-    `echo21.single_set_solver.cosmic_dawn_beyond` within 1e-8 mK until reionisation ends. After that
-    (x_HI < 1e-3) it can differ by up to 1e-4 mK, and so does ECHO21 from itself on another machine: its
-    equation has a jump at Q = 0.999, and where the integrator steps across it hangs on the last bit.
+    Constants, cosmology, source spectra and spin temperature use ECHO21's own code. The collapse fraction is computed
+    from the same colossus tables, but for all redshifts at once, and the differential equations, which take most of
+    ECHO21's time, are compiled (`lstmfit.simulators._kernel`). The signal agrees with
+    `echo21.single_set_solver.cosmic_dawn_beyond` within 1e-8 mK until reionisation ends. After that (x_HI < 1e-3) it
+    can differ by up to 1e-4 mK. ECHO21 itself varies as much between machines: its equation is discontinuous at
+    Q = 0.999, and the step in which the integrator crosses this point depends on the last bit.
 
     Attributes
     ----------
     redshifts : numpy.ndarray
-        5..50 by 0.1, shape (451,).
+        5 to 50 in steps of 0.1, shape (451,).
     parameters : tuple of Parameter
         The seven parameters and their ranges.
     name, version : str
-        "echo21" and ECHO21's version.
+        "echo21" and the version of ECHO21.
     """
 
     name = "echo21"
@@ -69,7 +69,7 @@ class Echo21:
         self._kernel, self._integrate = _kernel, integrate
         self._const = const = echo21.const
 
-        # ECHO21 makes its cosmology colossus's current one. Put back what was there; this object has its own.
+        # ECHO21 changes the current cosmology of colossus. Restore it, since this object keeps its own.
         current = cosmology.current_cosmo
         try:
             with warnings.catch_warnings():
@@ -77,7 +77,7 @@ class Echo21:
             self._config = config
             self._basic = basic = container.basic(config)
             colossus = config.my_cosmo
-            # The halo mass function at ECHO21's 60 knots of 1+z: all of it but the lower mass limit.
+            # The halo mass function at ECHO21's 60 knots of 1+z, except for the lower mass limit.
             self._knots = np.linspace(1.0, const.Z_STAR, 60)
             self._growth = np.array([float(colossus.growthFactor(z)) for z in self._knots - 1.0])
             self._delta_c = np.array([float(peaks.collapseOverdensity(z=z)) for z in self._knots - 1.0])
@@ -88,7 +88,7 @@ class Echo21:
         self._basic = basic
 
         class Intensities(container.lyman_alpha):
-            """ECHO21's Lyman-alpha class with the intensities given."""
+            """ECHO21's Lyman-alpha class with given intensities."""
 
             def __init__(self, config, basic, intensity):
                 super().__init__(config, basic, None)
@@ -100,7 +100,7 @@ class Echo21:
         self._lya_class = Intensities
         self._container = container
 
-        # The fixed multiples of 1+z (and trapezium widths) at which the Lyman-alpha intensities are summed.
+        # Fixed multiples of 1+z (and trapezium widths) at which the Lyman-alpha intensities are summed.
         ratios, widths, energies = [], [], []
         levels = [(1.0, 10.2, 32 / 27, 10)]
         levels += [
@@ -167,16 +167,16 @@ class Echo21:
         )
 
     def __reduce__(self):
-        # It holds modules and a class of its own; a copy is built again.
+        # The object contains modules and a local class, which cannot be pickled; copies are created again.
         return type(self), ()
 
     def __call__(self, theta) -> History:
-        """Simulate the history on z = 5..50 by 0.1.
+        """Simulate the history from z = 5 to 50 in steps of 0.1.
 
         Parameters
         ----------
         theta : array_like or mapping
-            Seven physical values in the order of `parameters`, or by name. They may lie outside the ranges.
+            Seven physical values in the order of `parameters`, or by name. They may be outside the ranges.
 
         Returns
         -------
@@ -186,21 +186,21 @@ class Echo21:
         Raises
         ------
         InputError
-            theta has the wrong names or shape, or values that the model has no meaning for.
+            theta has the wrong names or shape, or values that are meaningless in the model.
         SimulationError
             The result is not finite.
         """
         return self.at(theta, self.redshifts)
 
     def at(self, theta, redshifts) -> History:
-        """Simulate the history at redshifts of your own.
+        """Simulate the history at given redshifts.
 
         Parameters
         ----------
         theta : array_like or mapping
             As in `__call__`.
         redshifts : array_like
-            Redshifts ascending within 0..59, shape (n,).
+            Ascending redshifts within 0..59, shape (n,).
 
         Returns
         -------
@@ -212,7 +212,7 @@ class Echo21:
         if redshifts.ndim != 1 or not redshifts.size or np.any(np.diff(redshifts) <= 0):
             raise InputError(f"redshifts have shape {redshifts.shape}; expected one axis, strictly ascending")
         if redshifts[0] < 0 or redshifts[-1] > self._const.Z_STAR - 1:
-            raise InputError(f"redshifts span {redshifts[0]:g}..{redshifts[-1]:g}; ECHO21's cosmic dawn is 0..59")
+            raise InputError(f"redshifts span {redshifts[0]:g}..{redshifts[-1]:g}; ECHO21 needs redshifts within 0..59")
         fX, fLy, fesc, tmin, tstar, sLy, wX = values
         kernel, const = self._kernel, self._const
         varied = types.SimpleNamespace(**{**vars(self._config), "fLy": fLy, "sLy": sLy, "wX": wX})
@@ -237,7 +237,7 @@ class Echo21:
         one_plus_z = 1.0 + redshifts[::-1]
         start = -np.log(const.Z_STAR)
         scale_factors = -np.log(one_plus_z)
-        # Both grids in one ascending order, so that one solution serves the history and the optical depth.
+        # Merge both grids in ascending order, so that one solution covers the history and the optical depth.
         both = np.concatenate([scale_factors, -np.log(self._tau_knots[::-1])])
         order = np.argsort(both, kind="stable")
         filled = np.empty(both.size)
@@ -259,19 +259,19 @@ class Echo21:
             signal = hyperfine.twentyone_cm(Z=one_plus_z, xHI=x_HI, Ts=spin)
         if not (np.isfinite(signal).all() and np.isfinite(x_HI).all() and np.isfinite(tau)):
             named = ", ".join(f"{p.name}={v:.6g}" for p, v in zip(self.parameters, values))
-            raise SimulationError(f"ECHO21 gives no finite signal at {named}")
+            raise SimulationError(f"the signal of ECHO21 is not finite at {named}")
         return History(redshifts, signal[::-1].copy(), x_HI[::-1].copy(), tau)
 
     def _check(self, theta) -> np.ndarray:
         values = to_array(theta, self.parameters)
         if values.ndim != 1:
-            raise InputError(f"theta has shape {values.shape}; a simulator takes one set at a time, shape (7,)")
+            raise InputError(f"theta has shape {values.shape}; give one parameter set at a time, shape (7,)")
         for parameter, value in zip(self.parameters, values):
             if not np.isfinite(value) or (parameter.log and value <= 0):
                 kind = "a finite value above 0" if parameter.log else "a finite value"
                 raise InputError(
-                    f"theta: {parameter.name} is {value:g}; expected {kind}, for instance within "
-                    f"{parameter.min:g}..{parameter.max:g} (physical units, not log10)"
+                    f"theta: {parameter.name} is {value:g}; expected {kind} in physical units (not log10), typically "
+                    f"within {parameter.min:g}..{parameter.max:g}"
                 )
         return values
 

@@ -1,4 +1,4 @@
-"""An emulator in the place of a simulator: the teacher of a distillation, the truth of a bias."""
+"""An emulator used as a simulator, for example as the teacher of a distillation or to measure a bias."""
 
 import numpy as np
 
@@ -6,12 +6,12 @@ from lstmfit.emulator.base import BaseEmulator
 
 
 class EmulatedSimulator:
-    """A simulator whose histories are an emulator's.
+    """A simulator that evaluates an emulator.
 
     Parameters
     ----------
     emulator : BaseEmulator
-        Any emulator.
+        The emulator.
 
     Attributes
     ----------
@@ -26,10 +26,10 @@ class EmulatedSimulator:
         self.name, self.version = emulator.name, emulator.checksum
 
     def __call__(self, theta) -> dict[str, np.ndarray]:
-        """Outputs by name of theta (n_params,), also outside the emulator's range."""
+        """Outputs by name for theta (n_params,), which may be outside the training range."""
         return self.emulator.histories(theta, outside="allow")
 
     def batch(self, theta: np.ndarray) -> list[dict[str, np.ndarray]]:
-        """Outputs by name of each row of theta (n, n_params)."""
+        """Outputs by name for each row of theta (n, n_params)."""
         outputs = self.emulator.histories(theta, outside="allow")
         return [{name: array[i] for name, array in outputs.items()} for i in range(len(theta))]

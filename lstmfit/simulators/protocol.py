@@ -1,4 +1,4 @@
-"""What a simulator is: a callable from parameters to a history."""
+"""Interface of a simulator: a callable that maps parameters to a history."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,21 +13,21 @@ from lstmfit.schema import shown
 
 
 class SimulationError(RuntimeError):
-    """A simulator could not make a finite history for these parameters."""
+    """A simulator failed or returned a history that is not finite."""
 
 
 @dataclass(frozen=True)
 class History:
-    """What a simulator gives for one set of parameters.
+    """Result of a simulation.
 
     Parameters
     ----------
     redshifts : numpy.ndarray
-        Redshifts ascending, shape (n,).
+        Ascending redshifts, shape (n,).
     signal : numpy.ndarray
         Global 21-cm brightness temperature in mK, shape (n,).
     x_HI : numpy.ndarray, optional
-        Neutral fraction of hydrogen, averaged over the volume, shape (n,).
+        Volume-averaged neutral fraction of hydrogen, shape (n,).
     tau : float, optional
         Thomson optical depth of the CMB.
     """
@@ -39,12 +39,12 @@ class History:
 
 
 def outputs_of(result) -> dict[str, np.ndarray]:
-    """The outputs of one simulation by name, the signal first.
+    """Outputs of a simulation by name, with the signal first.
 
     Parameters
     ----------
     result : History or mapping
-        What a simulator returned; outputs that are None are left out.
+        Result of a simulator; outputs that are None are left out.
 
     Returns
     -------
@@ -54,13 +54,13 @@ def outputs_of(result) -> dict[str, np.ndarray]:
     Raises
     ------
     SimulationError
-        There is no signal, or something is not an array of finite numbers.
+        There is no signal, or an output is not an array of finite numbers.
     """
     given = dict(result) if isinstance(result, Mapping) else dict(vars(result))
     given.pop("redshifts", None)
     found = {name: value for name, value in given.items() if value is not None}
     if "signal" not in found:
-        raise SimulationError(f"the result has {listed(found) or 'nothing'}, but no signal")
+        raise SimulationError(f"the result has no signal; its outputs are {listed(found) or 'none'}")
     outputs = {}
     for name in ("signal", *(name for name in found if name != "signal")):
         try:
@@ -73,41 +73,41 @@ def outputs_of(result) -> dict[str, np.ndarray]:
 
 
 RESERVED = ("axes", "failed", "message", "par", "redshifts", "row", "split", "theta")
-"""Names that files of signals use themselves."""
+"""Names that are used by the files of signals."""
 
 
 def layout_of(outputs: Mapping[str, np.ndarray], redshifts: np.ndarray, axes: Mapping | None = None) -> OutputLayout:
-    """The layout of a simulation's outputs.
+    """Layout of the outputs of a simulation.
 
     Parameters
     ----------
     outputs : mapping of str to numpy.ndarray
-        Of one simulation, see `outputs_of`.
+        Outputs of one simulation, see `outputs_of`.
     redshifts : numpy.ndarray
-        (n,) the simulator's grid.
+        (n,) grid of the simulator.
     axes : mapping, optional
         Grids of its tables, see `OutputLayout`.
 
     Raises
     ------
     SimulationError
-        The signal has another length than the grid, a name is not possible, or a table has no axes.
+        The signal does not have the length of the grid, a name is invalid, or a table has no axes.
     """
     axes, shapes = axes or {}, {name: np.shape(value) for name, value in outputs.items()}
     grid = np.shape(redshifts)
     if shapes["signal"] != grid:
-        raise SimulationError(f"the signal has shape {shapes['signal']} where the redshifts have {grid}")
+        raise SimulationError(f"the signal has shape {shapes['signal']}, but the redshifts have shape {grid}")
     for name, shape in shapes.items():
         if name in RESERVED:
-            raise SimulationError(f"an output cannot be called {name}, which a set uses itself; rename it")
+            raise SimulationError(f"the output name {name} is reserved; rename the output")
         try:
             check_name(name, "output")
         except InputError as error:
             raise SimulationError(str(error)) from None
         if name not in axes and shape not in ((), grid):
             raise SimulationError(
-                f"{name} has shape {shape}, neither a number nor on the {grid[0]} redshifts; "
-                f"give the simulator axes = {{{name!r}: {{AXIS: values, ...}}}}"
+                f"{name} has shape {shape}, so it is neither a number nor a history on the {grid[0]} redshifts; for a "
+                f"table, give the simulator axes = {{{name!r}: {{AXIS: values, ...}}}}"
             )
     order = {name: 2 if name in axes else 1 if not shape else 0 for name, shape in shapes.items()}
     try:
@@ -118,12 +118,12 @@ def layout_of(outputs: Mapping[str, np.ndarray], redshifts: np.ndarray, axes: Ma
 
 
 def simulator_layout(simulator) -> OutputLayout:
-    """What a simulator gives: by its attribute ``layout``, else by one simulation in the middle of its ranges.
+    """Layout of a simulator's outputs: the attribute ``layout``, or else from a simulation at the centre of its ranges.
 
     Raises
     ------
     SimulationError
-        It fails there, in whatever way.
+        This simulation fails.
     """
     declared = getattr(simulator, "layout", None)
     if isinstance(declared, OutputLayout):
@@ -143,17 +143,17 @@ class Simulator(Protocol):
     Attributes
     ----------
     redshifts : numpy.ndarray
-        Redshifts ascending, shape (n,).
+        Ascending redshifts, shape (n,).
     parameters : tuple of Parameter
         The parameters in the order of theta, with their prior ranges.
     name, version : str
-        What made the histories; both are written into every set.
+        Name and version, recorded in every set.
     layout : OutputLayout, optional
-        What it gives; found by a simulation where it is missing.
+        Layout of the outputs; by default it is determined by a simulation.
     axes : dict of str to dict of str to array_like, optional
-        Grids of outputs that are tables: ``{"log10_uvlf": {"redshift": [6, 8], "M_UV": [-20, -18, -16]}}``.
+        Grids of the table outputs: ``{"log10_uvlf": {"redshift": [6, 8], "M_UV": [-20, -18, -16]}}``.
     batch : callable, optional
-        ``batch(theta)`` for theta (n, n_params): a list of n results; used where it is there.
+        ``batch(theta)`` for theta (n, n_params) returns a list of n results; used if available.
     """
 
     redshifts: np.ndarray
@@ -162,9 +162,9 @@ class Simulator(Protocol):
     version: str
 
     def __call__(self, theta) -> History | Mapping:
-        """Simulate once; theta has shape (n_params,) in physical units, or is a mapping by name.
+        """Simulate one parameter set; theta has shape (n_params,) in physical units, or is a mapping by name.
 
-        The result is a `History`, or a mapping by name of ``signal`` in mK and anything else that there is: histories
-        on the redshift grid, numbers, tables (see ``axes``).
+        The result is a `History`, or a mapping by name with ``signal`` in mK and any other outputs: histories on the
+        redshift grid, numbers, tables (see ``axes``).
         """
         ...

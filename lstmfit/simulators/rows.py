@@ -1,7 +1,7 @@
-"""The rows of a set: what is finished, what is missing, and the shards in which finished ones wait.
+"""The rows of a set during a campaign: finished rows, missing rows, and the shards that store finished rows.
 
-A row's parameters depend on the seed and its number alone, so where and when it is computed changes nothing. A shard
-is a small file that is written beside and renamed, so that it exists whole or not at all.
+The parameters of a row depend only on the seed and its number, not on where or when it is computed. A shard is a small
+file that is written under a temporary name and renamed, so that it is either complete or absent.
 """
 
 import logging
@@ -21,11 +21,11 @@ from lstmfit.simulators.protocol import SimulationError, layout_of
 log = logging.getLogger(__name__)
 
 SPLITS = ("val", "test", "train")
-"""In the order in which they are simulated, so that whatever is finished can already train and judge."""
+"""Splits in the order of simulation, so that a partial set can already be used for training and validation."""
 
 
 class Rows:
-    """Finished rows in memory, by split: parameters, results, and what is still missing.
+    """Rows of a set in memory, by split: parameters, results, and the state of each row.
 
     Parameters
     ----------
@@ -35,9 +35,9 @@ class Rows:
     Attributes
     ----------
     layout : OutputLayout or None
-        What the simulator gives; None until the first row is finished.
+        Layout of the outputs; None until the first row is finished.
     outputs : dict of str to dict of str to numpy.ndarray
-        By split and name, (n, *shape) each; empty until then.
+        Outputs by split and name, (n, *shape) each; empty until then.
     """
 
     def __init__(self, plan):
@@ -58,25 +58,25 @@ class Rows:
 
     @property
     def n_total(self) -> int:
-        """Rows that are wanted."""
+        """Total number of rows."""
         return sum(state.size for state in self.state.values())
 
     @property
     def n_missing(self) -> int:
-        """Rows that have not been tried yet."""
+        """Number of rows that have not been simulated yet."""
         return sum(int(np.count_nonzero(state == 0)) for state in self.state.values())
 
     def missing(self) -> list[tuple[str, int]]:
-        """Split and number of each row to simulate, in order."""
+        """Split and number of each missing row, in the order of simulation."""
         return [(split, int(row)) for split in SPLITS for row in np.flatnonzero(self.state[split] == 0)]
 
     def expect(self, layout: OutputLayout) -> None:
-        """Make room for outputs of this layout.
+        """Allocate the outputs for a layout.
 
         Raises
         ------
         SimulationError
-            Other rows have other outputs.
+            Other rows have different outputs.
         """
         if self.layout is None:
             self.layout = layout
@@ -86,10 +86,10 @@ class Rows:
                     for name, shape in layout.shapes.items()
                 }
         elif self.layout.shapes != layout.shapes:
-            raise SimulationError(f"outputs {layout.shapes}, but those of other rows are {self.layout.shapes}")
+            raise SimulationError(f"the outputs are {layout.shapes}, but those of other rows are {self.layout.shapes}")
 
     def put(self, split, row, outcome) -> None:
-        """Take one row's outcome: its outputs by name, or the message of a failure."""
+        """Store the outcome of a row: its outputs by name, or the message of a failure."""
         if not isinstance(outcome, str):
             try:
                 self.expect(layout_of(outcome, self.redshifts, self.axes))
@@ -104,14 +104,14 @@ class Rows:
         self.state[split][row] = 1
 
     def read_shards(self, parts: Path) -> None:
-        """Take the rows of all shards in a folder; a shard that cannot be read is simulated again."""
+        """Read the rows of all shards in a folder; the rows of an unreadable shard are simulated again."""
         for shard in sorted(parts.glob("*.npz")):
             try:
                 with np.load(shard, allow_pickle=False) as data:
                     content = {name: data[name] for name in data.files}
                 outputs = self._check_shard(content)
             except (OSError, ValueError, EOFError, KeyError, AttributeError, MemoryError, zipfile.BadZipFile) as error:
-                log.warning("%s is damaged and its rows are simulated again (%s)", shard, one_line(error))
+                log.warning("%s is damaged (%s); its rows will be simulated again", shard, one_line(error))
                 continue
             for i, (split, row) in enumerate(zip(content["split"], content["row"])):
                 if row < self.state[str(split)].size:
@@ -119,13 +119,13 @@ class Rows:
                     self.put(str(split), int(row), message or {name: array[i] for name, array in outputs.items()})
 
     def _check_shard(self, content) -> dict[str, np.ndarray]:
-        """Outputs of a shard; raises ValueError unless its arrays are those of a shard of this set."""
+        """Outputs of a shard; raises ValueError if its arrays are not those of a shard of this set."""
         n = content["row"].shape[0] if content["row"].ndim == 1 else -1
         for name, kinds in (("split", "U"), ("row", "iu"), ("message", "U")):
             if content[name].shape != (n,) or content[name].dtype.kind not in kinds:
                 raise ValueError(f"{name} has shape {content[name].shape} and type {content[name].dtype}")
         if not set(content["split"].tolist()) <= set(SPLITS) or (n and content["row"].min() < 0):
-            raise ValueError("rows of no split")
+            raise ValueError("a row has an invalid split or number")
         outputs = {name: array for name, array in content.items() if name not in ("split", "row", "message")}
         for name, array in outputs.items():
             if array.shape[:1] != (n,) or array.dtype.kind != "f":
@@ -140,7 +140,7 @@ class Rows:
 
 
 def write_shard(path: Path, which: list[tuple[str, int]], rows: Rows) -> None:
-    """Write some rows, given by split and number, as one shard."""
+    """Write rows, given by split and number, to a shard."""
     content = {
         "split": np.array([split for split, _ in which]),
         "row": np.array([row for _, row in which]),

@@ -1,4 +1,4 @@
-"""The HDF5 file of a finished set, in the layout of the public 21cmVAE and 21cmLSTM sets."""
+"""The HDF5 file of a set, in the layout of the public 21cmVAE and 21cmLSTM sets."""
 
 import json
 import platform
@@ -16,21 +16,24 @@ from lstmfit.parameters import Parameter
 from lstmfit.schema import DataSeed, Index, Number, first_mistake, shown
 from lstmfit.simulators.rows import SPLITS, Rows
 
+REMEDY = "choose another name, or use --force to replace it"
+"""How to fix a damaged or different file, for messages."""
+
 
 @dataclass(frozen=True)
 class SimulatedSet:
-    """What a campaign has made.
+    """Summary of a simulated set.
 
     Parameters
     ----------
     path : pathlib.Path
         The HDF5 file.
     n_train, n_val, n_test : int
-        Signals in each split.
+        Number of signals in each split.
     n_failed : int
-        Simulations that failed; they are in the file's group `failed`.
+        Number of failed simulations, which are in the group `failed` of the file.
     complete : bool
-        Whether every row that was asked for has been tried.
+        Whether all rows have been simulated.
     """
 
     path: Path
@@ -42,21 +45,20 @@ class SimulatedSet:
 
 
 def read_plan_of(path: Path) -> dict | None:
-    """The plan that a finished set was made by; None where there is no file."""
+    """Plan of a finished set; None if there is no file."""
     if not path.exists():
         return None
-    remedy = "choose another name, or force to replace it"
     from lstmfit.hdf5 import read_text, reading
 
     try:
-        with reading(path, "set made by lstmfit simulate", remedy) as file:
+        with reading(path, "set made by lstmfit simulate", REMEDY) as file:
             return parse_plan(read_text(file, "plan"), path)
     except InputError as error:
-        raise InputError(f"{path} exists and is not a set made by lstmfit simulate ({error}); {remedy}") from error
+        raise InputError(f"{path} exists, but is not a set made by lstmfit simulate ({error}); {REMEDY}") from error
 
 
 class Plan(BaseModel):
-    """What a campaign simulates, as it is kept in JSON; further keys are left alone."""
+    """Plan of a campaign, as stored in JSON; additional keys are ignored."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -69,12 +71,12 @@ class Plan(BaseModel):
 
 
 def parse_plan(text: str, where) -> dict:
-    """A plan from JSON.
+    """Parse a plan in JSON.
 
     Raises
     ------
     InputError
-        It is not JSON, or not a plan.
+        The text is not JSON, or not a plan.
     """
     try:
         plan = json.loads(text)
@@ -82,7 +84,7 @@ def parse_plan(text: str, where) -> dict:
         for parameter in plan["parameters"]:
             Parameter(**parameter)
         if set(plan["counts"]) != set(SPLITS):
-            raise ValueError(f"counts are of {', '.join(plan['counts'])}")
+            raise ValueError(f"counts has {', '.join(plan['counts'])}, but {', '.join(SPLITS)} are expected")
     except ValidationError as error:
         raise InputError(f"the plan in {where} is damaged: {first_mistake(error)}") from None
     except (ValueError, TypeError, RecursionError) as error:
@@ -91,28 +93,28 @@ def parse_plan(text: str, where) -> dict:
 
 
 def compare_plans(wanted: dict, found: dict, path: Path) -> None:
-    """Raise if a campaign was begun with other settings; the numbers of signals may have grown."""
+    """Raise InputError if a campaign was started with other settings; the numbers of signals may be larger now."""
     differing = [k for k in wanted if k != "counts" and wanted[k] != found.get(k)]
     if differing:
         shown = "; ".join(
-            f"{k} {found.get(k)!r} there, {wanted[k]!r} asked for" if k not in ("parameters", "redshifts") else k
+            f"{k} was {found.get(k)!r}, now {wanted[k]!r}" if k not in ("parameters", "redshifts") else k
             for k in differing
         )
         raise InputError(
-            f"{path} was begun with other settings ({shown}); use the same ones to continue, choose another name, "
+            f"{path} was started with different settings ({shown}); use the same ones to resume, choose another name, "
             "or use --force to start over"
         )
     fewer = [s for s in SPLITS if wanted["counts"][s] < found["counts"][s]]
     if fewer:
         shown = ", ".join(f"{wanted['counts'][s]} < {found['counts'][s]} for {s}" for s in fewer)
         raise InputError(
-            f"{path} was begun with more signals ({shown}); a set can grow but not shrink: ask for as many or more, "
+            f"{path} was started with more signals ({shown}), and a set can only be enlarged; give as many or more, "
             "choose another name, or use --force to start over"
         )
 
 
 def read_finished(rows: Rows, path: Path, plan: dict) -> None:
-    """Take the rows of the finished set at `path`, if there is one, for a larger set."""
+    """Read the rows of the finished set at `path`, if it exists, to enlarge it."""
     from lstmfit.hdf5 import find_dataset, read_array, read_axes, reading
 
     found = read_plan_of(path)
@@ -120,18 +122,18 @@ def read_finished(rows: Rows, path: Path, plan: dict) -> None:
         return
     compare_plans(plan, found, path)
     n_params = len(plan["parameters"])
-    with reading(path, "set made by lstmfit simulate", "choose another name, or force to replace it") as file:
+    with reading(path, "set made by lstmfit simulate", REMEDY) as file:
         layout = read_axes(file, len(plan["redshifts"]))
         for split in SPLITS:
             there = read_array(file, f"row_{split}", (None,), "integer")
             n = len(there)
             theta = read_array(file, f"par_{split}", (n, n_params))
             if n and (there.min() < 0 or there.max() >= len(rows.theta[split]) or len(np.unique(there)) < n):
-                raise InputError(f"{path}: row_{split} has numbers of no row of this set; force to replace it")
+                raise InputError(f"{path}: row_{split} has invalid row numbers; {REMEDY}")
             if n and not np.array_equal(theta, rows.theta[split][there]):
                 raise InputError(
-                    f"{path}: its parameters are not the ones that seed and design give here (another version "
-                    "of NumPy or SciPy?), so it cannot grow; choose another name"
+                    f"{path}: its parameters differ from those drawn with this seed and design (another version of "
+                    "NumPy or SciPy?), so it cannot be enlarged; choose another name"
                 )
             if not n:
                 continue
@@ -144,12 +146,12 @@ def read_finished(rows: Rows, path: Path, plan: dict) -> None:
         texts = [find_dataset(file, f"failed/{name}") for name in ("split", "message")]
         for split, number, message in zip(texts[0].asstr()[()], row, texts[1].asstr()[()]):
             if split not in SPLITS or not 0 <= number < len(rows.theta[split]):
-                raise InputError(f"{path}: group failed has a row {number} of {shown(split)}; force to replace it")
+                raise InputError(f"{path}: the group failed has an invalid row {number} of {shown(split)}; {REMEDY}")
             rows.put(split, int(number), message)
 
 
 def write_set(path: Path, plan: dict, rows: Rows) -> SimulatedSet:
-    """Write what is finished as one HDF5 file in the layout of the public 21cmVAE and 21cmLSTM sets."""
+    """Write the finished rows to an HDF5 file in the layout of the public 21cmVAE and 21cmLSTM sets."""
     import h5py
 
     from lstmfit.hdf5 import write_axes
@@ -194,10 +196,10 @@ def write_set(path: Path, plan: dict, rows: Rows) -> SimulatedSet:
 
 
 def summary(path: Path) -> SimulatedSet:
-    """Say what the file of a set holds."""
+    """Summarise the file of a set."""
     from lstmfit.hdf5 import find_dataset, reading
 
-    with reading(path, "set made by lstmfit simulate", "choose another name, or force to replace it") as file:
+    with reading(path, "set made by lstmfit simulate", REMEDY) as file:
         counts = {f"n_{split}": find_dataset(file, f"par_{split}").shape[0] for split in SPLITS}
         n_failed = find_dataset(file, "failed/row").shape[0]
         return SimulatedSet(path, n_failed=n_failed, complete=bool(file.attrs.get("complete", False)), **counts)

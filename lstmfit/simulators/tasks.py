@@ -1,4 +1,4 @@
-"""Simulations in tasks of about half a second, here or in a pool."""
+"""Simulations in tasks of about half a second, in this process or in a pool."""
 
 import functools
 import time
@@ -15,7 +15,7 @@ _TASK_ROWS = 64
 
 
 def outcomes_of(todo, rows: Rows, simulator: str, pool, workers: int):
-    """Yield (rows of a task, their outcomes) as they are finished; tasks take about half a second each."""
+    """Yield (rows of a task, their outcomes) as tasks finish; each takes about half a second."""
     start = 0
     size = 1
 
@@ -51,7 +51,7 @@ def outcomes_of(todo, rows: Rows, simulator: str, pool, workers: int):
 
 
 def _better_size(size: int, seconds_per_row: float) -> int:
-    """Rows of the next task: no more than double, since the first rows of a process include compilation."""
+    """Number of rows of the next task, at most doubled, since the first rows of a process include compilation."""
     return int(np.clip(_TASK_SECONDS / max(seconds_per_row, 1e-9), 1, min(2 * size, _TASK_ROWS)))
 
 
@@ -61,7 +61,7 @@ def _run(simulator: str, thetas: np.ndarray):
 
 
 def attempt(simulator: str, thetas) -> list:
-    """Simulate a few points, in whatever process; a failure is an outcome too.
+    """Simulate a few points in this process.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def attempt(simulator: str, thetas) -> list:
     Returns
     -------
     list
-        Of each point the outputs by name (see `lstmfit.simulators.protocol.outputs_of`), or why there are none (str).
+        For each point, the outputs by name (see `lstmfit.simulators.protocol.outputs_of`), or the message of a failure.
     """
     model = load_once(simulator)
     results = _results(model, thetas)
@@ -90,7 +90,7 @@ def attempt(simulator: str, thetas) -> list:
 
 
 def _results(model, thetas):
-    """Results of the points, or calls that give them; a batch that fails is tried point by point."""
+    """Results of the points, or calls that compute them; the points of a failed batch are simulated one by one."""
     calls = [functools.partial(model, np.array(theta)) for theta in thetas]
     if not hasattr(model, "batch") or len(calls) == 1:
         return calls

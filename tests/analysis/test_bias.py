@@ -447,7 +447,7 @@ def test_an_emulator_of_a_strangers_names_no_code_to_import(tmp_path, monkeypatc
     monkeypatch.syspath_prepend(str(tmp_path))
     emulator = Emulator.load("echo21")
     emulator.record["simulator"] = "evil:Sim"
-    with pytest.raises(InputError, match=r"names the simulator evil:Sim, which is not one of echo21"):
+    with pytest.raises(InputError, match=r"names the simulator evil:Sim, which is not imported"):
         recorded_simulator(emulator, "")
     assert not (tmp_path / "ran").exists()
     monkeypatch.setenv("LSTMFIT_TRUST", "1")

@@ -186,15 +186,15 @@ def test_signals_in_kelvin_and_numbers_of_other_machines(write, rng):
         (Z, {"redshifts": None, "frequency": "freq_Hz"}, "freq_Hz is in Hz by its name, but the spec has MHz; set "
          "frequency_unit: Hz"),
         (Z, {"redshifts": None}, r"has no grid; add redshifts \(or frequency\) to .* the name of an array"),
-        (Z, {"redshifts": "zs"}, "zs is missing; it has"),
-        (Z, {"theta": "Y"}, "Y is missing; it has"),
+        (Z, {"redshifts": "zs"}, "zs is missing; available are"),
+        (Z, {"theta": "Y"}, "Y is missing; available are"),
         (Z, {"theta": "Y", "signal": "U"}, "no arrays Y and U; the file has"),
         (Z, {"theta": "Y_{split}", "signal": "U_{split}"}, "no arrays .* with train, val or test for {split}"),
         (Z, {"theta": None, "signal": None}, "the spec does not name theta and signal; the file has"),
         (Z, {"parameters": [*COLUMNS, {"name": "c"}]}, r"\(40, 2\) and its signals .* expected \(n, 3\)"),
         (Z, {"outputs": {"tau": "z"}}, r"z has shape|tau has shape \(25,\); expected \(40,\)"),
         (Z, {"outputs": {"tau": "cube"}}, r"output tau has shape \(40, 2, 2\); expected \(n,\) or \(n, 25\)"),
-        (Z, {"outputs": {"tau": "words"}}, "words is of type .*; numbers are needed"),
+        (Z, {"outputs": {"tau": "words"}}, "words has type .*, but numbers are expected"),
     ],
 )  # fmt: skip
 def test_what_contradicts_the_spec_is_refused(write, rng, grid, keys, message):
@@ -357,14 +357,14 @@ def header(shape, dtype="<f8", version=1):
         (header((10**12, 2)) + bytes(64), r"X is|parameters of all are \(1000000000000, 2\)"),
         (header((40, 2)), r"X declares 640 bytes and has 0"),
         (header((40, 2)) + bytes(5000), r"X declares 640 bytes and has 5e\+03"),
-        (header((40, 2), "|O"), "X is of type object; numbers are needed"),
-        (header((40, 2), "<c16"), "X is of type complex128; numbers are needed"),
-        (header((40, 2), [("a", "<f8")], 2), "X is of type .*; numbers are needed"),
-        (header((-40, 2)), r"parameters of all are \(-40, 2\)|not a whole .npz file"),
+        (header((40, 2), "|O"), "X has type object, but numbers are expected"),
+        (header((40, 2), "<c16"), "X has type complex128, but numbers are expected"),
+        (header((40, 2), [("a", "<f8")], 2), "X has type .*, but numbers are expected"),
+        (header((-40, 2)), r"parameters of all are \(-40, 2\)|not a complete .npz file"),
         (b"\x93NUMPY\x03\x00" + header((40, 2))[8:], "X is an .npy array of version 3"),
-        (b"\x93NUMPY\x01\x00\xff\xff{'descr'", "is not a whole .npz file"),
-        (b"\x93NUMPY\x01\x00\x20\x00" + b"__import__('os').getcwd() ".ljust(32), "is not a whole .npz file"),
-        (b"no array", "is not a whole .npz file"),
+        (b"\x93NUMPY\x01\x00\xff\xff{'descr'", "is not a complete .npz file"),
+        (b"\x93NUMPY\x01\x00\x20\x00" + b"__import__('os').getcwd() ".ljust(32), "is not a complete .npz file"),
+        (b"no array", "is not a complete .npz file"),
     ],
 )
 def test_hostile_members(tmp_path, rng, content, message):
@@ -383,7 +383,7 @@ def test_huge_members_are_refused_before_they_are_read(tmp_path, rng):
         member.write(header((n,)))
         for _ in range(8):
             member.write(bytes(n))
-    with pytest.raises(InputError, match=r"z declares 3.2e\+08 bytes and has 3.2e\+08, compressed 3.11e\+05"):
+    with pytest.raises(InputError, match=r"z declares 3.2e\+08 bytes but has 3.2e\+08 \(compressed 3.11e\+05"):
         load_signals(path, spec=spec())
 
 
@@ -392,7 +392,7 @@ def test_no_object_is_unpickled(tmp_path, rng):
         arrays = arrays_of(rng) | {"z": Z}
         arrays[name] = np.array([Bomb(tmp_path / "made")] * arrays[name].size, dtype=object).reshape(arrays[name].shape)
         np.savez(tmp_path / "set.npz", **arrays)
-        with pytest.raises(InputError, match=f"{name} is of type object; numbers are needed"):
+        with pytest.raises(InputError, match=f"{name} has type object, but numbers are expected"):
             load_signals(tmp_path / "set.npz", spec=spec())
     assert not (tmp_path / "made").exists()
 
@@ -403,7 +403,7 @@ def test_a_damaged_archive(tmp_path, rng):
     whole = path.read_bytes()
     for cut in (5, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:cut])
-        with pytest.raises(InputError, match=r"is not a whole .npz file \(.*\); copy or make it again"):
+        with pytest.raises(InputError, match=r"is not a complete .npz file \(.*\); copy or create it again"):
             load_signals(path, spec=spec())
     refused = 0
     for at in range(0, len(whole), 97):
@@ -421,7 +421,7 @@ def test_links_on_the_way_to_a_dataset_are_refused(tmp_path, rng):
     with h5py.File(tmp_path / "set.h5", "r+") as file:
         file["there"] = h5py.ExternalLink("other.h5", "/group")
     assert len(load_signals(tmp_path / "set.h5", spec=spec(theta="ours/X")).test) == 5
-    with pytest.raises(InputError, match="there/X is a link; the data themselves are needed"):
+    with pytest.raises(InputError, match="there/X is a link; store the data in the file itself"):
         load_signals(tmp_path / "set.h5", spec=spec(theta="there/X"))
 
 
@@ -441,14 +441,14 @@ def test_train_and_evaluate_in_python(tmp_path, rng):
         data = evaluation_split(emulator, "mine", path, split, mine)
         assert len(data) == n
         np.testing.assert_allclose(data.signal, signals_at(data.theta, Z))
-    with pytest.raises(InputError, match="mine are on different redshift grids"):
+    with pytest.raises(InputError, match="mine have different redshift grids"):
         evaluation_split(emulator, "mine", path, "test", spec(redshifts={"min": 5, "max": 30, "n": 25}))
     other = [COLUMNS[0], {"name": "c"}]
     with pytest.raises(InputError, match="has parameters a, c; mine has a, b"):
         evaluation_split(emulator, "mine", path, "test", spec(redshifts=Z.tolist(), parameters=other))
     with pytest.raises(InputError, match="split is 'every'; expected one of train, val, test, all"):
         evaluation_split(emulator, "mine", path, "every", mine)
-    with pytest.raises(InputError, match="spec ares describes a set of signals; give the set too"):
+    with pytest.raises(InputError, match="spec ares is given without the set of signals it describes; add the set"):
         evaluation_split(emulator, "mine", spec="ares")
 
 

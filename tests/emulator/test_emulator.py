@@ -80,11 +80,11 @@ def test_damaged_files_are_refused(emulator, tmp_path):
     emulator.save(path)
     content = path.read_bytes()
     (tmp_path / "cut.h5").write_bytes(content[: len(content) // 2])
-    with pytest.raises(InputError, match="not a whole emulator file"):
+    with pytest.raises(InputError, match="not a complete emulator file"):
         Emulator.load(tmp_path / "cut.h5")
     with h5py.File(path, "r+") as file:
         file["weights/output_bias"][0, 0] += 1.0
-    with pytest.raises(InputError, match="checksum does not fit"):
+    with pytest.raises(InputError, match="checksum does not match"):
         Emulator.load(path)
     with h5py.File(path, "r+") as file:
         file.attrs["format_version"] = store.FORMAT_VERSION + 1

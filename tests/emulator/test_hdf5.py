@@ -202,41 +202,41 @@ def sparse(name, shape):
         ("emulator.h5", replace("weights/output_kernel", np.full((20, 14), np.nan)), "output_kernel has 280 NaN"),
         ("emulator.h5", replace("scaling/scale", np.array([1.0, np.nan])), "scale has 1 NaN or infinite"),
         ("emulator.h5", replace("scaling/scale", np.array([1.0, -1.0])), "scale is not positive"),
-        ("emulator.h5", replace("scaling/log", np.array([0, 0, 0])), "log is of type int64; truth values are needed"),
+        ("emulator.h5", replace("scaling/log", np.array([0, 0, 0])), "log has type int64, but booleans are expected"),
         ("emulator.h5", replace("scaling/log", np.array([False] * 3)), "disagree about which are logarithmic"),
-        ("emulator.h5", sparse("errors/relative", (10**11,)), "declares 800 GB and holds 0 B"),
+        ("emulator.h5", sparse("errors/relative", (10**11,)), "declares 800 GB but contains 0 B"),
         ("emulator.h5", sparse("errors/bias", (10**11,)), r"bias has shape \(100000000000,\); expected \(45,\)"),
-        ("emulator.h5", attribute("architecture", "[]"), "an object in JSON is needed"),
+        ("emulator.h5", attribute("architecture", "[]"), "a JSON object is expected"),
         ("emulator.h5", attribute("architecture", '{"n_params": 3, "n_channels": "x"}'), "is 'x'"),
         ("emulator.h5", attribute("architecture", '{"n_params": 3, "n_channels": 1e9}'), "n_channels is 1000000000.0"),
-        ("emulator.h5", attribute("architecture", '{"n_params": 10, "n_channels": 0}'), "of 1 or more"),
-        ("emulator.h5", attribute("architecture", '{"depth": 3}'), "architecture is not one of this version"),
+        ("emulator.h5", attribute("architecture", '{"n_params": 10, "n_channels": 0}'), "a whole number of at least 1"),
+        ("emulator.h5", attribute("architecture", '{"depth": 3}'), "architecture is not valid in this version"),
         (
             "emulator.h5",
             attribute("parameters", '[{"name": "a", "min": "low", "max": 2}]'),
             "min: 'low' is not a number",
         ),
-        ("emulator.h5", attribute("parameters", "[]"), "the network takes 3 different ones"),
-        ("emulator.h5", attribute("record", '{"test": [1]}'), "as test and"),
+        ("emulator.h5", attribute("parameters", "[]"), "the network needs 3 distinct names"),
+        ("emulator.h5", attribute("record", '{"test": [1]}'), "its record has test"),
         ("emulator.h5", attribute("format", 3), "not an emulator"),
         ("emulator.h5", attribute("format_version", "new"), "format version new"),
-        ("gem.h5", lambda f: f.pop("par_train") and f.create_group("par_train"), "par_train is a group; a dataset"),
+        ("gem.h5", lambda f: f.pop("par_train") and f.create_group("par_train"), "par_train is a group, but a dataset"),
         ("gem.h5", sparse("signal_train", (40, 10**9)), r"expected \(n, 7\) and \(n, 451\)"),
         ("gem.h5", lambda f: (sparse("par_train", (2 * 10**8, 7))(f), sparse("signal_train", (2 * 10**8, 451))(f)),
-         "par_train declares 11.2 GB and holds 0 B"),
-        ("gem.h5", replace("par_train", np.array([["a"] * 7] * 40, dtype="S1")), "par_train is of type .S1; numbers"),
-        ("named.h5", attribute("log", np.array(["a"] * 7, dtype="S")), "attribute log is .*truth values are needed"),
-        ("named.h5", attribute("min", np.zeros(3)), "attribute min has 3 entries; 7 are needed"),
-        ("named.h5", attribute("max", np.full(7, np.nan)), "attribute max is .*finite numbers are needed"),
-        ("named.h5", attribute("parameters", "fX"), "attribute parameters is 'fX'; a list is needed"),
-        ("named.h5", attribute("parameters", np.array([1.0] * 7)), "texts are needed"),
+         "par_train declares 11.2 GB but contains 0 B"),
+        ("gem.h5", replace("par_train", np.array([["a"] * 7] * 40, dtype="S1")), "par_train has type .S1, but numbers"),
+        ("named.h5", attribute("log", np.array(["a"] * 7, dtype="S")), "attribute log is .*booleans are expected"),
+        ("named.h5", attribute("min", np.zeros(3)), "attribute min has 3 entries, but 7 are expected"),
+        ("named.h5", attribute("max", np.full(7, np.nan)), "attribute max is .*finite numbers are expected"),
+        ("named.h5", attribute("parameters", "fX"), "attribute parameters is 'fX', but a list is expected"),
+        ("named.h5", attribute("parameters", np.array([1.0] * 7)), "strings are expected"),
         ("named.h5", attribute("signal_unit", "Kelvin"), "signal_unit is 'Kelvin'; expected mK or K"),
-        ("named.h5", replace("redshifts", "z"), "redshifts is of type object; numbers are needed"),
-        ("keras.h5", attribute("model_config", "3"), "an object in JSON is needed"),
-        ("keras.h5", attribute("model_config", '{"config": [1]}'), "lists no layers"),
+        ("named.h5", replace("redshifts", "z"), "redshifts has type object, but numbers are expected"),
+        ("keras.h5", attribute("model_config", "3"), "a JSON object is expected"),
+        ("keras.h5", attribute("model_config", '{"config": [1]}'), "does not list any layers"),
         ("keras.h5", lambda f: f["model_weights"].pop("dense"), "the weights of layer dense are missing"),
-        ("keras.h5", lambda f: f["model_weights/dense"].attrs.__setitem__("weight_names", 3), "a list is needed"),
-        ("keras.h5", replace("model_weights/lstm/lstm/lstm_cell/bias:0", np.zeros(7)), "weights of shapes"),
+        ("keras.h5", lambda f: f["model_weights/dense"].attrs.__setitem__("weight_names", 3), "a list is expected"),
+        ("keras.h5", replace("model_weights/lstm/lstm/lstm_cell/bias:0", np.zeros(7)), "weights have shapes"),
         ("keras.h5", replace("model_weights/dense/dense/bias:0", np.array([np.inf])), "NaN or infinite"),
     ],
 )  # fmt: skip
@@ -253,7 +253,7 @@ def test_a_keras_file_of_another_network_is_told_of_once(originals):
         config = json.loads(file.attrs["model_config"])
         config["config"]["layers"][1]["class_name"] = "GRU"
         file.attrs["model_config"] = json.dumps(config)
-    with pytest.raises(InputError, match="network of GRU, LSTM, Dense; a Keras file of 21cmLSTM has") as error:
+    with pytest.raises(InputError, match="layers GRU, LSTM, Dense; a Keras file of 21cmLSTM may") as error:
         read_lstm21cm(path)
     assert str(error.value).count("21cmLSTM") == 1
     with h5py.File(path, "r+") as file:
@@ -269,7 +269,7 @@ def test_minima_and_maxima_that_are_none(originals):
     before = low.read_text(), high.read_text()
     high.write_text("500 " * 9)
     for content, message in (
-        ("", "has 0 numbers"), ("a b", "not a list of numbers"), ("nan " * 9, "finite ones are needed"),
+        ("", "has 0 numbers"), ("a b", "not a list of numbers"), ("nan " * 9, "finite numbers are expected"),
         ("400 " * 9, r"fstar runs from 10\^400 .* the log10 of its range is expected"),
         ("\x00\xff", "not a list of numbers"), ("600 " * 9, "number 1 is not below its maximum"),
     ):  # fmt: skip

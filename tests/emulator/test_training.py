@@ -82,10 +82,10 @@ def test_a_damaged_checkpoint_is_refused(data, tmp_path):
     content = path.read_bytes()
     for damaged in (b"", b"no archive", content[: len(content) // 2]):
         path.write_bytes(damaged)
-        with pytest.raises(InputError, match=r"is not a whole checkpoint .* remove it and train without --resume"):
+        with pytest.raises(InputError, match=r"is not a complete checkpoint .* delete it and train without --resume"):
             train_emulator(data, short, SIZES, checkpoint=path, resume=True)
     np.savez(path.with_suffix(".npz"), state=np.array("[1, 2]"))
-    with pytest.raises(InputError, match="is not a whole checkpoint"):
+    with pytest.raises(InputError, match="is not a complete checkpoint"):
         train_emulator(data, short, SIZES, checkpoint=path.with_suffix(".npz"), resume=True)
 
 
@@ -116,7 +116,7 @@ def test_resuming_something_else_is_refused(data, tmp_path):
 
 
 def test_bad_sets_and_sizes_are_refused(data):
-    with pytest.raises(InputError, match="a batch is 1000"):
+    with pytest.raises(InputError, match="a batch size of 1000"):
         train_emulator(data, Recipe(batch=1000), SIZES)
     empty = Split(np.empty((0, 3)), np.empty((0, 31)))
     with pytest.raises(InputError, match="both are needed"):

@@ -306,7 +306,7 @@ def test_bad_channels_are_refused(tmp_path):
     one = npz(tmp_path / "one.npz", basis=BASIS[:1], frequencies=NU[:1])
     refused("one.npz has no row for 23 of the 24 channels", {"file": one})
     first = text(tmp_path / "first.txt", np.c_[NU, BASIS])
-    refused(r"first.txt: its first column holds the frequencies of the data; name it in a header line", {"file": first})
+    refused(r"first.txt: its first column contains the frequencies of the data; name it in a header", {"file": first})
     uneven = npz(tmp_path / "uneven.npz", basis=BASIS, frequencies=NU[:-1])
     refused("uneven.npz has 23 frequencies, but 24 rows of basis", {"file": uneven})
     negative = npz(tmp_path / "negative.npz", basis=BASIS, frequencies=-NU)
@@ -336,14 +336,14 @@ def test_bad_files_are_refused(tmp_path):
         ({"file": str(tmp_path / "empty.txt")}, "empty.txt"),
         ({"file": str(tmp_path / "words.txt")}, "words.txt: column 1 is not a number in data row 2; correct it"),
         ({"file": str(tmp_path / "damaged.npy")}, "damaged.npy cannot be read as a foreground file"),
-        ({"file": str(tmp_path / "damaged.h5")}, "damaged.h5 is not a whole foreground file .*; make it again"),
+        ({"file": str(tmp_path / "damaged.h5")}, "damaged.h5 is not a complete foreground file .*; create it again"),
         ({"file": str(tmp_path / "objects.npy")}, "objects.npy cannot be read as a foreground file"),
         ({"file": npz(tmp_path / "two.npz", a=BASIS, b=BASIS)}, "two.npz has no array basis; it has a, b"),
         ({"file": hdf5(tmp_path / "two.h5", a=BASIS, b=BASIS)}, "two.h5 has no array basis; it has a, b"),
         ({"file": hdf5(tmp_path / "mk.h5", unit="uK", basis=BASIS)}, "attribute unit is 'uK'; expected K or mK"),
-        ({"file": npy(tmp_path / "complex.npy", BASIS * 1j)}, "is of type complex128; real numbers are needed"),
+        ({"file": npy(tmp_path / "complex.npy", BASIS * 1j)}, "has type complex128, but real numbers are expected"),
         ({"file": npy(tmp_path / "cube.npy", np.ones((24, 2, 2)))}, r"basis has shape \(24, 2, 2\); \(channels, col"),
-        ({"file": text(tmp_path / "nu.txt", NU, "frequency")}, "nu.txt has no column but frequencies"),
+        ({"file": text(tmp_path / "nu.txt", NU, "frequency")}, "nu.txt only has a column of frequencies"),
         ({"file": npy(tmp_path / "twice.npy", twice)}, "the 5 columns of twice.npy are not independent on these 24"),
         ({"file": npy(tmp_path / "zero.npy", BASIS * [1, 0, 1, 1])}, "remove the columns that are zero or repeated"),
         ({"file": npy(tmp_path / "wide.npy", np.ones((24, 24)))}, "24 terms for 24 channels; use at least 1 and fewer"),
@@ -351,7 +351,7 @@ def test_bad_files_are_refused(tmp_path):
         ({"file": good, "scale": [1, 2]}, "scale has 2 numbers for 4 terms"),
         ({"file": good, "scale": None}, "m.npy has no array covariance for the prior of its coefficients; give scale"),
         ({"file": good, "covariance": good}, "foreground: covariance and scale are both given; give one of them"),
-        ({"file": good, "mean": good}, r"mean has shape \(24, 4\); \(channels,\) is needed"),
+        ({"file": good, "mean": good}, r"mean has shape \(24, 4\), but \(channels,\) is expected"),
         ({"file": good, "marginalize": True}, "unknown key foreground.marginalize; did you mean 'marginalise'"),
         ({}, "foreground.file is missing"),
     ]

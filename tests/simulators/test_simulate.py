@@ -226,7 +226,7 @@ def test_damaged_shard_is_simulated_again(tmp_path, toy, caplog):
     victim = sorted(shards(path))[1]
     victim.write_bytes(victim.read_bytes()[:100])
     simulate_set(path, 40, simulator="toy_simulator:Toy", jobs=1, **SIZES)
-    assert "is damaged and its rows are simulated again" in caplog.text
+    assert "its rows will be simulated again" in caplog.text
     simulate_set(plain, 40, simulator="toy_simulator:Toy", jobs=1, **SIZES)
     assert_same_sets(path, plain)
 
@@ -258,7 +258,7 @@ def test_a_set_can_grow_and_no_row_is_simulated_twice(tmp_path, toy):
     assert len(calls(toy)) == 48 + 20 + 12
     simulate_set(whole, 48, simulator="toy_simulator:Toy", jobs=1, **{**SIZES, "n_test": 12})
     assert_same_sets(path, whole)
-    with pytest.raises(InputError, match=r"more signals \(10 < 12 for test, 47 < 48 for train\).*can grow but not"):
+    with pytest.raises(InputError, match=r"more signals \(10 < 12 for test, 47 < 48 for train\).*can only be enlarged"):
         simulate_set(path, 47, simulator="toy_simulator:Toy", jobs=1, **SIZES)
 
 
@@ -289,7 +289,7 @@ def test_finished_set_is_left_alone(tmp_path, toy, monkeypatch):
 def test_interrupted_set_with_other_settings(tmp_path, toy):
     path = tmp_path / "set.h5"
     start_and_kill(path, toy, 1, 1)
-    with pytest.raises(InputError, match=r"begun with other settings.*seed 0 there, 4 asked for"):
+    with pytest.raises(InputError, match=r"started with different settings.*seed was 0, now 4"):
         simulate_set(path, 40, simulator="toy_simulator:Toy", jobs=1, seed=4, **SIZES)
     assert shards(path)
     made = simulate_set(path, 40, simulator="toy_simulator:Toy", jobs=1, seed=4, force=True, **SIZES)
@@ -333,15 +333,15 @@ def test_failures_are_recorded(tmp_path, toy, monkeypatch, caplog, jobs):
 
 def test_all_failed_is_an_error(tmp_path, toy, monkeypatch):
     monkeypatch.setenv("TOY_FAILS_BELOW", "1000")
-    with pytest.raises(SimulationError, match=r"every training simulation failed, first with: ArithmeticError: a is"):
+    with pytest.raises(SimulationError, match=r"every training simulation failed; first failure: ArithmeticError: a is"):
         simulate_set(tmp_path / "set.h5", 4, simulator="toy_simulator:Toy", jobs=1, **SIZES)
 
 
 @pytest.mark.parametrize(
     ("variable", "jobs", "message"),
     [
-        ("TOY_FAILS_BELOW", "1", "every training simulation failed, first with: ArithmeticError: a is"),
-        ("TOY_FAILS_BELOW", "2", "every training simulation failed, first with: ArithmeticError: a is"),
+        ("TOY_FAILS_BELOW", "1", "every training simulation failed; first failure: ArithmeticError: a is"),
+        ("TOY_FAILS_BELOW", "2", "every training simulation failed; first failure: ArithmeticError: a is"),
         ("TOY_DIES", "2", "a worker process died"),
     ],
 )
@@ -388,7 +388,7 @@ def test_wrong_settings(tmp_path, toy, settings, message):
 
 
 def test_collect_without_a_campaign(tmp_path):
-    with pytest.raises(InputError, match="nothing is being simulated at"):
+    with pytest.raises(InputError, match="there is no campaign at"):
         collect(tmp_path / "set.h5", partial=True)
 
 

@@ -136,9 +136,9 @@ def test_matrices_in_half_precision_take_half_the_space(tmp_path, rng):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("NoAxes", r"log10_uvlf has shape \(2, 5\), neither a number nor on the 6 redshifts; give the simulator axes"),
-        ("Reserved", "an output cannot be called row, which a set uses itself; rename it"),
-        ("NoSignal", "the result has tau, but no signal"),
+        ("NoAxes", r"log10_uvlf has shape \(2, 5\), .* a history on the 6 redshifts; for a table, give the simulator axes"),
+        ("Reserved", "the output name row is reserved; rename the output"),
+        ("NoSignal", "the result has no signal; its outputs are tau"),
     ],
 )
 def test_results_that_cannot_be_used(name, message, module, tmp_path):

@@ -146,7 +146,7 @@ def test_slope_of_one_is_a_limit(simulate):
     ("theta", "message"),
     [
         (EARLY[:6], r"theta has shape \(6,\); expected \(7,\)"),
-        (np.tile(EARLY, (2, 1)), r"theta has shape \(2, 7\); a simulator takes one set at a time"),
+        (np.tile(EARLY, (2, 1)), r"theta has shape \(2, 7\); give one parameter set at a time"),
         ({"fX": 1.0}, "missing fLy, fesc, Tmin_vir, tstar, sLy, wX"),
         ({**{p.name: p.max for p in PARAMETERS}, "fx": 1}, "unknown fx"),
         ({p.name: np.ones(2) for p in PARAMETERS}, r"fX is array\(\[1., 1.\]\), not a number; .* shape \(n, 7\)"),
@@ -166,7 +166,7 @@ def test_wrong_theta(simulate, theta, message):
         ([10.0, 9.0], "strictly ascending"),
         ([[5.0, 6.0]], r"shape \(1, 2\); expected one axis"),
         ([], "expected one axis"),
-        ([5.0, 80.0], "span 5..80; ECHO21's cosmic dawn is 0..59"),
+        ([5.0, 80.0], "span 5..80; ECHO21 needs redshifts within 0..59"),
     ],
 )
 def test_wrong_redshifts(simulate, redshifts, message):
@@ -177,7 +177,7 @@ def test_wrong_redshifts(simulate, redshifts, message):
 def test_nonfinite_result_is_an_error_that_names_theta(simulate):
     theta = EARLY.copy()
     theta[0] = 1e300
-    with pytest.raises(SimulationError, match=r"no finite signal at fX=1e\+300, fLy=1"):
+    with pytest.raises(SimulationError, match=r"the signal of ECHO21 is not finite at fX=1e\+300, fLy=1"):
         simulate(theta)
 
 

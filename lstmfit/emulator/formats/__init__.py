@@ -1,4 +1,4 @@
-"""Emulators of other groups, read as they are: what a file is, is told from its content."""
+"""Emulators of other groups, read in their own formats. The format is recognised from the content of the file."""
 
 import hashlib
 from pathlib import Path
@@ -9,19 +9,19 @@ from lstmfit.errors import InputError
 from lstmfit.files import sha256
 
 PREFIX = "21cmemu:"
-"""Of the names of emulators that are read from an installed package."""
+"""Prefix of the names of emulators that are read from an installed package."""
 
 FORMATS = (
-    ("21cmLSTM", "emulator_*.h5 of Keras; train_mins_*.txt and train_maxs_*.txt lie beside it", "21cmgem or ares"),
-    ("21cmKAN", "emulator_*.pth; train_mins_*.npy and train_maxs_*.npy lie beside it", "21cmgem, ares or SPEC.yaml"),
+    ("21cmLSTM", "emulator_*.h5 (Keras), with train_mins_*.txt, train_maxs_*.txt in its folder", "21cmgem or ares"),
+    ("21cmKAN", "emulator_*.pth, with train_mins_*.npy, train_maxs_*.npy in its folder", "21cmgem, ares or SPEC.yaml"),
     ("globalemu", "the folder with model.h5, z.txt, data_mins.txt", "21cmgem, ares or SPEC.yaml"),
     ("21cmEMU", f"{PREFIX}mcg or {PREFIX}acg; needs: pip install --no-deps py21cmemu", "its own"),
 )
-"""Emulators of other groups: name, what to give, and the parameters that they can have."""
+"""Emulators of other groups: name, files or name to give, and possible parameters."""
 
 
 def is_named(source) -> bool:
-    """Whether a source is the name of an emulator of another group, and no path."""
+    """Whether a source is the name of an emulator of another group, not a path."""
     return isinstance(source, str) and source.startswith(PREFIX)
 
 
@@ -31,7 +31,7 @@ def load_named(source: str) -> BaseEmulator:
     Raises
     ------
     InputError
-        There is none of this name, or the package that it is read from is missing.
+        There is no emulator of this name, or its package is not installed.
     """
     from lstmfit.emulator.formats.emu21cm import load_21cmemu
 
@@ -39,12 +39,12 @@ def load_named(source: str) -> BaseEmulator:
 
 
 def checksum_of(files, parameters, redshifts) -> str:
-    """SHA-256 of what a published emulator is: its files, and the parameters and grid that a spec may have named.
+    """SHA-256 that identifies a published emulator: its files, and its parameters and grid, which a spec may define.
 
     Parameters
     ----------
     files : sequence of path
-        In a fixed order.
+        Its files, in a fixed order.
     parameters : sequence of Parameter
         In the order of theta.
     redshifts : numpy.ndarray
@@ -55,32 +55,34 @@ def checksum_of(files, parameters, redshifts) -> str:
 
 
 def load_foreign(path: Path, parameters=None) -> BaseEmulator | None:
-    """Load an emulator of another group, unless it is this package's own network, which 21cmLSTM is too.
+    """Load an emulator of another group, unless it uses the network of this package, as 21cmLSTM does.
 
     Parameters
     ----------
     path : pathlib.Path
-        What exists there.
+        An existing file or folder.
     parameters : str or path, optional
-        Name or file of the spec that says what its parameters are, see `lstmfit.datasets.specs.find_spec`; needed
-        where neither the file itself nor its numbers of parameters and channels tell.
+        Name or file of the spec that defines its parameters, see `lstmfit.datasets.specs.find_spec`; needed if they
+        follow neither from the file itself nor from its numbers of parameters and channels.
 
     Returns
     -------
     BaseEmulator or None
-        None where it is none of the formats that are known here.
+        None if the file has none of the formats in `FORMATS`.
 
     Raises
     ------
     InputError
-        It is one of them, but damaged or incomplete.
+        The emulator is damaged or incomplete.
     """
     from lstmfit.datasets.specs import find_spec
     from lstmfit.emulator.formats.pickles import is_torch
 
     if path.is_dir():
         if not is_globalemu(path):
-            raise InputError(f"emulator {path} is a folder, but not one of globalemu; give a file or a shipped name")
+            raise InputError(
+                f"emulator {path} is a folder, but not a globalemu emulator; give an emulator file or a shipped name"
+            )
         from lstmfit.emulator.formats.globalemu import load_globalemu as load
     elif is_torch(path):
         from lstmfit.emulator.formats.kan import load_kan as load

@@ -1,4 +1,4 @@
-"""The compiled forward pass of a dense network that reads the redshift. See `lstmfit.emulator.formats.globalemu`."""
+"""Compiled forward pass of a dense network with redshift as an input. See `lstmfit.emulator.formats.globalemu`."""
 
 import math
 
@@ -37,11 +37,11 @@ def _activate(work, at, n, activation):
 
 @njit(fastmath=FAST, error_model="numpy")
 def _forward(theta, out, work, sizes, activations, inputs, w, z, scale, baseline):
-    """One signal: theta (n_params,) physical into out (n_channels,).
+    """Compute one signal: theta (n_params,) physical, to out (n_channels,).
 
-    sizes (1 + n_hidden,): parameters, then the widths of the hidden layers, padded to whole vectors. `LANES` redshifts
-    go side by side, so that a weight that is read serves them all. work: scaled inputs, what the parameters give to the
-    first layer, then two buffers of every lane.
+    sizes (1 + n_hidden,): number of parameters, then the widths of the hidden layers, padded to whole vectors. `LANES`
+    redshifts are processed together, so that each weight is loaded once for all of them. work: scaled inputs, the
+    contribution of the parameters to the first layer, then two buffers for each lane.
     """
     p, n_hidden, n = sizes[0], len(sizes) - 1, len(out)
     width = sizes[1:].max()
@@ -56,7 +56,7 @@ def _forward(theta, out, work, sizes, activations, inputs, w, z, scale, baseline
             out[:] = math.nan
             return
         work[i] = value
-    # The bias and the parameters' part of the first layer are the same at every redshift.
+    # The bias and the contribution of the parameters to the first layer are the same at every redshift.
     for j in range(first):
         total = w[j]
         for i in range(p):
@@ -91,12 +91,12 @@ def _forward(theta, out, work, sizes, activations, inputs, w, z, scale, baseline
 
 @cached_kernel(nogil=True, error_model="numpy")
 def single(theta, out, work, sizes, activations, inputs, w, z, scale, baseline):
-    """One signal (n_params,) into out (n_channels,)."""
+    """Compute the signal of theta (n_params,), to out (n_channels,)."""
     _forward(theta, out, work, sizes, activations, inputs, w, z, scale, baseline)
 
 
 @cached_kernel(nogil=True, error_model="numpy")
 def batch(theta, out, first, last, work, sizes, activations, inputs, w, z, scale, baseline):
-    """Signals `first` to `last` of theta (n, n_params) into out (n, n_channels)."""
+    """Compute the signals first..last-1 of theta (n, n_params), to out (n, n_channels)."""
     for i in range(first, last):
         _forward(theta[i], out[i], work, sizes, activations, inputs, w, z, scale, baseline)

@@ -1,4 +1,4 @@
-"""The compiled forward pass of a Kolmogorov-Arnold network of cubic splines. See `lstmfit.emulator.formats.kan`."""
+"""Compiled forward pass of a Kolmogorov-Arnold network of cubic splines. See `lstmfit.emulator.formats.kan`."""
 
 import math
 
@@ -10,12 +10,12 @@ from lstmfit.kernels import cached_kernel
 FAST = {"contract", "reassoc", "nsz", "arcp"}
 DEGREE = 3
 BLOCK, TILE = 32, 64
-"""Signals and outputs that are computed together in a batch."""
+"""Numbers of signals and outputs that are computed together in a batch."""
 
 
 @njit(inline="always")
 def _span(x, knots, at, n_knots):
-    """Index of the knot interval that holds x, -1 outside the grid."""
+    """Index of the knot interval that contains x; -1 outside the grid."""
     if not (knots[at] <= x < knots[at + n_knots - 1]):
         return -1
     i = 0
@@ -26,9 +26,9 @@ def _span(x, knots, at, n_knots):
 
 @njit(inline="always")
 def _bases(x, span, knots, at, n_knots, values):
-    """Cubic B-splines (4,) at x, by Cox and de Boor; values[r] is of the basis that begins at knot span - 3 + r.
+    """Cubic B-splines (4,) at x by the Cox-de Boor recursion; the basis of values[r] begins at knot span - 3 + r.
 
-    Knots before the first and after the last belong to bases that do not exist.
+    Bases that would need knots before the first or after the last one do not exist.
     """
     values[0] = 1.0
     for degree in range(1, DEGREE + 1):
@@ -46,7 +46,7 @@ def _bases(x, span, knots, at, n_knots, values):
 
 @njit(error_model="numpy")
 def _features(x, x_at, n_in, knots, knots_at, n_knots, values, shares, first):
-    """What each input adds to a layer: shares (n_in, 5) of silu and of four neighbouring bases, the first (n_in,)."""
+    """Features of each input: shares (n_in, 5), silu and four neighbouring bases; first (n_in,), the first basis."""
     n_bases = n_knots - DEGREE - 1
     for i in range(n_in):
         value = x[x_at + i]
@@ -68,12 +68,12 @@ def _features(x, x_at, n_in, knots, knots_at, n_knots, values, shares, first):
 
 @njit(fastmath=FAST, error_model="numpy")
 def _add_up(shares, first, n_in, y, y_at, n_out, begin, end, n_bases, weights, w_at):
-    """Outputs begin..end-1 of a layer: y = sum_i silu(x_i) W_i + sum_k B_k(x_i) S_ik.
+    """Compute outputs begin..end-1 of a layer: y = sum_i silu(x_i) W_i + sum_k B_k(x_i) S_ik.
 
-    weights (n_in, 1 + n_bases, n_out): the first row of each input is for silu, the others are for the bases.
+    weights (n_in, 1 + n_bases, n_out): for each input, the first row is for silu and the others are for the bases.
     """
     m = end - begin
-    # Slices and a count from zero: with other indices the loops are not vectorised.
+    # Slices, and an index that starts from zero, because the loops are not vectorised otherwise.
     part = y[y_at + begin : y_at + end]
     part[:] = 0.0
     for i in range(n_in):
@@ -85,19 +85,19 @@ def _add_up(shares, first, n_in, y, y_at, n_out, begin, end, n_bases, weights, w
         w_c = weights[base + 2 * n_out : base + 2 * n_out + m]
         w_d = weights[base + 3 * n_out : base + 3 * n_out + m]
         silu, a, b, c, d = shares[i, 0], shares[i, 1], shares[i, 2], shares[i, 3], shares[i, 4]
-        # All five in one pass: the time goes into loading and storing the outputs.
+        # All five terms in one pass, because most of the time is spent loading and storing the outputs.
         for j in range(m):
             part[j] += silu * w[j] + a * w_a[j] + b * w_b[j] + c * w_c[j] + d * w_d[j]
 
 
 @njit(error_model="numpy")
 def _scale_inputs(theta, work, inputs, n_params):
-    """Scaled inputs of one signal; False where one of them is not finite."""
+    """Scale the inputs of one signal; return False if one of them is not finite."""
     for i in range(n_params):
         value = theta[i]
         if inputs[0, i] > 0.0:
             value = math.log10(value) if value > 0.0 else math.nan
-        # The authors' own order of operations, to the last bit.
+        # Same order of operations as in the authors' code, to agree to the last bit.
         work[i] = (value - inputs[1, i]) / inputs[2, i]
         if not math.isfinite(work[i]):
             return False
@@ -106,7 +106,7 @@ def _scale_inputs(theta, work, inputs, n_params):
 
 @njit(error_model="numpy")
 def _hidden(work, sizes, n_knots, width, knots, weights, shares, first):
-    """Run all layers but the last from the scaled inputs in work; leaves the features of the last one's inputs."""
+    """Run all layers except the last on the scaled inputs in work, and compute the input features of the last one."""
     here, there, knots_at, w_at = 0, width, 0, 0
     values, n_bases = work[2 * width :], n_knots - DEGREE - 1
     for layer in range(len(sizes) - 1):
@@ -123,7 +123,7 @@ def _hidden(work, sizes, n_knots, width, knots, weights, shares, first):
 
 @cached_kernel(nogil=True, error_model="numpy")
 def single(theta, out, work, sizes, n_knots, width, inputs, knots, weights, scale, offset):
-    """One signal (n_params,) into out (n_channels,) mK, redshift ascending."""
+    """Compute the signal of theta (n_params,), to out (n_channels,) in mK and ascending redshift."""
     if not _scale_inputs(theta, work, inputs, sizes[0]):
         out[:] = math.nan
         return
@@ -137,9 +137,9 @@ def single(theta, out, work, sizes, n_knots, width, inputs, knots, weights, scal
 
 @cached_kernel(nogil=True, error_model="numpy")
 def batch(theta, out, first, last, work, sizes, n_knots, width, inputs, knots, weights, scale, offset):
-    """Signals `first` to `last` of theta (n, n_params) into out (n, n_channels).
+    """Compute the signals first..last-1 of theta (n, n_params), to out (n, n_channels).
 
-    The last layer has most of the weights: a tile of its outputs is computed for a block of signals at a time, so that
+    The last layer has most of the weights. A tile of its outputs is computed for a block of signals at a time, so that
     its weights stay in the cache.
     """
     n_in, n, n_bases = sizes[-2], sizes[-1], n_knots - DEGREE - 1

@@ -1,4 +1,4 @@
-"""What runs a published network: a compiled kernel, with a work space for each thread."""
+"""Engine for published networks: a compiled kernel with a work space per thread."""
 
 import importlib
 import threading
@@ -9,26 +9,27 @@ import numpy as np
 from lstmfit.emulator.threads import share_out
 
 BLOCK = 16
-"""Signals of a batch that one thread takes at a time."""
+"""Number of signals of a batch that a thread processes at a time."""
 
 
 class CompiledEngine:
-    """Forward pass on the CPU by a module of kernels.
+    """Forward pass on the CPU with the kernels of a module.
 
     Parameters
     ----------
     module : str
-        It has ``single(theta, out, work, *rest)`` and ``batch(theta, out, first, last, work, *rest)``, compiled.
+        Module with the compiled ``single(theta, out, work, *rest)`` and
+        ``batch(theta, out, first, last, work, *rest)``.
     n_out : int
-        Numbers that come out, in float64.
+        Number of outputs, float64.
     work_size, work_type
-        Of the work space of one thread.
+        Size and type of the work space of a thread.
     rest : tuple
-        What the kernels take besides: sizes, weights, scaling.
+        Other arguments of the kernels: sizes, weights, scaling.
 
     Notes
     -----
-    Calls are safe from several threads: each has its own work space. It can be pickled and copied.
+    The engine is thread-safe: each thread has its own work space. It can be pickled and copied.
     """
 
     name = "numba"
@@ -47,7 +48,7 @@ class CompiledEngine:
         return np.empty(self._parts[2], self._parts[3])
 
     def single(self, theta: np.ndarray) -> np.ndarray:
-        """The outputs (n_out,) float64 of theta (n_params,); this thread's next call overwrites them."""
+        """Outputs (n_out,) float64 of theta (n_params,), overwritten by the next call from this thread."""
         local = self._local
         try:
             work, out = local.work, local.out

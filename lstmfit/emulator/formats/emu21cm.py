@@ -1,10 +1,11 @@
 """21cmEMU (Breitman et al. 2024, arXiv:2309.05697; 2026, arXiv:2606.00219): the weights of the package py21cmemu.
 
-They are read from the installed package, and neither it nor torch is imported. ``acg`` (atomic cooling galaxies) is a
-dense network: a trunk and a branch for each output. ``mcg`` (with molecular cooling galaxies) has a network for each
-output: two LSTM layers from high redshift to low for the signal and the neutral fraction, which are this package's own
-network without an encoder; for the luminosity functions an LSTM over redshifts, whose every state is the input of
-another one over magnitudes; a dense one for tau. Power spectra and spin temperature are left out.
+The weights are read from the installed package without importing it or torch. ``acg`` (atomic cooling galaxies) is a
+dense network with a trunk and a branch for each output. ``mcg`` (with molecular cooling galaxies) has a network for
+each output. For the signal and the neutral fraction these are two LSTM layers from high redshift to low, equivalent to
+this package's network without an encoder. The luminosity functions come from an LSTM over redshift, each of whose
+states is the input of another LSTM over magnitude; tau comes from a dense network. Power spectra and spin temperature
+are not supported.
 """
 
 from importlib import metadata, util
@@ -25,10 +26,10 @@ from lstmfit.parameters import Parameter
 
 PACKAGE, INSTALL = "py21cmemu", "pip install --no-deps py21cmemu (209 MB; torch is not needed)"
 TABLE = "log10_uvlf"
-"""log10 of the luminosity function per magnitude and comoving Mpc^3, by redshift and absolute magnitude."""
+"""log10 of the luminosity function per magnitude and comoving Mpc^3, as a table of redshift and absolute magnitude."""
 UNIT_L_X = "log10(erg/s/(Msun/yr))"
 NAMES = {
-    # Those that are logarithms are given as such: log10 of an efficiency of 1e-4 to 1.
+    # Logarithmic quantities are given as log10, for example log10 of an efficiency of 1e-4 to 1.
     "F_STAR10": ("log10", r"\log_{10} f_{\ast,10}"),
     "ALPHA_STAR": ("", r"\alpha_\ast"),
     "t_STAR": ("", r"t_\ast"),
@@ -43,15 +44,15 @@ NAMES = {
     "X_RAY_SPEC_INDEX": ("", r"\alpha_\mathrm{X}"),
     "SIGMA_8": ("", r"\sigma_8"),
 }
-"""Unit and LaTeX of each parameter, by the name that 21cmFAST gives it."""
+"""Unit and LaTeX label of each parameter, by its name in 21cmFAST."""
 ACG_NAMES = ("F_STAR10", "ALPHA_STAR", "F_ESC10", "ALPHA_ESC", "M_TURN", "t_STAR", "L_X", "NU_X_THRESH",
              "X_RAY_SPEC_INDEX")  # fmt: skip
 ACG_REDSHIFTS = (6.0, 7.0, 8.0, 10.0)
-"""Of the luminosity functions, which the file of constants does not have."""
+"""Redshifts of the luminosity functions, which the file of constants does not contain."""
 SLOPE = 0.1
-"""Of acg's leaky rectifiers at negative values."""
+"""Slope of the leaky ReLU of acg at negative values."""
 CHUNK = 1024
-"""Signals of a batch that are evaluated at a time."""
+"""Number of signals of a batch that are evaluated at a time."""
 
 
 def load_21cmemu(source: str) -> BaseEmulator:
@@ -60,18 +61,18 @@ def load_21cmemu(source: str) -> BaseEmulator:
     Parameters
     ----------
     source : {"21cmemu:mcg", "21cmemu:acg"}
-        Which one.
+        Name of the emulator.
 
     Returns
     -------
     BaseEmulator
-        Of ``signal``, ``x_HI``, ``tau`` and ``log10_uvlf``, all magnitudes of the network included. Values outside the
-        training range are moved to its ends for ``mcg``, as the package does; for ``acg`` the network extrapolates.
+        With outputs ``signal``, ``x_HI``, ``tau`` and ``log10_uvlf``, at all magnitudes of the network. As in the
+        package, ``mcg`` clips values outside the training range to its limits; ``acg`` extrapolates.
 
     Raises
     ------
     InputError
-        There is no such emulator, or the package is missing or of another version.
+        There is no such emulator, or the package is not installed or has another version.
     """
     which = source.removeprefix(PREFIX)
     known = {"mcg": _load_mcg, "acg": _load_acg}
@@ -79,7 +80,7 @@ def load_21cmemu(source: str) -> BaseEmulator:
         raise InputError(f"no emulator {source!r}; {did_you_mean(source, [PREFIX + name for name in known])}")
     found = util.find_spec(PACKAGE)
     if found is None or not found.submodule_search_locations:
-        raise InputError(f"{source} is read from the package {PACKAGE}, which is not installed; type: {INSTALL}")
+        raise InputError(f"{source} needs the package {PACKAGE}, which is not installed; to fix this: {INSTALL}")
     folder = Path(found.submodule_search_locations[0])
     return known[which](folder)
 
@@ -88,51 +89,56 @@ def _files(folder, *names) -> list[Path]:
     files = [folder / name for name in names]
     for file in files:
         if not file.is_file():
-            raise InputError(f"the installed {PACKAGE} has no {file.relative_to(folder)}; 3.0.0 is read: {INSTALL}")
+            raise InputError(
+                f"the installed {PACKAGE} has no {file.relative_to(folder)}; install version 3.0.0: {INSTALL}"
+            )
     return files
 
 
 class _Arrays:
-    """Named arrays of a file of the package, each held to its shape when it is taken."""
+    """Named arrays from a file of the package; the shape of each is checked when it is taken."""
 
     def __init__(self, file, content):
         self._file, self._content = file, content
 
     def take(self, name, *shape) -> np.ndarray:
-        """An array in float64; None in its shape stands for any length.
+        """An array in float64; None in its shape means any length.
 
         Raises
         ------
         InputError
-            It is not there, or has another shape.
+            The array is missing or has another shape.
         """
         try:
             array = np.asarray(self._content[name])
         except (KeyError, ValueError) as error:
             raise InputError(
-                f"{self._file} has no array {name} ({one_line(error, 80)}); 3.0.0 is read: {INSTALL}"
+                f"{self._file} has no array {name} ({one_line(error, 80)}); install version 3.0.0: {INSTALL}"
             ) from None
         fits = array.ndim == len(shape) and all(w is None or w == n for w, n in zip(shape, array.shape))
         if not fits or array.dtype.kind not in "fiu" or not np.isfinite(array).all():
             raise InputError(
-                f"{self._file}: {name} has shape {array.shape}; finite numbers {shape} are needed: {INSTALL}"
+                f"{self._file}: {name} has shape {array.shape}, but finite numbers of shape {shape} are needed; "
+                f"install version 3.0.0: {INSTALL}"
             )
         return array.astype(float)
 
 
 def _constants(file) -> _Arrays:
     try:
-        # Members that are pickled objects are not looked at.
+        # Members that are pickled objects are not read.
         return _Arrays(file, np.load(file, allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{file} cannot be read ({one_line(error, 120)}); install it again: {INSTALL}") from None
+        raise InputError(
+            f"{file} cannot be read ({one_line(error, 120)}); reinstall the package: {INSTALL}"
+        ) from None
 
 
 def _weights(file, key=None) -> _Arrays:
     content = read_torch(file)
     content = content.get(key) if key is not None and isinstance(content, dict) else content
     if not isinstance(content, dict):
-        raise InputError(f"{file} holds no weights; 3.0.0 is read: {INSTALL}")
+        raise InputError(f"{file} does not contain weights; install version 3.0.0: {INSTALL}")
     return _Arrays(file, content)
 
 
@@ -144,7 +150,7 @@ def _emulator(engine, name, redshifts, parameters, axes, files) -> BaseEmulator:
     try:
         version = metadata.version(PACKAGE)
     except metadata.PackageNotFoundError:
-        # It lies on the path without being installed.
+        # The package is on the path, but not installed.
         version = "of an unknown version"
     return BaseEmulator(
         engine,
@@ -175,18 +181,18 @@ def _load_mcg(folder) -> BaseEmulator:
 
 
 class McgEngine:
-    """All outputs of ``mcg``; the LSTMs by the compiled kernel.
+    """All outputs of ``mcg``; the LSTMs use the compiled kernel.
 
     Parameters
     ----------
     weights, constants : _Arrays
-        Of the package.
+        Arrays of the package.
     limits : numpy.ndarray
         (n_params, 2) range of each parameter.
 
     Notes
     -----
-    Calls are safe from several threads. It can be pickled and copied.
+    The engine is thread-safe. It can be pickled and copied.
     """
 
     name = "numba"
@@ -201,7 +207,7 @@ class McgEngine:
         self._x_HI = _Recurrent(weights, "xhi_head.lstm", "xhi_head.lin", unit, z)
         rows, columns = (weights.take(f"uvlf_head._{axis}_norm", None) for axis in ("row", "col"))
         self._rows = _Recurrent(weights, "uvlf_head.row_lstm", None, unit, rows)
-        # A state of an LSTM lies between -1 and 1.
+        # The states of an LSTM are between -1 and 1.
         state = np.tile([-1.0, 1.0], (self._rows.width, 1))
         self._columns = _Recurrent(weights, "uvlf_head.col_lstm", "uvlf_head.col_proj", state, columns)
         self._table = [constants.take(f"UVLFs_{what}", len(rows))[:, None] for what in ("scale", "bias")]
@@ -221,7 +227,7 @@ class McgEngine:
 
     def batch(self, theta: np.ndarray) -> np.ndarray:
         """All outputs (n, n_out) float64 of theta (n, n_params)."""
-        # In parts: the states of the LSTM over redshifts are two thousand numbers of each signal.
+        # In chunks, because the states of the LSTM over redshift are two thousand numbers per signal.
         return np.concatenate([self._evaluate(theta[i : i + CHUNK]) for i in range(0, max(len(theta), 1), CHUNK)])
 
     def single(self, theta: np.ndarray) -> np.ndarray:
@@ -236,7 +242,7 @@ class McgEngine:
         states = self._rows(x)
         table = self._columns(states.reshape(-1, self._rows.width)).reshape(n, len(self._table[0]), -1)
         table = table * self._table[0] + self._table[1]
-        # From high redshift to low, as they come, for the histories; the table's axes ascend.
+        # The histories come in descending redshift; the axes of the table ascend.
         parts = self._signal(x)[:, ::-1], expit(self._x_HI(x)[:, ::-1]), self._tau_of(x)[:, None], table.reshape(n, -1)
         return np.concatenate(parts, axis=1)
 
@@ -250,10 +256,10 @@ class McgEngine:
 
 
 class _Recurrent:
-    """Two LSTM layers over a sequence, whose every step is given the inputs and its own coordinate.
+    """Two LSTM layers over a sequence; each step receives the inputs and its own coordinate.
 
-    It is called with inputs (n, n_in) and gives (n, n_steps * width) float32, step after step: of a dense layer to one
-    number, or without one the states of the last LSTM.
+    A call maps inputs (n, n_in) to (n, n_steps * width) float32, step after step: the outputs of a dense layer of width
+    1, or, without a dense layer, the states of the last LSTM.
     """
 
     def __init__(self, weights, lstm, dense, ranges, coordinate, scale=1.0, offset=0.0):
@@ -269,7 +275,7 @@ class _Recurrent:
         output_bias = np.zeros(u) if dense is None else weights.take(f"{dense}.bias", 1)
         self._n = n_steps * self.width
         architecture = Architecture(n_in, self._n, units=u, layers=2, steps=n_steps, encoder=())
-        # The network of this package takes inputs from -1 to 1.
+        # The network of this package expects inputs from -1 to 1.
         low, high = ranges.T
         half, middle = 0.5 * (high - low), 0.5 * (high + low)
         drive, constant = np.zeros((n_in, architecture.drive_size)), np.zeros(architecture.drive_size)
@@ -293,7 +299,7 @@ class _Recurrent:
     def __call__(self, x):
         x = np.asarray(x, float)
         out = self.engine.single(x[0])[None] if len(x) == 1 else self.engine.batch(x)
-        # The engine hands the last step out first, as redshift ascends for it.
+        # The engine returns ascending redshift, so its first output is the last step.
         return out[:, ::-1]
 
 
@@ -311,36 +317,34 @@ def _load_acg(folder) -> BaseEmulator:
 
 
 class AcgEngine:
-    """All outputs of ``acg``, by the matrix products of NumPy in float64: in float32 they would be 1e-3 mK off.
+    """All outputs of ``acg``, computed by NumPy in float64, because float32 would introduce errors of 1e-3 mK.
 
     Parameters
     ----------
-    weights : _Arrays
-        Of the package.
-    constants : _Arrays
-        Of the package.
+    weights, constants : _Arrays
+        Arrays of the package.
     limits : numpy.ndarray
-        (n_params, 2) range of each parameter, the X-ray threshold's in keV.
+        (n_params, 2) range of each parameter, with the X-ray threshold in keV.
     redshifts : numpy.ndarray
         (n_channels,) ascending.
     n_table : int
-        Numbers of the luminosity functions.
+        Number of values of the luminosity functions.
 
     Attributes
     ----------
     units : numpy.ndarray
-        (n_params,) of the physical values, in those of `limits`.
+        (n_params,) factors from the units of `limits` to those of theta.
 
     Notes
     -----
-    Calls are safe from several threads. It can be pickled and copied.
+    The engine is thread-safe. It can be pickled and copied.
     """
 
     name = "numpy"
 
     def __init__(self, weights, constants, limits, redshifts, n_table):
         self._limits, self._redshifts = limits, redshifts
-        # Given in eV.
+        # Theta is in eV, the limits are in keV.
         self.units = np.where(np.array(ACG_NAMES) == "NU_X_THRESH", 1000.0, 1.0)
         n = len(redshifts)
         self._trunk, width = _dense(weights, [f"shared_{i}" for i in range(8)], len(limits))
@@ -348,7 +352,9 @@ class AcgEngine:
         for name, depth, n_out in (("tb", 7, n), ("xhi", 5, n), ("discont", 5, 1), ("tau", 3, 1), ("uvlf", 5, n_table)):
             layers, last = _dense(weights, [*(f"{name}_{i}" for i in range(depth)), f"{name}_final"], width)
             if last != n_out:
-                raise InputError(f"21cmemu:acg: {name} gives {last} numbers; {n_out} are needed: {INSTALL}")
+                raise InputError(
+                    f"21cmemu:acg: {name} has {last} outputs, but {n_out} are needed; install version 3.0.0: {INSTALL}"
+                )
             self._branches[name] = layers
         self._scales = {
             name: tuple(float(constants.take(f"{key}_{what}")) for what in ("std", "mean"))
@@ -370,7 +376,7 @@ class AcgEngine:
         for name, (scale, offset) in self._scales.items():
             out[name] = out[name] * scale + offset
         x_HI = expit(out["xhi"])
-        # Where the gas is so ionised that its spin temperature is not defined, the neutral fraction is set to zero.
+        # The neutral fraction is zero where the gas is so ionised that its spin temperature is undefined.
         first = np.abs(self._redshifts - out["discont"]).argmin(axis=1)
         ends = np.take_along_axis(x_HI, first[:, None], axis=1) < 0.1
         x_HI[ends & (np.arange(x_HI.shape[1]) < first[:, None])] = 0.0
@@ -378,7 +384,7 @@ class AcgEngine:
 
 
 def _dense(weights, names, n_in):
-    """Kernel transposed and bias of layers that follow one another, and the width of the last."""
+    """Transposed kernel and bias of consecutive layers, and the width of the last one."""
     layers = []
     for name in names:
         bias = weights.take(f"{name}.bias", None)
@@ -389,7 +395,7 @@ def _dense(weights, names, n_in):
 
 
 def _run(layers, x, activate):
-    """Outputs of dense layers, the last one's without activation."""
+    """Outputs of dense layers; the last layer has no activation."""
     for i, (kernel, bias) in enumerate(layers):
         x = x @ kernel + bias
         if i < len(layers) - 1:

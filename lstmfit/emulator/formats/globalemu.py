@@ -1,10 +1,10 @@
-"""globalemu (Bevins et al. 2021, arXiv:2104.04336): its folders as they are, without TensorFlow.
+"""globalemu (Bevins et al. 2021, arXiv:2104.04336): reads its folders without TensorFlow.
 
-A dense network gives the signal at one redshift, which is its last input. The parameters are scaled to 0..1 by the
-training set's minima and maxima, log10 taken first where the parameter is logarithmic; the redshift too, or it goes
-through the distribution function of the training signals' variation, if ``preprocess_settings.pkl`` says
-``resampling``. What comes out is multiplied by a standard deviation (``std_division``), and the signal of a universe
-without stars is added (``AFB``).
+A dense network gives the signal at one redshift, which is its last input. The parameters are scaled to 0..1 with the
+minima and maxima of the training set, after taking log10 of the logarithmic ones. The redshift is scaled in the same
+way or, if ``preprocess_settings.pkl`` sets ``resampling``, by the cumulative distribution of the variation of the
+training signals. With ``std_division`` the output is multiplied by a standard deviation; with ``AFB`` the signal of a
+universe without stars is added.
 """
 
 from dataclasses import dataclass
@@ -26,29 +26,29 @@ from lstmfit.outputs import OutputLayout
 from lstmfit.schema import shown
 
 ACTIVATIONS = ("linear", "tanh", "relu", "sigmoid", "elu", "softplus")
-"""In the order of the kernel's constants."""
+"""Activations, in the order of the kernel's constants."""
 SETTINGS = ("AFB", "std_division", "resampling")
 REMEDY = "copy the whole folder again"
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What a folder of globalemu says.
+    """Content of a globalemu folder.
 
     Parameters
     ----------
     layers : list of Layer
-        Dense, first to last.
+        Dense layers, first to last.
     low, high : numpy.ndarray
-        (n_params,) range of each parameter, in log10 where it is logarithmic.
+        (n_params,) range of each parameter, in log10 if it is logarithmic.
     redshifts, z_inputs : numpy.ndarray
-        (n_channels,) the grid, ascending, and what the network reads for it.
+        (n_channels,) the ascending grid, and the corresponding inputs of the network.
     scale : float
-        Of the network's output, in mK.
+        Scale of the network's output, in mK.
     baseline : numpy.ndarray
-        (n_channels,) mK added to it.
+        (n_channels,) mK added to the scaled output.
     files : list of pathlib.Path
-        All that was read.
+        All files that were read.
     """
 
     layers: list[Layer]
@@ -67,28 +67,28 @@ def load_globalemu(path, spec: SignalSpec | None = None) -> BaseEmulator:
     Parameters
     ----------
     path : path
-        Folder with ``model.h5``, ``z.txt``, ``data_mins.txt``, ``data_maxs.txt``, ``preprocess_settings.pkl``, and what
-        that asks for: ``cdf.txt``, ``labels_stds.npy``, ``AFB.txt``.
+        Folder with ``model.h5``, ``z.txt``, ``data_mins.txt``, ``data_maxs.txt``, ``preprocess_settings.pkl``, and the
+        files that these settings require: ``cdf.txt``, ``labels_stds.npy``, ``AFB.txt``.
     spec : SignalSpec, optional
-        Parameters; those that are logarithmic are in log10 in the folder, which globalemu calls ``logs`` and does not
-        store. By default those of a public set, if the grid and the ranges are its own.
+        Description of the parameters. The folder contains log10 of the logarithmic ones, but not which ones these are
+        (``logs`` in globalemu). By default the parameters of a public set, if the grid and the ranges match it.
 
     Returns
     -------
     BaseEmulator
-        Computed in float32, as globalemu does; on the folder's own redshifts.
+        Computed in float32, as in globalemu, on the redshifts of the folder.
 
     Raises
     ------
     InputError
-        A file is missing or is not what it should be, or the network gives no signal.
+        A file is missing or invalid, or the network does not emulate the signal.
     """
     path = Path(path)
     folder = read_folder(path)
     if _is_neutral_fraction(path, folder):
         raise InputError(
-            f"{path} is globalemu of a neutral fraction; the emulator of a run gives the signal in mK: take the one "
-            "that was trained on temperatures (globalemu's T_release)"
+            f"{path} is a globalemu emulator of the neutral fraction, but a fit needs the signal in mK; use the one "
+            "that was trained on temperatures (T_release of globalemu)"
         )
     if spec is None:
         spec = _tell_spec(path, folder)
@@ -107,12 +107,12 @@ def load_globalemu(path, spec: SignalSpec | None = None) -> BaseEmulator:
 
 
 def read_folder(path) -> Folder:
-    """Content of a folder, checked.
+    """Read and check a globalemu folder.
 
     Raises
     ------
     InputError
-        A file is missing or is not what it should be.
+        A file is missing or invalid.
     """
     path = Path(path)
     layers = _read_network(path / "model.h5")
@@ -121,8 +121,8 @@ def read_folder(path) -> Folder:
     p = len(layers[0].arrays[0]) - 1
     redshifts = read_list(path / "z.txt", "the redshifts", remedy=REMEDY)
     if len(redshifts) < 2 or not (np.diff(redshifts) > 0).all() or redshifts[0] < 0:
-        raise InputError(f"{path / 'z.txt'}: redshifts {listed(redshifts, 3)}; ascending ones are needed; {REMEDY}")
-    what = "one of each parameter, log10 where it is logarithmic"
+        raise InputError(f"{path / 'z.txt'}: redshifts {listed(redshifts, 3)} do not ascend from 0 or above; {REMEDY}")
+    what = "one per parameter, log10 for logarithmic ones"
     low, high = (read_list(path / f"data_{end}.txt", what, p, REMEDY) for end in ("mins", "maxs"))
     if not (low < high).all():
         raise InputError(f"{path / 'data_mins.txt'}: number {int(np.argmin(low < high)) + 1} is not below its maximum")
@@ -130,11 +130,11 @@ def read_folder(path) -> Folder:
     scale, baseline = 1.0, np.zeros(len(redshifts))
     if settings["resampling"]:
         files.append("cdf.txt")
-        what = "what resampling needs, as preprocess_settings.pkl says"
+        what = "the distribution needed for resampling, which preprocess_settings.pkl sets"
         z_inputs = read_list(path / "cdf.txt", what, len(redshifts), REMEDY)
     if settings["AFB"]:
         files.append("AFB.txt")
-        what = "the baseline, as preprocess_settings.pkl says"
+        what = "the baseline needed for AFB, which preprocess_settings.pkl sets"
         baseline = read_list(path / "AFB.txt", what, len(redshifts), REMEDY)
     if settings["std_division"]:
         files.append("labels_stds.npy")
@@ -143,43 +143,53 @@ def read_folder(path) -> Folder:
 
 
 def _read_network(path) -> list[Layer]:
-    what = "network of globalemu"
+    what = "globalemu network"
     layers = read_keras(path, what, ("Dense",)).layers
     n_in = layers[0].arrays[0].shape[0]
     for layer in layers:
         kernel, bias = layer.arrays
         if (given := layer.config.get("activation")) not in ACTIVATIONS:
-            raise InputError(f"{path}: a layer has activation {shown(given)}; known are {listed(ACTIVATIONS)}")
+            raise InputError(f"{path}: a layer has activation {shown(given)}; supported are {listed(ACTIVATIONS)}")
         if kernel.shape != (n_in, len(bias)) or not len(bias):
-            raise InputError(f"{path}: a layer has weights {kernel.shape} after {n_in} numbers; copy it again")
+            raise InputError(
+                f"{path}: a layer has weights of shape {kernel.shape}, but {n_in} inputs; copy the file again"
+            )
         n_in = len(bias)
     if len(layers) < 2 or n_in != 1 or layers[0].arrays[0].shape[0] < 2:
         sizes = listed([layers[0].arrays[0].shape[0], *(len(layer.arrays[1]) for layer in layers)])
-        raise InputError(f"{path} is a network of widths {sizes}; globalemu has hidden layers and one output, mK")
+        raise InputError(
+            f"{path} is a network of widths {sizes}, but globalemu has hidden layers and one output; {REMEDY}"
+        )
     return layers
 
 
 def _read_settings(path) -> dict[str, bool]:
     settings = read_plain(path)
     if not isinstance(settings, dict) or not all(type(settings.get(name)) is bool for name in SETTINGS):
-        raise InputError(f"{path} is {shown(settings)}; true or false is needed for {listed(SETTINGS)}; {REMEDY}")
+        raise InputError(
+            f"{path} contains {shown(settings)}, but {listed(SETTINGS)} must each be True or False; {REMEDY}"
+        )
     return settings
 
 
 def _read_scale(path) -> float:
     if not path.is_file():
-        raise InputError(f"no file {path}, which std_division needs, as preprocess_settings.pkl says; {REMEDY}")
+        raise InputError(
+            f"no file {path}, which is needed for std_division, which preprocess_settings.pkl sets; {REMEDY}"
+        )
     try:
         scale = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path} is not an array of NumPy ({one_line(error, 120)}); {REMEDY}") from None
+        raise InputError(f"{path} is not a NumPy array ({one_line(error, 120)}); {REMEDY}") from None
     if scale.size != 1 or scale.dtype.kind not in "fiu" or not 0 < scale.item() < np.inf:
-        raise InputError(f"{path} holds {shown(scale)}; one positive number is needed: a standard deviation in mK")
+        raise InputError(
+            f"{path} contains {shown(scale)}, but one positive number is expected, a standard deviation in mK; {REMEDY}"
+        )
     return float(scale.item())
 
 
 def _is_neutral_fraction(path, folder) -> bool:
-    """By what globalemu notes of its training, or by an output that is never negative, with nothing added to it."""
+    """Whether globalemu recorded a training on the neutral fraction, or the output cannot be negative."""
     try:
         notes = (path / "kwargs.txt").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -189,33 +199,33 @@ def _is_neutral_fraction(path, folder) -> bool:
 
 
 def _tell_spec(path, folder) -> SignalSpec:
-    """The public set whose grid and ranges these are; a network of others may have as many parameters by chance."""
+    """Spec of the public set with the same grid and ranges; the number of parameters alone could match by chance."""
     spec = recognise_spec(path, len(folder.low), len(folder.redshifts))
     preset = next(name for name, known in presets().items() if known is spec)
     ranges = next(item.content.ranges for item in PUBLIC.values() if item.content and item.content.preset == preset)
     inside = []
     for column, *ends in zip(spec.parameters, folder.low, folder.high):
-        # Beyond 10^99 it is no logarithm.
+        # A value beyond 99 cannot be a log10; clip it to avoid an overflow.
         low, high = 10.0 ** np.clip(ends, -99, 99) if column.log else ends
         inside.append(ranges[column.name][0] <= low and high <= ranges[column.name][1])
     if not all(inside) or np.abs(folder.redshifts - spec.grid).max() > 1e-6:
-        what = "its redshifts" if all(inside) else f"parameter {inside.index(False) + 1}"
+        what = "its redshifts" if all(inside) else f"the limits of parameter {inside.index(False) + 1}"
         raise InputError(
-            f"{path} is not of {preset.lower()}, by {what}; name its parameters: "
+            f"{path} has as many parameters as {preset.lower()}, but {what} do not match it; describe its parameters: "
             "emulator: {file: FOLDER, parameters: SPEC.yaml}"
         )
     return spec
 
 
 def make_engine(folder: Folder, log) -> CompiledEngine:
-    """What computes the output of a folder's network, in mK, at its redshifts.
+    """Engine that computes the output of a folder's network in mK, at its redshifts.
 
     Parameters
     ----------
     folder : Folder
         The network and its scaling.
     log : sequence of bool
-        (n_params,) which parameters are logarithmic.
+        (n_params,) whether each parameter is logarithmic.
     """
     n_params = len(folder.low)
     sizes, parts = [n_params], []
@@ -225,7 +235,7 @@ def make_engine(folder: Folder, log) -> CompiledEngine:
         rows = n_params + 1 if i == 0 else sizes[-1]
         full = np.zeros((rows, n))
         full[: len(kernel), : len(bias)] = kernel
-        # The first layer is read row by row, the redshift's last.
+        # The first layer is stored row by row, with the row of the redshift last.
         parts += [np.pad(bias, (0, n - len(bias))), full if i == 0 else panels(full)]
         sizes.append(n)
     kernel, bias = folder.layers[-1].arrays

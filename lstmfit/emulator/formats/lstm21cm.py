@@ -1,9 +1,10 @@
-"""21cmLSTM (Dorigo Jones et al. 2024, arXiv:2410.07619): its files as they are, without Keras.
+"""21cmLSTM (Dorigo Jones et al. 2024, arXiv:2410.07619): reads its files without Keras.
 
-Two LSTM layers over the frequency channels, from high redshift to low, and a dense layer to one channel a step. Each
-step is given the parameters and the frequency, all scaled to 0..1 by the training set's minima and maxima. That is
-this package's network without an encoder: what the parameters add to the first layer's gates is the same at every
-step, what the frequency adds is a bias of the step, and the initial states are zero.
+The network has two LSTM layers over the frequency channels, from high redshift to low, and a dense layer to one channel
+per step. The inputs of each step are the parameters and the frequency, all scaled to 0..1 with the minima and maxima of
+the training set. This is equivalent to this package's network without an encoder: the contribution of the parameters to
+the gates of the first layer is the same at every step, that of the frequency is a bias per step, and the initial states
+are zero.
 """
 
 from pathlib import Path
@@ -27,42 +28,44 @@ def read_lstm21cm(path, spec: SignalSpec | None = None) -> dict:
     Parameters
     ----------
     path : path
-        ``emulator_*.h5`` as Keras saved it; ``train_mins_*.txt`` and ``train_maxs_*.txt`` lie beside it: one number for
-        each parameter (log10 where it is taken), for the frequency over its maximum, and for the signal in mK.
+        ``emulator_*.h5`` as saved by Keras, with ``train_mins_*.txt`` and ``train_maxs_*.txt`` in the same folder: one
+        number per parameter (log10 for logarithmic ones), one for the frequency divided by its maximum, and one for the
+        signal in mK.
     spec : SignalSpec, optional
-        Parameters and grid. By default those of 21cmGEM or ARES, whichever fits the numbers of inputs and channels.
+        Parameters and grid. By default those of 21cmGEM or ARES, whichever matches the numbers of inputs and channels.
 
     Returns
     -------
     dict
-        What `lstmfit.emulator.emulator.Emulator` takes. A value of 0 for 21cmGEM's fX counts as 1e-6.
+        Arguments of `lstmfit.emulator.emulator.Emulator`. A value of 0 for fX of 21cmGEM is replaced by 1e-6.
 
     Raises
     ------
     InputError
-        A file is missing or is not what it should be.
+        A file is missing or invalid.
     """
     path = Path(path)
     network = read_keras(path, "Keras file of 21cmLSTM")
     kinds = [layer.kind for layer in network.layers]
     if kinds != ["LSTM", "LSTM", "Dense"]:
-        raise InputError(f"{path} is a network of {listed(kinds)}; 21cmLSTM is LSTM, LSTM, Dense")
+        raise InputError(f"{path} is a network with layers {listed(kinds)}; 21cmLSTM has LSTM, LSTM, Dense")
     layers = [layer.arrays for layer in network.layers]
     n_params = len(layers[0][0]) - 1
     shape = network.input_shape
     n_channels = shape[0] if shape and isinstance(shape[0], int) else None
-    # Where the file leaves the number of channels open: the authors' layers have as many units.
+    # If the file leaves the number of channels open, it is the number of units, as in the authors' networks.
     spec = spec or recognise_spec(path, n_params, n_channels or len(layers[0][1]))
     spec.check_sizes(path, n_params, n_channels)
     if spec.grid is None:
         raise InputError(f"{path} has no redshift grid; add redshifts: {{min: 5, max: 50, n: 451}} to the spec")
     files = extremes_of(path, ".txt")
-    what = "the minima and maxima of the parameters, log10 where it is taken, of the frequency and of the signal"
-    remedy = "it lies beside the emulator, under this name"
+    what = "minima or maxima of the parameters (log10 for logarithmic ones), the frequency and the signal"
+    remedy = "put it under this name in the folder of the emulator"
     low, high = (read_list(file, what, n_params + 2, remedy) for file in files)
     if not (low < high).all():
         raise InputError(
-            f"{files[0]} and {files[1].name}: number {int(np.argmin(low < high)) + 1} is not below its maximum"
+            f"{files[0]} and {files[1].name}: number {int(np.argmin(low < high)) + 1} is not below its maximum; copy "
+            "both files again"
         )
     parameters = tuple(column.parameter(*ends) for column, *ends in zip(spec.parameters, low, high))
     checksum = checksum_of([path, *files], parameters, spec.grid)
@@ -70,7 +73,7 @@ def read_lstm21cm(path, spec: SignalSpec | None = None) -> dict:
 
 
 def assemble(layers, parameters, redshifts, low, high, name, checksum="") -> dict:
-    """What `Emulator` takes, from the arrays of the published layers.
+    """Arguments of `Emulator`, from the arrays of the published layers.
 
     Parameters
     ----------
@@ -81,24 +84,28 @@ def assemble(layers, parameters, redshifts, low, high, name, checksum="") -> dic
     redshifts : numpy.ndarray
         (n_channels,) ascending.
     low, high : numpy.ndarray
-        (n_params + 2,) minima and maxima of the scaled parameters, of the frequency over its maximum, of the signal.
+        (n_params + 2,) minima and maxima of the scaled parameters, the frequency divided by its maximum, the signal.
     name, checksum : str
-        Of the emulator.
+        Name and checksum of the emulator.
     """
     (kernel, recurrent, bias), (kernel_1, recurrent_1, bias_1), (dense, dense_bias) = layers
     p, u, n = len(parameters), recurrent.shape[0], len(redshifts)
     if kernel.shape[0] != p + 1:
         names = ", ".join(q.name for q in parameters)
-        raise InputError(f"{name} takes {kernel.shape[0] - 1} parameters; the set has {p}: {names}")
+        raise InputError(f"{name} has {kernel.shape[0] - 1} parameters, but {p} are described: {names}")
     if recurrent_1.shape[0] != u or dense.shape != (u, 1):
-        raise InputError(f"{name}: layers of {u} and {recurrent_1.shape[0]} units; 21cmLSTM has two of the same width")
+        raise InputError(
+            f"{name}: layers of {u} and {recurrent_1.shape[0]} units, but those of 21cmLSTM have the same width"
+        )
     shapes = [array.shape for array in (kernel, recurrent, bias, kernel_1, recurrent_1, bias_1, dense_bias)]
     if shapes != [(p + 1, 4 * u), (u, 4 * u), (4 * u,), (u, 4 * u), (u, 4 * u), (4 * u,), (1,)]:
-        raise InputError(f"{name}: weights of shapes {listed(shapes)}; two LSTM layers of {u} units are needed")
+        raise InputError(
+            f"{name}: weights have shapes {listed(shapes)}, which do not match two LSTM layers of {u} units"
+        )
     architecture = Architecture(p, n, units=u, layers=2, steps=n, encoder=())
     nu = redshift_to_frequency(redshifts)[::-1]
     frequency = (nu / nu.max() - low[p]) / (high[p] - low[p])
-    # This package scales to -1..1, the published code to 0..1.
+    # Inputs are scaled to -1..1 in this package, and to 0..1 in the published code.
     drive = np.zeros((p, architecture.drive_size))
     drive[:, : 4 * u] = 0.5 * kernel[:p]
     constant = np.zeros(architecture.drive_size)

@@ -1,4 +1,4 @@
-"""Lists of numbers in the text files that lie beside published networks."""
+"""Lists of numbers in the text files of published networks."""
 
 import warnings
 from pathlib import Path
@@ -10,36 +10,36 @@ from lstmfit.schema import LARGEST
 
 
 def read_list(path, what: str, n: int | None = None, remedy: str = "copy it again") -> np.ndarray:
-    """Numbers of a text file, in float64.
+    """Read the numbers of a text file, in float64.
 
     Parameters
     ----------
     path : path
-        Numbers between spaces or line ends.
+        Text file of numbers separated by spaces or line breaks.
     what : str
-        What they are, for messages.
+        Description of the numbers, for messages.
     n : int, optional
-        How many are needed.
+        Expected number of values.
     remedy : str
-        What to do about a file that is damaged or missing.
+        How to fix a missing or damaged file, for messages.
 
     Raises
     ------
     InputError
-        It is missing, holds anything else, another number of them, or some that are not finite.
+        The file is missing, is not a list of numbers, has another number of values, or a value is not finite.
     """
     if not Path(path).is_file():
-        raise InputError(f"no file {path}, which holds {what}; {remedy}")
+        raise InputError(f"no file {path} ({what}); {remedy}")
     try:
         with warnings.catch_warnings():
-            # Of an empty file, which is refused below.
+            # NumPy warns of an empty file, which raises an error below.
             warnings.simplefilter("ignore", UserWarning)
             numbers = np.loadtxt(path).ravel()
     except (ValueError, OSError, OverflowError) as error:
         raise InputError(f"{path} is not a list of numbers ({one_line(error, 120)}); {remedy}") from None
     if n is not None and len(numbers) != n:
-        raise InputError(f"{path} has {len(numbers)} numbers; expected {n}: {what}")
+        raise InputError(f"{path} has {len(numbers)} numbers, but {n} are expected ({what}); {remedy}")
     if not len(numbers) or not (np.abs(numbers) <= LARGEST).all():
-        most = f"numbers up to {np.abs(numbers).max():g}" if len(numbers) else "no numbers"
-        raise InputError(f"{path}: {most}; finite ones are needed: {what}")
+        given = f"numbers up to {np.abs(numbers).max():g}" if len(numbers) else "no numbers"
+        raise InputError(f"{path} has {given}, but finite numbers are expected ({what}); {remedy}")
     return numbers

@@ -1,8 +1,8 @@
-"""Pickles of strangers, read without running anything that they name.
+"""Untrusted pickles, read without running any code that they refer to.
 
-A pickle is a program: it may call any function of any module. Here it may build numbers, text, lists, dictionaries and
-arrays, and nothing else. Every name that it asks for is looked up in a short list of our own stand-ins, which only
-keep what they are given; any other name is refused before anything is called.
+A pickle is a program that can call any function of any module. Here it can only build numbers, text, lists,
+dictionaries and arrays. Every name in it is looked up in a short list of harmless replacements, which only store their
+arguments; any other name raises an error before anything is called.
 """
 
 import io
@@ -17,21 +17,21 @@ from lstmfit.errors import InputError, one_line
 from lstmfit.schema import shown
 
 MOST_BYTES = 1 << 30
-"""Of a file, and of what a compressed one unpacks to; emulators of the global signal have a few MB."""
+"""Maximum size of a file, also when uncompressed; emulators of the global signal have a few MB."""
 DAMAGE = (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError, ValueError, TypeError, KeyError, IndexError,
           AttributeError, OverflowError, MemoryError, RecursionError, NotImplementedError, RuntimeError)  # fmt: skip
-"""Whatever a damaged or hostile file makes pickle and zipfile raise."""
+"""Exceptions that pickle and zipfile raise for damaged or malicious files."""
 
 
 class Inert:
-    """Stands in for an object of a class that is known by name: it keeps what it is given and does nothing.
+    """Replacement for an object of a known class, which only stores the object's attributes.
 
     Attributes
     ----------
     kind : str
-        ``module.Class`` of the original.
+        ``module.Class`` of the original object.
     state : dict
-        Its attributes.
+        Attributes of the original object.
     """
 
     kind = ""
@@ -46,7 +46,7 @@ class Inert:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Looks names up in a table; `where` is for messages."""
+    """Unpickler that only knows the names in a table; `where` is for messages."""
 
     def __init__(self, data: bytes, where, names: dict, storages=None):
         super().__init__(io.BytesIO(data))
@@ -56,8 +56,8 @@ class _Unpickler(pickle.Unpickler):
         found = self._names.get(f"{module}.{name}")
         if found is None:
             raise InputError(
-                f"{self._where} asks for {one_line(f'{module}.{name}', 80)}: arrays and plain values are read and no "
-                "code of a file is run; export the weights alone"
+                f"{self._where} refers to {one_line(f'{module}.{name}', 80)}, but only arrays and plain values are "
+                "read from a pickle and no code is run; export only the weights"
             )
         return found
 
@@ -68,7 +68,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def read_plain(path):
-    """Content of a pickle of plain values: dictionaries, lists, text, numbers, truth values.
+    """Read a pickle of plain values: dictionaries, lists, strings, numbers, booleans.
 
     Parameters
     ----------
@@ -78,13 +78,15 @@ def read_plain(path):
     Raises
     ------
     InputError
-        It is missing, damaged, too large, or holds anything but plain values.
+        The file is missing, damaged, too large, or contains anything but plain values.
     """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no file {path}")
     if path.stat().st_size > MOST_BYTES:
-        raise InputError(f"{path} has {path.stat().st_size / 1e6:.0f} MB; a pickle of a few settings is expected")
+        raise InputError(
+            f"{path} has {path.stat().st_size / 1e6:.0f} MB, but a pickle of a few settings is expected; copy it again"
+        )
     return _load(_Unpickler(path.read_bytes(), path, {}), path)
 
 
@@ -94,16 +96,16 @@ def _load(unpickler, path):
     except InputError:
         raise
     except DAMAGE as error:
-        raise InputError(f"{path} is not a pickle that can be read ({one_line(error, 120)}); copy it again") from None
+        raise InputError(f"{path} cannot be read as a pickle ({one_line(error, 120)}); copy it again") from None
 
 
 STORAGES = {"DoubleStorage": "<f8", "FloatStorage": "<f4", "HalfStorage": "<f2", "LongStorage": "<i8",
             "IntStorage": "<i4", "BoolStorage": "?"}  # fmt: skip
-"""Types of torch's numbers."""
+"""Data types of torch."""
 
 
 def is_torch(path) -> bool:
-    """Whether a file is what ``torch.save`` writes: a zip archive with one ``data.pkl``."""
+    """Whether a file was written by ``torch.save``: a zip archive with one ``data.pkl``."""
     try:
         with zipfile.ZipFile(path) as archive:
             return _root(archive) is not None
@@ -117,24 +119,25 @@ def _root(archive) -> str | None:
 
 
 def read_torch(path, classes=()):
-    """Content of a file of ``torch.save``, its tensors as arrays, without torch.
+    """Read a file written by ``torch.save`` without torch, with its tensors as arrays.
 
     Parameters
     ----------
     path : path
-        The file, of torch 1.6 or newer.
+        The file, written by torch 1.6 or newer.
     classes : sequence of str
-        ``module.Class`` of the objects that it may hold; each comes back as an `Inert`.
+        ``module.Class`` of the objects that it may contain; each is returned as an `Inert`.
 
     Returns
     -------
     object
-        What was saved: a dictionary of arrays, or the `Inert` of a module.
+        The saved object: a dictionary of arrays, or the `Inert` of a module.
 
     Raises
     ------
     InputError
-        It is missing, damaged, too large, or asks for any class or function that is not a tensor's or in `classes`.
+        The file is missing, damaged, too large, or refers to a class or function other than those of tensors and
+        `classes`.
     """
     path = Path(path)
     if not path.is_file():
@@ -144,9 +147,11 @@ def read_torch(path, classes=()):
             root = _root(archive)
             size = sum(entry.file_size for entry in archive.infolist())
             if root is None:
-                raise InputError(f"{path} is not a file of torch.save: it has no data.pkl; copy it again")
+                raise InputError(f"{path} was not written by torch.save: it has no data.pkl; copy it again")
             if size > MOST_BYTES:
-                raise InputError(f"{path} unpacks to {size / 1e6:.0f} MB; an emulator has a few; this is another file")
+                raise InputError(
+                    f"{path} unpacks to {size / 1e6:.0f} MB, but an emulator has a few MB; use the right file"
+                )
             if f"{root}byteorder" in archive.namelist() and archive.read(f"{root}byteorder") != b"little":
                 raise InputError(f"{path} was saved on a big-endian machine; save it again on a little-endian one")
             pickled, storages = archive.read(f"{root}data.pkl"), _Storages(archive, root)
@@ -154,7 +159,9 @@ def read_torch(path, classes=()):
     except InputError:
         raise
     except DAMAGE as error:
-        raise InputError(f"{path} is not a whole file of torch.save ({one_line(error, 120)}); copy it again") from None
+        raise InputError(
+            f"{path} is not a complete file of torch.save ({one_line(error, 120)}); copy it again"
+        ) from None
 
 
 def _torch_names(classes) -> dict:
@@ -162,7 +169,7 @@ def _torch_names(classes) -> dict:
         "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
         "torch._utils._rebuild_parameter": lambda data, *_: _checked(data),
         "collections.OrderedDict": OrderedDict,
-        # Empty sets stand in modules; pickle names their type as Python 2 did.
+        # Modules contain empty sets, whose type has its Python 2 name in a pickle.
         "__builtin__.set": lambda items=(): list(items),
         "builtins.set": lambda items=(): list(items),
         **{f"torch.{name}": dtype for name, dtype in STORAGES.items()},
@@ -171,7 +178,7 @@ def _torch_names(classes) -> dict:
 
 
 class _Storages:
-    """The arrays of an archive by the references of its pickle."""
+    """Arrays of an archive, looked up by the references in its pickle."""
 
     def __init__(self, archive, root):
         self._archive, self._root = archive, root
@@ -188,19 +195,19 @@ class _Storages:
 
 def _checked(array) -> np.ndarray:
     if not isinstance(array, np.ndarray):
-        raise ValueError(f"{shown(array)} in place of an array")
+        raise ValueError(f"{shown(array)} instead of an array")
     return array
 
 
 def _rebuild_tensor(storage, offset, shape, strides, *_):
-    """A tensor from its storage, with strides in elements; every element is inside the storage."""
+    """Build a tensor from its storage, with strides in elements; checks that every element is within the storage."""
     storage = _checked(storage)
     sizes = [offset, *shape, *strides]
     if len(shape) != len(strides) or not all(type(v) is int and v >= 0 for v in sizes):
         raise ValueError(f"a tensor of shape {shown(shape)}, strides {shown(strides)}")
     n = int(np.prod(shape, dtype=object))
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides))
-    # A tensor that repeats its numbers could be of any size.
+    # A tensor that repeats elements of its storage could have any size.
     if n > len(storage) or (n and last >= len(storage)):
         raise ValueError(f"a tensor of shape {shown(shape)} in a storage of {len(storage)} numbers")
     if not n:

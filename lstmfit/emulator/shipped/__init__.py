@@ -1,1 +1,1 @@
-"""Emulator files that ship, with their test sets."""
+"""Shipped emulator files and their test sets."""

@@ -147,7 +147,7 @@ def test_files_that_are_missing_or_do_not_fit(files):
     path, _, low, _ = files
     minima = path.with_name("train_mins_mine.npy")
     for content, message in (
-        (low[:-1], r"has shape \(7,\); 8 finite numbers are needed"),
+        (low[:-1], r"has shape \(7,\), but 8 finite numbers are needed"),
         (np.where(np.arange(8) == 3, np.nan, low), "8 finite numbers are needed"),
         (low + 1000, "number 1 is not below its maximum"),
         (np.array(["a"] * 8), "8 finite numbers are needed"),
@@ -156,10 +156,10 @@ def test_files_that_are_missing_or_do_not_fit(files):
         with pytest.raises(InputError, match=message):
             load_kan(path)
     minima.write_bytes(b"no array")
-    with pytest.raises(InputError, match="is not an array of NumPy"):
+    with pytest.raises(InputError, match="is not a NumPy array"):
         load_kan(path)
     minima.unlink()
-    with pytest.raises(InputError, match=r"no file .*train_mins_mine.npy; 21cmKAN's minima and maxima lie beside"):
+    with pytest.raises(InputError, match=r"no file .*train_mins_mine.npy; put 21cmKAN's minima and maxima under"):
         load_kan(path)
     with pytest.raises(InputError, match="no emulator file"):
         load_kan(path.with_name("none.pth"))
@@ -172,21 +172,21 @@ def test_layers_that_are_not_those_of_a_kan(files, rng):
     path, layers, _, _ = files
     bad = [dict(layer) for layer in layers]
     for changes, message in (
-        ({"grid": layers[0]["grid"][:, ::-1].copy()}, "its knots do not ascend"),
-        ({"grid": layers[0]["grid"][:3]}, "not of cubic splines"),
+        ({"grid": layers[0]["grid"][:, ::-1].copy()}, "the knots do not ascend"),
+        ({"grid": layers[0]["grid"][:3]}, "do not match cubic splines"),
         ({"spline_scaler": layers[0]["spline_scaler"].T.copy()}, "spline_scaler does not have the shape"),
         ({"base_weight": layers[0]["base_weight"] * np.nan}, "a weight is not finite"),
-        ({"base_weight": layers[0]["base_weight"][0]}, "as base_weight; an array of 2 axes is needed"),
+        ({"base_weight": layers[0]["base_weight"][0]}, "base_weight is .* a 2-dimensional array is expected"),
     ):
         bad[0] = layers[0] | changes
         write_torch(path, kan_module(bad))
         with pytest.raises(InputError, match=message):
             load_kan(path)
     write_torch(path, kan_module([layers[0], layers[2]]))
-    with pytest.raises(InputError, match=r"layers of .* do not follow one another"):
+    with pytest.raises(InputError, match=r"the widths of consecutive layers do not match"):
         load_kan(path)
     write_torch(path, Module("efficient_kan.kan", "KAN", training=False))
-    with pytest.raises(InputError, match=r"is a efficient_kan.kan.KAN, but not of 21cmKAN"):
+    with pytest.raises(InputError, match=r"is a efficient_kan.kan.KAN without layers"):
         load_kan(path)
     write_torch(path, {"weights": tensor(rng.standard_normal(3))})
     with pytest.raises(InputError, match="the layers of a 21cmKAN network are expected"):
@@ -194,6 +194,6 @@ def test_layers_that_are_not_those_of_a_kan(files, rng):
 
 
 def test_it_cannot_be_saved_but_distilled(files, tmp_path):
-    with pytest.raises(InputError, match="distil it: lstmfit simulate"):
+    with pytest.raises(InputError, match="to distil it into one, run lstmfit simulate"):
         Emulator.load(files[0]).save(tmp_path / "mine.h5")
     assert not (tmp_path / "mine.h5").exists()
