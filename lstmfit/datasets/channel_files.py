@@ -10,7 +10,7 @@ import numpy as np
 from lstmfit.datasets.columns import FREQUENCY_UNITS, UNITS
 from lstmfit.errors import InputError, listed, one_line
 from lstmfit.files import user_path
-from lstmfit.schema import shown
+from lstmfit.schema import LARGEST, shown
 
 FREQUENCIES = "frequencies"
 """Name of the frequencies in MHz among the arrays of a file."""
@@ -109,9 +109,10 @@ class ChannelFile:
             wanted = "(channels,)" if dimensions == 1 else "(channels, columns)"
             raise InputError(f"{self.name}: {name} has shape {array.shape}; {wanted} is needed")
         array = array[self._rows(name, array, frequency, kept)]
-        if not np.isfinite(array).all():
-            bad = int((~np.isfinite(array).reshape(len(array), -1).all(axis=1)).argmax())
-            raise InputError(f"{self.name}: {name} is not finite at {frequency[bad]:.6g} MHz; give finite numbers")
+        good = (np.abs(array) <= LARGEST).reshape(len(array), -1).all(axis=1)
+        if not good.all():
+            at = frequency[int(good.argmin())]
+            raise InputError(f"{self.name}: {name} is not finite at {at:.6g} MHz; give finite numbers")
         return array * UNITS[self.unit]
 
     def _rows(self, name, array, frequency, kept):

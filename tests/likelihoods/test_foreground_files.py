@@ -186,6 +186,18 @@ def test_a_sampled_basis_is_the_conditional_likelihood(tmp_path):
     np.testing.assert_allclose(made.residuals(SIGNAL, TRUE), spectrum.temperature - model, atol=1e-8)
 
 
+@pytest.mark.parametrize("options", [{}, {"marginalise": False, "scale": [3.0, 2.0, 1.0, 0.5]}])
+def test_the_form_in_jax_is_the_same(options, tmp_path):
+    jax = pytest.importorskip("jax", reason="pip install jax")
+    from lstmfit.likelihoods.jax_likelihood import make_loglikelihood
+
+    file = hdf5(tmp_path / "m.h5", basis=BASIS, mean=MEAN, covariance=COVARIANCE)
+    made = likelihood(data(), "free", model="basis", file=file, **options)
+    values = np.array([30.0, *TRUE][: len(made.names)])
+    with jax.enable_x64(True):
+        assert float(make_loglikelihood(made)(SIGNAL, values)) == pytest.approx(made(SIGNAL, values), rel=1e-8)
+
+
 @pytest.mark.parametrize("form", ["npy", "text with frequencies", "HDF5"])
 def test_regions_agree_with_numpy(form, tmp_path):
     file = {
@@ -315,6 +327,8 @@ def test_bad_channels_are_refused(tmp_path):
     hole[0] = np.nan
     holes = npz(tmp_path / "holes.npz", basis=hole)
     refused("holes.npz: basis is not finite at 54 MHz; give finite numbers", {"file": holes})
+    large = npz(tmp_path / "large.npz", basis=1e200 * BASIS)
+    refused("large.npz: basis is not finite at 54 MHz; give finite numbers", {"file": large})
     # A row of a channel that is not fitted may be anything.
     assert np.isfinite(likelihood(cut, model="basis", scale=1, file=holes)(SIGNAL, np.empty(0)))
     mean = npy(tmp_path / "mean.npy", MEAN[:-1])
