@@ -136,9 +136,10 @@ class ChannelFile:
         # The total is unknown for data of a run folder, whose files have been checked before.
         enough = len(array) == n if n is not None else len(array) > kept.number.max()
         if not enough:
+            total = f"more than {kept.number.max()}" if n is None else n
             left = f", of which {len(frequency)} are fitted" if kept is not None else ""
             raise InputError(
-                f"{self.name} has {len(array)} rows, but the data have {n} channels{left}; give one row for each "
+                f"{self.name} has {len(array)} rows, but the data have {total} channels{left}; give one row for each "
                 f"channel of the data file, or an array of {FREQUENCIES} in MHz"
             )
         rows = np.arange(len(frequency)) if kept is None else kept.number

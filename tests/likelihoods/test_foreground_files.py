@@ -309,7 +309,8 @@ def test_bad_channels_are_refused(tmp_path):
     message = f"fitted.npy has {n} rows, but the data have 24 channels, of which {n} are fitted; give one row"
     refused(message, {"file": fitted}, cut)
     unknown = Spectrum(cut.frequency, cut.temperature, cut.weight, kept=Kept(cut.kept.number))
-    refused("short.npy has 2 rows", {"file": npy(tmp_path / "short.npy", BASIS[:2])}, unknown)
+    two = npy(tmp_path / "two.npy", BASIS[:2])
+    refused("two.npy has 2 rows, but the data have more than 20 channels, of which", {"file": two}, unknown)
     shifted = npz(tmp_path / "shifted.npz", basis=BASIS, frequencies=NU + 0.1)
     message = r"shifted.npz has no row for 24 of the 24 channels, the first at 54 MHz; its 24 frequencies are 54.1 to"
     refused(message, {"file": shifted})
