@@ -44,7 +44,15 @@ MOST_DRAWS = 1000
 
 
 def calibrate(
-    source, output, n: int = 100, *, points: int = 200, jobs: int | None = None, seed: int = 0, progress=None
+    source,
+    output,
+    n: int = 100,
+    *,
+    truth: str | None = None,
+    points: int = 200,
+    jobs: int | None = None,
+    seed: int = 0,
+    progress=None,
 ):
     """Fit `n` mocks drawn from the prior; repeat the call to resume after an interruption, or with a larger n.
 
@@ -59,6 +67,8 @@ def calibrate(
         Folder of the calibration.
     n : int
         Number of mocks.
+    truth : str, optional
+        Simulator of the mocks, or an emulator in its place; by default the one that the emulator was trained on.
     points : int
         Number of posterior points of each fit at which the emulation bias is measured; 0 to skip this.
     jobs : int, optional
@@ -94,7 +104,7 @@ def calibrate(
     ):
         if pool is None:
             return None
-        plan, problem = _plan(source, folder, seed, points)
+        plan, problem = _plan(source, folder, truth, seed, points)
         folder.mkdir(parents=True, exist_ok=True)
         busy = f"another calibration is active in {folder}; wait for it or choose another folder with -o"
         with locked(folder / "lock", busy):
@@ -128,7 +138,7 @@ def _mock_file(folder, i) -> Path:
     return Path(folder) / "mocks" / f"{i:05d}.json"
 
 
-def _plan(source, folder: Path, seed: int, points: int):
+def _plan(source, folder: Path, truth: str | None, seed: int, points: int):
     """Plan of the calibration and its problem; all checks are made here, before anything is written."""
     config = run_file.load(source)
     problem = build(config)
@@ -141,7 +151,8 @@ def _plan(source, folder: Path, seed: int, points: int):
     make_sampler(resolved).check(problem)
     content = resolved.model_dump(by_alias=True, exclude_none=True)
     content["resolved"].pop("created")
-    plan = json.loads(json.dumps({"run": content, "seed": seed, "points": points, "simulator": _simulator(problem)}))
+    simulator = truth or _simulator(problem)
+    plan = json.loads(json.dumps({"run": content, "seed": seed, "points": points, "simulator": simulator}))
     load_once(plan["simulator"])
     there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
     if "plan.json" not in there and there - BEGUN:
@@ -198,7 +209,7 @@ def _simulator(problem) -> str:
         raise InputError(f"calibrate does not support signal: {problem.signal.name}; give an emulator or a simulator")
     if emulator is None:
         return problem.signal.name
-    return recorded_simulator(emulator, "calibrate needs it for the mocks: use an emulator trained with lstmfit train")
+    return recorded_simulator(emulator, "name the simulator of the mocks with --truth")
 
 
 def _fit_mock(folder: str, seed: int, points: int, i: int) -> int:

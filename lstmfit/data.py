@@ -173,13 +173,19 @@ def draw_mock(problem, simulate, theta: np.ndarray, rng: np.random.Generator):
     SimulationError
         The simulator failed.
     """
-    history = simulate(problem.signal_parameters(theta))
+    from lstmfit.simulators.protocol import SimulationError, outputs_of
+
+    result, z = outputs_of(simulate(problem.signal_parameters(theta))), simulate.redshifts
     # From the simulator's own grid to the channels, without the emulator's in between.
-    spectrum = problem.likelihood.mocked([history.signal, problem.values(theta)], rng, history.redshifts)
+    spectrum = problem.likelihood.mocked([result["signal"], problem.values(theta)], rng, z)
+    if not problem.options:
+        return spectrum, {}
     grid, layout = problem.signal.redshifts, problem.signal.layout
-    given = {name: getattr(history, name) for name in layout}
+    missing = [name for name in layout if name not in result]
+    if missing:
+        raise SimulationError(f"the simulator does not give {listed(missing)}, as {problem.signal.name} does")
     outputs = layout.pack(
-        {name: x if np.ndim(x) == 0 else np.interp(grid, history.redshifts, x) for name, x in given.items()}
+        {name: np.interp(grid, z, result[name]) if name in layout.histories else result[name] for name in layout}
     )
     options = {
         name: given | problem.likelihoods[name].mocked(problem.arguments(outputs, theta, name), rng)

@@ -93,12 +93,15 @@ def find_dataset(group, name: str) -> h5py.Dataset:
     InputError
         There is no such dataset, or it is a group or a link that leads nowhere or to another file.
     """
-    link = group.get(name, getlink=True) if name in group else None
-    if link is None:
-        raise InputError(f"{_where(group)}: dataset {name} is missing; it has {listed(group, 6)}")
-    if not isinstance(link, h5py.HardLink):
-        raise InputError(f"{_where(group)}: {name} is a link; the data themselves are needed")
-    found = group[name]
+    found, parts = group, [part for part in name.split("/") if part]
+    for part in parts:
+        # Each part of a path: a group on the way may be a link to another file.
+        link = found.get(part, getlink=True) if isinstance(found, h5py.Group) and part in found else None
+        if link is None:
+            raise InputError(f"{_where(group)}: dataset {name} is missing; it has {listed(group, 6)}")
+        if not isinstance(link, h5py.HardLink):
+            raise InputError(f"{_where(group)}: {name} is a link; the data themselves are needed")
+        found = found[part]
     if not isinstance(found, h5py.Dataset):
         raise InputError(f"{_where(group)}: {name} is a group; a dataset is needed")
     return found

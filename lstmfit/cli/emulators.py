@@ -12,6 +12,16 @@ from lstmfit.errors import LONGEST, InputError, one_line
 from lstmfit.files import user_path
 from lstmfit.schema import shown
 
+Spec = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(
+        "--spec",
+        metavar="SPEC",
+        help="Names of the parameters and arrays of a set: 21cmgem, ares or a YAML file.",
+        show_default="from the file",
+    ),
+]
+
 data = typer.Typer(no_args_is_help=True, help="List and fetch public data sets.")
 
 
@@ -52,8 +62,9 @@ def simulate(
 
 
 def train(
-    signals: Annotated[Path, typer.Argument(help="Signal set (HDF5).")],
+    signals: Annotated[Path, typer.Argument(help="Signal set: HDF5, .npz, or a folder of text tables.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Emulator file to write.")],
+    spec: Spec = None,
     updates: Annotated[Optional[int], typer.Option(help="Gradient steps.", show_default="100000")] = None,  # noqa: UP045
     batch: Annotated[Optional[int], typer.Option(help="Signals per gradient step.", show_default="128")] = None,  # noqa: UP045
     learning_rate: Annotated[Optional[float], typer.Option(help="Peak learning rate.", show_default="0.0125")] = None,  # noqa: UP045
@@ -66,12 +77,16 @@ def train(
         Optional[str],  # noqa: UP045
         typer.Option(help="Widths of the encoder's hidden layers, separated by commas.", show_default="256"),
     ] = None,
-    half: Annotated[bool, typer.Option("--half", help="Store matrices in half precision, in half the space.")] = False,
+    half: Annotated[
+        bool, typer.Option("--half", help="Store matrices in half precision, in half the space.", show_default="off")
+    ] = False,
     architecture: Annotated[str, typer.Option(help="patched, or published (the 21cmLSTM of 2024).")] = "patched",
     epochs: Annotated[float, typer.Option(help="Fraction of the original 175 epochs (published only).")] = 1.0,
     seed: Annotated[int, typer.Option(help="Random seed of the initial weights and the batches.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue from the checkpoint.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue from the checkpoint.", show_default="off")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite an existing file.", show_default="off")] = False,
 ):
     """Train an emulator on a signal set.
 
@@ -100,7 +115,7 @@ def train(
     recipe = Recipe(seed=seed, **{key: value for key, value in given.items() if value is not None})
     given = {"units": units, "steps": steps, "encoder": None if encoder is None else _widths(encoder)}
     sizes = {key: value for key, value in given.items() if value is not None}
-    data = load_signals(signals)
+    data = load_signals(signals, spec=spec)
     if architecture == "published":
         emulator = _train_published(data, epochs, units, seed)
     else:
@@ -175,7 +190,8 @@ def evaluate(
     signals: Annotated[
         Path | None, typer.Argument(help="Signal set; by default the emulator's own test set.")
     ] = None,
-    split: Annotated[str, typer.Option(help="Split to use: train, val or test.")] = "test",
+    spec: Spec = None,
+    split: Annotated[str, typer.Option(help="Split to use: train, val, test or all.")] = "test",
     low: Annotated[Optional[float], typer.Option(help="Lower band edge in MHz.")] = None,  # noqa: UP045
     high: Annotated[Optional[float], typer.Option(help="Upper band edge in MHz.")] = None,  # noqa: UP045
     picture: Annotated[
@@ -192,7 +208,7 @@ def evaluate(
     from lstmfit.emulator.train_emulator import evaluation_split, other_errors
 
     loaded = Emulator.load(emulator)
-    data = evaluation_split(loaded, emulator, signals, split)
+    data = evaluation_split(loaded, emulator, signals, split, spec)
     errors = asdict(evaluate_emulator(loaded, data, low, high))
     _show_errors(errors)
     others = other_errors(loaded, data)

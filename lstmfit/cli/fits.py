@@ -198,6 +198,10 @@ def calibrate(
         Optional[Path],  # noqa: UP045
         typer.Option("-o", "--output", callback=writable_folder, help="Output folder of the campaign."),
     ] = None,
+    truth: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Simulator or emulator that makes the mocks; by default what the emulator was trained on."),
+    ] = None,
     points: Annotated[int, typer.Option(help="Posterior points of each fit to simulate; 0 for none.")] = 200,
     seed: Annotated[int, typer.Option(help="Random seed of the mocks.")] = 0,
     jobs: Jobs = None,
@@ -211,7 +215,7 @@ def calibrate(
 
     output = Path("chains") / f"calibration_{Path(run).stem}" if output is None else output
     with _bar("mock") as progress:
-        result = run_campaign(run, output, n, points=points, jobs=jobs, seed=seed, progress=progress)
+        result = run_campaign(run, output, n, truth=truth, points=points, jobs=jobs, seed=seed, progress=progress)
     if result is None:
         return
     levels = (50, 68, 90, 95)

@@ -1,4 +1,4 @@
-"""Sets of signals to train and test on: one HDF5 file in the layout of the public 21cmVAE and 21cmLSTM sets."""
+"""Sets of signals to train and test on, read from every known layout and checked."""
 
 import dataclasses
 import warnings
@@ -7,23 +7,14 @@ from dataclasses import dataclass, field
 import h5py
 import numpy as np
 
-from lstmfit.datasets.specs import SignalSpec, presets
-from lstmfit.errors import InputError, listed, one_line
+from lstmfit.datasets.columns import UNITS
+from lstmfit.datasets.layouts import SPLITS, WHOLE, RawSet, check_array, read_raw
+from lstmfit.datasets.specs import SignalSpec, find_spec
+from lstmfit.errors import InputError
 from lstmfit.files import replacing, user_path
-from lstmfit.hdf5 import (
-    check_dataset,
-    find_dataset,
-    read_array,
-    read_axes,
-    read_numbers,
-    read_text,
-    read_texts,
-    reading,
-    write_axes,
-)
+from lstmfit.hdf5 import write_axes
 from lstmfit.outputs import OutputLayout
 from lstmfit.parameters import Parameter
-from lstmfit.schema import shown
 
 
 @dataclass(frozen=True)
@@ -33,7 +24,7 @@ class Split:
     Parameters
     ----------
     theta : numpy.ndarray
-        (n, n_params) physical.
+        (n, n_params) in physical units.
     signal : numpy.ndarray
         (n, n_channels) mK, redshift ascending.
     extras : dict of str to numpy.ndarray
@@ -48,7 +39,7 @@ class Split:
         return len(self.theta)
 
     def rows(self, which) -> "Split":
-        """Some of the rows."""
+        """Split with a selection of the rows."""
         return Split(self.theta[which], self.signal[which], {k: v[which] for k, v in self.extras.items()})
 
 
@@ -63,9 +54,9 @@ class SignalSet:
     parameters : tuple of Parameter
         In the order of theta.
     train, val, test : Split
-        The three splits; empty where the file has none.
+        The three splits; empty if the file has none.
     record : dict
-        Where it came from.
+        Provenance.
     axes : dict of str to dict of str to numpy.ndarray
         Grids of the outputs that are tables, see `lstmfit.outputs.OutputLayout`.
     """
@@ -79,8 +70,16 @@ class SignalSet:
     axes: dict = field(default_factory=dict)
 
     @property
+    def whole(self) -> Split:
+        """All splits, one after the other."""
+        parts = [split for split in (self.train, self.val, self.test) if len(split)] or [self.train]
+        extras = {name: np.concatenate([part.extras[name] for part in parts]) for name in parts[0].extras}
+        theta, signal = (np.concatenate([getattr(part, name) for part in parts]) for name in ("theta", "signal"))
+        return Split(theta, signal, extras)
+
+    @property
     def layout(self) -> OutputLayout:
-        """The outputs: the signal, further histories, numbers, tables."""
+        """Outputs: the signal, further histories, numbers and tables."""
         split = next((s for s in (self.train, self.val, self.test) if len(s)), self.train)
         others = [name for name in split.extras if name not in self.axes]
         numbers = [name for name in others if split.extras[name].ndim == 1]
@@ -88,154 +87,90 @@ class SignalSet:
         return OutputLayout.of(len(self.redshifts), histories, numbers, self.axes)
 
 
-def load_signals(path, splits=("train", "val", "test")) -> SignalSet:
+def load_signals(path, splits=SPLITS, spec=None) -> SignalSet:
     """Read a set of signals.
 
     Parameters
     ----------
     path : path
         One of: an HDF5 file of `lstmfit simulate`; the public 21cmGEM file of 21cmVAE (``par_train``,
-        ``signal_train``, ...); the public ARES file of 21cmLSTM (``train_data``, ``train_labels``, ...); a folder with
-        the plain-text 21cmGEM tables (``Par_train_21cmGEM.txt``, ``T21_train_21cmGEM.txt``, ...).
+        ``signal_train``, ...); the public ARES file of 21cmLSTM (``train_data``, ``train_labels``, ...); an HDF5 or
+        ``.npz`` file with arrays named by `spec`; a folder with the plain-text 21cmGEM tables
+        (``Par_train_21cmGEM.txt``, ``T21_train_21cmGEM.txt``, ...); a folder with the training set of a globalemu
+        (``train_data.txt``, ``train_labels.txt``, ..., and its ``z.txt``, or the grid of `spec`).
     splits : sequence of str
-        What to read; the others come back empty.
+        Splits to read; the others are empty.
+    spec : SignalSpec, str or path, optional
+        Description of a file that does not name its parameters, see `lstmfit.datasets.specs.find_spec`. By default
+        that of the public set that is recognised.
 
     Returns
     -------
     SignalSet
-        Where the file has no validation split, the last eighth of the training split is taken for it.
 
     Raises
     ------
     InputError
-        No such file, another layout, shapes that do not fit together, or values that cannot be trained on: not
-        finite, a constant or impossible parameter column, a repeated row.
+        The file does not exist or is damaged, its layout is unknown, its shapes are inconsistent, its grid is not one
+        of redshifts (or frequencies, if the spec says so), or its values cannot be trained on: not finite, a constant
+        or impossible parameter, a repeated row.
+
+    Notes
+    -----
+    Without a validation split, the last eighth of the training split is used for it. Without any splits (a spec
+    without ``{split}``), an eighth of the rows is used for testing and an eighth for validation. These rows are
+    chosen at random, but always the same for a given number of rows, so that signals used for testing are never
+    trained on.
     """
     path = user_path(path, "set of signals")
-    if path.is_dir():
-        return _check(path, _read_text(path), splits)
     if not path.exists():
         raise InputError(f"no set of signals {path}; `lstmfit simulate -o {path.name} -n 4096` makes one")
-    with reading(path, "HDF5 file", "copy or make it again") as file:
-        named = "parameters" in file.attrs
-        return _check(path, _read_named(path, file) if named else _read_public(path, file), splits)
+    if not (path.is_dir() or path.is_file()):
+        raise InputError(f"{path} is not a regular file; give a set of signals")
+    if spec is not None and not isinstance(spec, SignalSpec):
+        spec = find_spec(spec, "spec")
+    return read_raw(path, spec, lambda raw: _check(path, raw, splits))
 
 
-@dataclass(frozen=True)
-class _Raw:
-    """What a reader found, still unread where it is in HDF5; `unit` of the signals is empty where nothing says it."""
+def drawn_splits(n: int) -> dict[str, np.ndarray]:
+    """Rows of each split of a set that has none.
 
-    redshifts: np.ndarray
-    columns: list[dict]
-    splits: dict
-    record: dict
-    unit: str = ""
-    layout: OutputLayout | None = None
+    Parameters
+    ----------
+    n : int
+        Number of rows.
 
-
-def _read_named(path, file) -> _Raw:
-    """The layout of `lstmfit simulate`: names, ranges and grid are in the file."""
-    missing = [name for name in ("log", "min", "max") if name not in file.attrs]
-    missing += [] if "redshifts" in file else ["redshifts"]
-    if missing:
-        raise InputError(f"{path} is not a set of signals: {', '.join(missing)} is missing")
-    names = read_texts(file, "parameters")
-    n = len(names)
-    if not n or len(set(names)) < n:
-        raise InputError(f"{path}: its parameters are {listed(names)}; different names are needed")
-    values = [read_numbers(file, "log", n, "flag"), *(read_numbers(file, key, n) for key in ("min", "max"))]
-    values += [read_texts(file, key, n) if key in file.attrs else [""] * n for key in ("units", "latex")]
-    columns = [
-        {"name": name, "log": log, "min": low, "max": high, "unit": unit, "latex": latex}
-        for name, log, low, high, unit, latex in zip(names, *values)
-    ]
-    redshifts = read_array(file, "redshifts", (None,)).astype(float)
-    layout = read_axes(file, len(redshifts))
-    splits = {split: _keys(file, f"par_{split}", f"signal_{split}", split, layout) for split in SPLITS}
-    record = {
-        key: file.attrs[key].item() if hasattr(file.attrs[key], "item") else str(file.attrs[key])
-        for key in ("simulator", "simulator_version", "design", "seed", "lstmfit_version")
-        if key in file.attrs
-    }
-    return _Raw(redshifts, columns, splits, record, _unit(path, file), layout)
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        Row numbers, ascending: ``test`` and ``val`` have n // 8 each, ``train`` has the rest.
+    """
+    # NumPy guarantees the raw stream of a bit generator for all versions, but not that of `permutation`.
+    rows = np.argsort(np.random.PCG64(0).random_raw(n), kind="stable")
+    test, val, train = np.split(rows, [n // 8, 2 * (n // 8)])
+    return {"train": np.sort(train), "val": np.sort(val), "test": np.sort(test)}
 
 
-UNITS = {"mK": 1.0, "K": 1000.0}
-"""Units of signals that the attribute ``signal_unit`` can name, in mK."""
-
-
-def _unit(path, file) -> str:
-    unit = read_text(file, "signal_unit", "")
-    if unit and unit not in UNITS:
-        raise InputError(f"{path}: attribute signal_unit is {shown(unit)}; expected {' or '.join(UNITS)}")
-    return unit
-
-
-def _keys(file, theta, signal, split, layout=None):
-    if theta not in file or signal not in file:
-        return None
-    extras = {name: find_dataset(file, f"{name}_{split}") for name in layout or () if name != "signal"}
-    return find_dataset(file, theta), find_dataset(file, signal), extras
-
-
-def _read_public(path, file) -> _Raw:
-    """A public layout without names: recognised by its keys, described by its preset."""
-    for name, spec in presets().items():
-        keys = {s: [key.format(split=s) for key in (spec.theta, spec.signal)] for s in SPLITS}
-        if keys["train"][0] in file or keys["test"][0] in file:
-            layout = read_axes(file, len(spec.grid))
-            splits = {split: _keys(file, *pair, split, layout) for split, pair in keys.items()}
-            return _Raw(spec.grid, columns_of(spec), splits, {"set": name}, _unit(path, file), layout)
-    raise InputError(
-        f"{path} is not a set of signals: it has {listed(file, 6) if len(file) else 'nothing'}; expected par_train and "
-        "signal_train (21cmGEM layout) or train_data and train_labels (ARES layout)"
-    )
-
-
-def columns_of(spec: SignalSpec) -> list[dict]:
-    """Columns of a spec; keys that it does not give are left out."""
-    return [column.model_dump(exclude_none=True) for column in spec.parameters]
-
-
-def _read_text(folder) -> _Raw:
-    """The plain-text 21cmGEM tables: no header, white space, signals on z = 5, 5.1, ... 50."""
-    splits = {}
-    for split in SPLITS:
-        files = [folder / f"{what}_{split}_21cmGEM.txt" for what in ("Par", "T21")]
-        if all(file.is_file() for file in files):
-            try:
-                with warnings.catch_warnings():
-                    # Of an empty file, which is refused below.
-                    warnings.simplefilter("ignore", UserWarning)
-                    splits[split] = (*(np.loadtxt(file, ndmin=2) for file in files), {})
-            except (ValueError, OSError) as error:
-                names = f"{files[0].name} or {files[1].name}"
-                raise InputError(f"{folder}: {names} is not a table of numbers ({one_line(error, 120)})") from None
-    if not splits:
-        raise InputError(f"{folder} has no Par_train_21cmGEM.txt with T21_train_21cmGEM.txt; give their folder")
-    spec = presets()["21cmGEM"]
-    return _Raw(spec.grid, columns_of(spec), {s: splits.get(s) for s in SPLITS}, {"set": "21cmGEM"})
-
-
-SPLITS = ("train", "val", "test")
-
-
-def _check(path, raw: _Raw, wanted) -> SignalSet:
+def _check(path, raw: RawSet, wanted) -> SignalSet:
     z, columns = raw.redshifts, raw.columns
-    if len(z) < 2 or not (np.diff(z) > 0).all() or z[0] < 0:
-        raise InputError(f"{path}: the redshift grid is not ascending from 0 or above; sort it and the signals with it")
-    # Ranges that are not in the file are those of the training split, and its tail may have to serve for validation.
-    need_train = "train" in wanted or "min" not in columns[0] or ("val" in wanted and raw.splits["val"] is None)
+    if not (np.diff(z) > 0).all():
+        raise InputError(f"{path}: the redshift grid is not ascending; sort it and the signals with it")
+    without_range = any(key not in column for column in columns for key in ("min", "max"))
     read = {}
-    for split in SPLITS:
-        needed = split in wanted or (split == "train" and need_train)
-        read[split] = _split(path, raw.splits[split], split, columns, len(z), needed, raw.layout)
-    _check_unit(path, raw.unit, read)
-    if raw.unit:
-        read = {key: dataclasses.replace(s, signal=s.signal * np.float32(UNITS[raw.unit])) if raw.unit != "mK" else s
-                for key, s in read.items()}  # fmt: skip
+    if WHOLE in raw.splits:
+        whole = _split(path, raw, WHOLE, True)
+        read = {split: whole.rows(rows) for split, rows in drawn_splits(len(whole)).items()}
+    else:
+        # Ranges that are not in the file are those of the training split, whose last rows may be needed to validate.
+        need_train = "train" in wanted or without_range or ("val" in wanted and raw.splits["val"] is None)
+        for split in SPLITS:
+            read[split] = _split(path, raw, split, split in wanted or (split == "train" and need_train))
+    _check_unit(path, raw, read)
+    if raw.unit not in ("", "mK"):
+        factor = np.float32(UNITS[raw.unit])
+        read = {key: dataclasses.replace(split, signal=split.signal * factor) for key, split in read.items()}
     parameters = _parameters(path, columns, read["train"] if len(read["train"]) else read["test"])
-    if raw.splits["val"] is None and len(read["train"]) >= 8:
+    if WHOLE not in raw.splits and raw.splits["val"] is None and len(read["train"]) >= 8:
         cut = len(read["train"]) - len(read["train"]) // 8
         read["val"], read["train"] = read["train"].rows(slice(cut, None)), read["train"].rows(slice(cut))
     empty = Split(np.empty((0, len(columns))), np.empty((0, len(z)), np.float32))
@@ -245,11 +180,12 @@ def _check(path, raw: _Raw, wanted) -> SignalSet:
 
 
 FAINTEST = 2.0
-"""mK: a set whose signals are all fainter than this is in K."""
+"""Amplitude in mK; a set without any signal above it is taken to be in K."""
 
 
-def _check_unit(path, unit, read):
-    """Notice signals in K: trained on, their emulator would be wrong by a thousand."""
+def _check_unit(path, raw, read):
+    """Notice signals in K: an emulator trained on them would be wrong by a factor of a thousand."""
+    unit = raw.unit
     brightest = max((float(np.abs(split.signal).max()) for split in read.values() if len(split)), default=np.inf)
     looks_like_k = unit != "K" and 0 < brightest < FAINTEST
     looks_like_mk = unit == "K" and brightest > 1000.0 * FAINTEST
@@ -257,20 +193,18 @@ def _check_unit(path, unit, read):
         return
     said = f"{path}: the signals reach {brightest:.3g} at most, which looks like {'K' if looks_like_k else 'mK'}"
     if not unit:
-        raise InputError(
-            f"{said}; mK are expected: say which with the attribute signal_unit, "
-            f"python -c \"import h5py; h5py.File('{path.name}', 'r+').attrs['signal_unit'] = 'K'\" (or 'mK')"
-        )
-    warnings.warn(f"{said}, but its attribute signal_unit says {unit}", stacklevel=4)
+        raise InputError(f"{said}; mK are expected: say which with {raw.say_unit}")
+    warnings.warn(f"{said}, but signal_unit is {unit}", stacklevel=6)
 
 
 def _parameters(path, columns, split) -> tuple[Parameter, ...]:
     parameters = []
     for i, column in enumerate(columns):
         values = split.theta[:, i]
-        low, high = (column["min"], column["max"]) if "min" in column else (values.min(), values.max())
-        if "min" not in column and not len(values):
+        if not len(values) and not {"min", "max"} <= set(column):
             raise InputError(f"{path}: no training or test signals to take the range of {column['name']} from")
+        low = column["min"] if "min" in column else values.min()
+        high = column["max"] if "max" in column else values.max()
         if len(values) and values.min() == values.max():
             raise InputError(f"{path}: parameter {column['name']} is {values[0]:g} in every row; leave the column out")
         parameters.append(
@@ -287,7 +221,8 @@ def _parameters(path, columns, split) -> tuple[Parameter, ...]:
     return tuple(parameters)
 
 
-def _split(path, arrays, split, columns, n_channels, wanted, layout) -> Split:
+def _split(path, raw: RawSet, split, wanted) -> Split:
+    arrays, columns, n_channels = raw.splits[split], raw.columns, len(raw.redshifts)
     if not wanted or arrays is None:
         return Split(np.empty((0, len(columns))), np.empty((0, n_channels), np.float32))
     n = arrays[0].shape[0] if arrays[0].shape else 0
@@ -296,13 +231,12 @@ def _split(path, arrays, split, columns, n_channels, wanted, layout) -> Split:
             f"{path}: the parameters of {split} are {arrays[0].shape} and its signals {arrays[1].shape}; "
             f"expected (n, {len(columns)}) and (n, {n_channels})"
         )
+    shapes = {"signal": (n_channels,)} if raw.layout is None else raw.layout.shapes
     for name, array in {"parameters": arrays[0], "signal": arrays[1], **arrays[2]}.items():
         # Before anything is read: a file can declare any size.
-        if isinstance(array, h5py.Dataset):
-            shapes = {"signal": (n_channels,)} if layout is None else layout.shapes
-            check_dataset(array, (n, *(shapes[name] if name != "parameters" else (len(columns),))))
-    theta, signal = np.array(arrays[0], dtype=float), np.array(arrays[1])
-    extras = {name: np.array(array) for name, array in arrays[2].items()}
+        check_array(array, (n, *(shapes[name] if name != "parameters" else (len(columns),))))
+    theta, signal = np.array(arrays[0], dtype=float), _native(arrays[1])
+    extras = {name: _native(array) for name, array in arrays[2].items()}
     for name, array in {"parameters": theta, "signal": signal, **extras}.items():
         bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
         if bad.any():
@@ -310,6 +244,10 @@ def _split(path, arrays, split, columns, n_channels, wanted, layout) -> Split:
                 f"{path}: {name} of {split} has NaN or infinite values in {bad.sum()} rows, the first is "
                 f"{bad.argmax()}; remove those rows"
             )
+    if raw.order is not None:
+        signal = signal[:, raw.order]
+        on_grid = () if raw.layout is None else raw.layout.histories
+        extras = {name: array[:, raw.order] if name in on_grid else array for name, array in extras.items()}
     for i, column in enumerate(columns):
         if "zero" in column:
             theta[theta[:, i] == 0, i] = column["zero"]
@@ -324,19 +262,24 @@ def _split(path, arrays, split, columns, n_channels, wanted, layout) -> Split:
     return Split(theta, signal, extras)
 
 
-def write_test_set(path, data: SignalSet, n: int = 1024) -> None:
-    """Write the first test signals of a set in the same layout, small enough to travel with an emulator.
+def _native(array) -> np.ndarray:
+    """Read an array in the byte order of this machine."""
+    return np.array(array, dtype=array.dtype.newbyteorder("="))
 
-    Signals are rounded to 1e-4 mK and neutral fractions to 1e-6, which halves the file.
+
+def write_test_set(path, data: SignalSet, n: int = 1024) -> None:
+    """Write the first test signals of a set to a small file that is kept beside an emulator.
+
+    Signals are rounded to 1e-4 mK and neutral fractions to 1e-6, which halves the size of the file.
 
     Parameters
     ----------
     path : path
-        File to make or replace.
+        File to create or replace.
     data : SignalSet
         Its test split is written.
     n : int
-        At most this many signals.
+        Maximum number of signals.
     """
     text = h5py.string_dtype()
     with replacing(path) as temporary, h5py.File(temporary, "w") as file:
@@ -349,6 +292,7 @@ def write_test_set(path, data: SignalSet, n: int = 1024) -> None:
             file.attrs[name] = np.array(values, dtype=text)
         for name in ("log", "min", "max"):
             file.attrs[name] = np.array([getattr(p, name) for p in data.parameters])
+        file.attrs["zero"] = np.array([p.zero or 0.0 for p in data.parameters])
         for key, value in data.record.items():
             file.attrs[key] = value
         file.attrs["signal_unit"] = "mK"

@@ -1,20 +1,20 @@
-"""What a file that carries no names means: its parameters, their scaling, the grid, the names of its arrays.
+"""Specs of files without names: parameters and their scaling, the grid, the names of the arrays, units.
 
-The public sets have their specs in ``presets.yaml``; a user writes one of the same form for files of his own.
+The specs of the public sets are in ``presets.yaml``; users write their own in the same form.
 """
 
 from __future__ import annotations
 
 from functools import cache
 from importlib import resources
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, StrictBool, ValidationError, model_validator
 
 from lstmfit.errors import InputError, did_you_mean, listed
 from lstmfit.files import user_path
-from lstmfit.parameters import Parameter
+from lstmfit.parameters import Parameter, check_name
 from lstmfit.schema import Block, Count, NotNegative, Number, Positive, first_mistake
 from lstmfit.yaml_files import parse_yaml, read_yaml
 
@@ -46,7 +46,7 @@ class Column(Block):
 
 
 class Grid(Block):
-    """Evenly spaced redshifts."""
+    """Evenly spaced redshifts or frequencies."""
 
     min: NotNegative
     max: Positive
@@ -58,29 +58,63 @@ class Grid(Block):
         return np.linspace(self.min, self.max, self.n)
 
 
+SPLIT = "{split}"
+"""Stands for train, val and test in names of arrays."""
+
+
 class SignalSpec(Block):
-    """The meaning of arrays without names.
+    """Description of a file of signals, or of a published emulator, that does not describe itself.
 
     Parameters
     ----------
     parameters : list of Column
         In the order of theta.
-    redshifts : Grid or list of float, optional
-        Of the channels, ascending; a file may have its own.
+    redshifts : Grid, list of float or str, optional
+        Redshift of each channel, or the name of the array that has them. For an emulator, ascending, and not needed
+        if it has a grid of its own.
+    frequency : Grid, list of float or str, optional
+        The same for files of signals whose grid is in frequency.
+    frequency_unit : {"Hz", "kHz", "MHz", "GHz"}, optional
+        Unit of `frequency`; MHz by default.
     theta, signal : str, optional
         Names of the arrays in a file of signals; ``{split}`` stands for train, val and test.
+    signal_unit : {"mK", "K"}, optional
+        Unit of the signals; mK by default.
+    outputs : dict of str to str
+        Names of the arrays with further outputs, on the grid or one number per signal, by the name of the output.
     """
 
     parameters: Annotated[list[Column], Field(min_length=1)]
-    redshifts: Grid | list[NotNegative] | None = None
+    redshifts: Grid | list[NotNegative] | str | None = None
+    frequency: Grid | list[Positive] | str | None = None
+    frequency_unit: Literal["Hz", "kHz", "MHz", "GHz"] | None = None
     theta: str | None = None
     signal: str | None = None
+    signal_unit: Literal["mK", "K"] | None = None
+    outputs: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _different_names(self):
         names = [column.name for column in self.parameters]
         if len(set(names)) < len(names):
             raise ValueError(f"parameters {listed(names)}: a name appears twice")
+        return self
+
+    @model_validator(mode="after")
+    def _consistent(self):
+        if self.redshifts is not None and self.frequency is not None:
+            raise ValueError("redshifts and frequency are both given; give one of them")
+        if self.frequency_unit is not None and self.frequency is None:
+            raise ValueError("frequency_unit is given without frequency; give both or none")
+        if (self.theta is None) != (self.signal is None):
+            raise ValueError(f"{'signal' if self.signal is None else 'theta'} is missing; name both arrays or none")
+        arrays = {"theta": self.theta, "signal": self.signal} | self.outputs
+        with_split = [key for key, name in arrays.items() if name is not None and SPLIT in name]
+        if with_split and len(with_split) < len(arrays):
+            raise ValueError(f"only {listed(with_split)} of {listed(arrays)} has {SPLIT}; all names need it, or none")
+        for name in self.outputs:
+            if check_name(name, "output") in ("parameters", "redshifts", "signal", "theta"):
+                raise ValueError(f"outputs: {name} is not a further output; take it out or rename it")
         return self
 
     @property
@@ -90,8 +124,10 @@ class SignalSpec(Block):
 
     @property
     def grid(self) -> np.ndarray | None:
-        """Redshifts (n_channels,), None where the file has its own."""
-        return self.redshifts.values if isinstance(self.redshifts, Grid) else _array(self.redshifts)
+        """Redshifts (n_channels,) if the spec itself has them, else None."""
+        if isinstance(self.redshifts, Grid):
+            return self.redshifts.values
+        return np.array(self.redshifts, dtype=float) if isinstance(self.redshifts, list) else None
 
     def check_sizes(self, where, n_params: int, n_channels: int | None = None) -> None:
         """Refuse a network or a file of other sizes.
@@ -111,10 +147,6 @@ class SignalSpec(Block):
             raise InputError(f"{where} has {n_channels} channels; the spec has {len(self.grid)} redshifts")
 
 
-def _array(values):
-    return None if values is None else np.array(values, dtype=float)
-
-
 @cache
 def presets() -> dict[str, SignalSpec]:
     """Specs of the public sets, by name."""
@@ -124,27 +156,29 @@ def presets() -> dict[str, SignalSpec]:
     return {name: SignalSpec.model_validate(spec) for name, spec in content.items()}
 
 
-def find_spec(source) -> SignalSpec:
+def find_spec(source, key: str = "parameters") -> SignalSpec:
     """A spec by the name of a public set, or from a file.
 
     Parameters
     ----------
     source : str or path
         ``21cmgem`` or ``ares``, in any case; or a file in YAML, see `SignalSpec`.
+    key : str
+        What it was given as, for messages.
 
     Raises
     ------
     InputError
-        No such name or file, or a mistake in it.
+        There is no such name or file, or the file has a mistake.
     """
     for name, spec in presets().items():
         if str(source).lower() == name.lower():
             return spec
-    path = user_path(source, "parameters")
+    path = user_path(source, key)
     if not path.is_file():
         hint = did_you_mean(str(source), [name.lower() for name in presets()])
-        raise InputError(f"parameters: no spec {source}: neither a known set nor a file; {hint}")
-    content = read_yaml(path, "spec of parameters")
+        raise InputError(f"{key}: no spec {source}: neither a known set nor a file; {hint}")
+    content = read_yaml(path, "spec")
     try:
         return SignalSpec.model_validate(content)
     except ValidationError as error:

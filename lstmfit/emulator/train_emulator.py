@@ -152,7 +152,7 @@ def other_errors(emulator: BaseEmulator, split: Split) -> dict[str, dict[str, fl
     }
 
 
-def evaluation_split(emulator: BaseEmulator, source, signals=None, split="test") -> Split:
+def evaluation_split(emulator: BaseEmulator, source, signals=None, split="test", spec=None) -> Split:
     """Signals to measure an emulator on.
 
     Parameters
@@ -163,28 +163,32 @@ def evaluation_split(emulator: BaseEmulator, source, signals=None, split="test")
         What it was loaded from: its own test set lies beside it.
     signals : path, optional
         A set of signals; the emulator's own test set by default.
-    split : {"train", "val", "test"}
-        Which part of the set.
+    split : {"train", "val", "test", "all"}
+        Which part of the set; ignored for the emulator's own test set.
+    spec : SignalSpec, str or path, optional
+        Description of a set that does not name its parameters, see `lstmfit.datasets.signal_sets.load_signals`.
 
     Raises
     ------
     InputError
         No test set, an empty split, or a set on another grid or with other parameters.
     """
-    if split not in SPLITS:
-        raise InputError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
+    if split not in (*SPLITS, "all"):
+        raise InputError(f"split is {split!r}; expected one of {', '.join(SPLITS)}, all")
     if signals is None:
+        if spec is not None:
+            raise InputError(f"spec {spec} describes a set of signals; give the set too, or leave the spec out")
         data = shipped_test_set(source)
         if data is None:
             raise InputError(f"{source} has no test set beside it; give a set of signals")
         return data
-    found = load_signals(signals, (split,))
+    found = load_signals(signals, SPLITS if split == "all" else (split,), spec)
     if len(found.redshifts) != len(emulator.redshifts) or not np.allclose(found.redshifts, emulator.redshifts):
         raise InputError(f"{signals} and {source} are on different redshift grids")
     names = [p.name for p in found.parameters]
     if names != list(emulator.names):
         raise InputError(f"{signals} has parameters {', '.join(names)}; {source} has {', '.join(emulator.names)}")
-    data = getattr(found, split)
+    data = found.whole if split == "all" else getattr(found, split)
     if not len(data):
         raise InputError(f"{signals} has no {split} signals")
     return data

@@ -1,9 +1,10 @@
-"""Simulate training, validation and test sets: parallel, and nothing lost when it is killed.
+"""Simulate training, validation and test sets in parallel; an interrupted campaign can be continued.
 
-While a campaign runs, finished rows lie in shards: small files in the folder `SET.h5.parts`, each written beside
-and renamed, so that a shard exists whole or not at all. At the end they become one HDF5 file, again by renaming.
-A row's parameters depend on the seed and its number alone, so where and when it is computed changes nothing.
-The rows and their shards are in `lstmfit.simulators.rows`, the HDF5 file in `setfile`, the work in `tasks`.
+While a campaign runs, finished rows are kept in shards: small files in the folder `SET.h5.parts`, each written under
+a temporary name and renamed, so that a shard is either complete or absent. At the end they are merged into one HDF5
+file, which is also renamed. The parameters of a row depend only on the seed and its number, not on where or when it
+is computed. The rows and their shards are in `lstmfit.simulators.rows`, the HDF5 file in `setfile`, the work in
+`tasks`.
 """
 
 import json
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 
 _FLUSH_SECONDS = 20.0
 MOST_SIGNALS = 10**9
-"""Of a split; far more than fits on a disk."""
+"""Maximum number of signals in a split; far more than fit on a disk."""
 
 
 def simulate_set(
@@ -55,19 +56,18 @@ def simulate_set(
     progress: bool = True,
     force: bool = False,
 ) -> SimulatedSet | None:
-    """Simulate a set of signals, or continue one that was interrupted, or make a finished one larger.
+    """Simulate a set of signals, continue an interrupted campaign, or enlarge a finished set.
 
-    Started by an MPI launcher it uses the ranks, else processes on this machine. The result does not depend on
-    how many there are. In a script of your own, call it under `if __name__ == "__main__":`, because each process
-    imports the script.
+    Under an MPI launcher the ranks are used, else processes on this machine. The result does not depend on their
+    number. In your own script, call it under `if __name__ == "__main__":`, because each process imports the script.
 
     Parameters
     ----------
     path : str or pathlib.Path
-        The HDF5 file to make. It appears when all is done; until then `collect(path, partial=True)` gives what
-        there is.
+        HDF5 file to write. It is written at the end; until then, `collect(path, partial=True)` merges the finished
+        rows.
     n : int
-        Training signals.
+        Number of training signals.
     simulator : str
         A name for `lstmfit.simulators.load`, also `package.module:attribute`.
     design : str
@@ -75,18 +75,18 @@ def simulate_set(
     seed : int
         Seed of all three splits, which are independent of each other.
     n_val, n_test : int, optional
-        Validation and test signals; an eighth of `n` each, at least 16 and at most 2048, if not given.
+        Numbers of validation and test signals; by default an eighth of `n` each, at least 16 and at most 2048.
     jobs : int, optional
-        Processes; as many as this process may use cores if not given. Without meaning under MPI.
+        Number of processes; by default the number of available cores. Ignored under MPI.
     progress : bool
         Show a progress bar on stderr.
     force : bool
-        Replace whatever is at `path`.
+        Overwrite an existing set or campaign.
 
     Returns
     -------
     SimulatedSet or None
-        What was made; None on MPI ranks other than the first.
+        Summary of the set; None on MPI ranks other than the first.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def simulate_set(
 
     jobs = min(jobs or cores(), sum(counts.values()))
     settings = (path, counts, simulator, design, int(seed), progress, force)
-    with writing_into(path, "and run the same again: what was finished is kept"):
+    with writing_into(path, "and repeat the command; finished work is kept"):
         if jobs == 1 and world() is None:
             return _campaign(*settings, None, 1)
         with death_as(SimulationError, "a worker process"), worker_pool(jobs) as (pool, workers):
@@ -119,16 +119,16 @@ def collect(path, output=None, *, partial: bool = False) -> SimulatedSet:
     Parameters
     ----------
     path : str or pathlib.Path
-        The `path` that was given to `simulate_set`, which may still be running.
+        The `path` passed to `simulate_set`, which may still be running.
     output : str or pathlib.Path, optional
-        Where to write; `SET.partial.h5` beside `SET.h5` if not given.
+        File to write; by default `SET.partial.h5` beside `SET.h5`.
     partial : bool
-        Accept a campaign that is not finished.
+        Accept an unfinished campaign.
 
     Returns
     -------
     SimulatedSet
-        What the new file holds.
+        Summary of the new file.
 
     Raises
     ------
@@ -139,14 +139,14 @@ def collect(path, output=None, *, partial: bool = False) -> SimulatedSet:
     parts = _parts(path)
     plan = _read_plan(parts)
     if plan is None:
-        where = f"{path} is finished already" if path.exists() else f"nothing is being simulated at {path}"
+        where = f"{path} has already finished" if path.exists() else f"nothing is being simulated at {path}"
         raise InputError(f"{where}: there is no {parts.name} beside it to collect from")
     rows = Rows(plan)
     read_finished(rows, path, plan)
     rows.read_shards(parts)
     if rows.n_missing and not partial:
         raise InputError(
-            f"{path}: {rows.n_missing} of {rows.n_total} rows are not simulated yet; run simulate again to continue, "
+            f"{path}: {rows.n_missing} of {rows.n_total} rows are not simulated yet; repeat simulate to continue, "
             "or ask for a partial set"
         )
     output = path.with_suffix(".partial" + path.suffix) if output is None else Path(output)
@@ -154,7 +154,7 @@ def collect(path, output=None, *, partial: bool = False) -> SimulatedSet:
 
 
 def _check_counts(n, n_val, n_test, jobs) -> dict[str, int]:
-    """Numbers of signals by split, in the order of `SPLITS`."""
+    """Number of signals of each split, in the order of `SPLITS`."""
     given = {"n": n, "n_val": n_val, "n_test": n_test, "jobs": jobs}
     for name, value in given.items():
         if value is None and name != "n":
@@ -177,11 +177,11 @@ def _read_plan(parts: Path) -> dict | None:
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {parts / 'plan.json'} ({one_line(error)}); force to start over") from None
+        raise InputError(f"cannot read {parts / 'plan.json'} ({one_line(error)}); use --force to start over") from None
     try:
         return parse_plan(text, parts / "plan.json")
     except InputError as error:
-        raise InputError(f"{error}; force to start over") from None
+        raise InputError(f"{error}; use --force to start over") from None
 
 
 def _campaign(path, counts, simulator, design, seed, progress, force, pool, workers) -> SimulatedSet:
@@ -202,11 +202,11 @@ def _campaign(path, counts, simulator, design, seed, progress, force, pool, work
     path.parent.mkdir(parents=True, exist_ok=True)
     parts = _parts(path)
     parts.mkdir(exist_ok=True)
-    with locked(parts / "lock", f"{path} is being simulated by another process; wait for it, or end it"):
+    with locked(parts / "lock", f"{path} is being simulated by another process; wait for it or stop it"):
         try:
             return _locked_campaign(path, parts, plan, progress, force, pool, workers)
         finally:
-            # Nothing has been simulated yet where there is no plan: leave no trace of a refusal.
+            # Without a plan nothing has been simulated: leave no trace of a refusal.
             if parts.exists() and not (parts / "plan.json").exists():
                 shutil.rmtree(parts)
 
@@ -224,7 +224,7 @@ def _locked_campaign(path, parts, plan, progress, force, pool, workers) -> Simul
     if finished is not None:
         compare_plans(plan, finished, path)
         if finished["counts"] == plan["counts"]:
-            log.info("%s is finished already", path)
+            log.info("%s has already finished", path)
             shutil.rmtree(parts)
             return summary(path)
     write_text(parts / "plan.json", json.dumps(plan))
@@ -241,11 +241,11 @@ def _locked_campaign(path, parts, plan, progress, force, pool, workers) -> Simul
         first = next(text for messages in rows.messages.values() for text in messages.values())
         if not np.any(rows.state["train"] == 1):
             raise SimulationError(
-                f"every training simulation failed; the first failure of all: {one_line(first)}; what was tried is "
-                "kept: correct the simulator and repeat with --force"
+                f"every training simulation failed, first with: {one_line(first)}; correct the simulator and "
+                "repeat with --force"
             )
         log.warning(
-            "%d of %d simulations failed and are in the group 'failed' of %s; the first: %s",
+            "%d of %d simulations failed (group 'failed' of %s), first with: %s",
             n_failed,
             rows.n_total,
             path,
@@ -257,7 +257,7 @@ def _locked_campaign(path, parts, plan, progress, force, pool, workers) -> Simul
 
 
 def _simulate(rows: Rows, parts: Path, simulator: str, progress: bool, pool, workers: int) -> None:
-    """Simulate what is missing, and keep it in shards on the way."""
+    """Simulate the missing rows, and keep them in shards meanwhile."""
     from tqdm import tqdm
 
     todo = rows.missing()

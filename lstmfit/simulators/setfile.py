@@ -100,14 +100,14 @@ def compare_plans(wanted: dict, found: dict, path: Path) -> None:
         )
         raise InputError(
             f"{path} was begun with other settings ({shown}); use the same ones to continue, choose another name, "
-            "or force to start over"
+            "or use --force to start over"
         )
     fewer = [s for s in SPLITS if wanted["counts"][s] < found["counts"][s]]
     if fewer:
         shown = ", ".join(f"{wanted['counts'][s]} < {found['counts'][s]} for {s}" for s in fewer)
         raise InputError(
             f"{path} was begun with more signals ({shown}); a set can grow but not shrink: ask for as many or more, "
-            "choose another name, or force to start over"
+            "choose another name, or use --force to start over"
         )
 
 
@@ -163,6 +163,7 @@ def write_set(path: Path, plan: dict, rows: Rows) -> SimulatedSet:
         file.attrs["units"] = np.array([p["unit"] for p in parameters], dtype=text)
         file.attrs["latex"] = np.array([p["latex"] for p in parameters], dtype=text)
         file.attrs["log"] = np.array([p["log"] for p in parameters])
+        file.attrs["zero"] = np.array([p.get("zero") or 0.0 for p in parameters])
         file.attrs["min"] = np.array([p["min"] for p in parameters])
         file.attrs["max"] = np.array([p["max"] for p in parameters])
         for name in ("seed", "design", "simulator", "simulator_name", "simulator_version"):

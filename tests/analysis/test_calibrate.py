@@ -228,3 +228,34 @@ def test_bad_input(tmp_path):
     (tmp_path / "none" / "mocks" / "00000.json").write_text('{"failed": "no finite signal"}')
     with pytest.raises(InputError, match="none of 1 mocks could be fitted; the first: no finite signal"):
         summarise(tmp_path / "none")
+
+
+def test_an_emulator_in_place_of_the_simulator_makes_the_mocks(rng):
+    """As `--truth` takes it: its own numbers, and one line where it lacks what the other data need."""
+    from lstmfit.simulators import SimulationError
+    from lstmfit.simulators.emulated import EmulatedSimulator
+
+    likelihood = small_run()["likelihood"] | {"planck_tau": {}}
+    template = build(run_file.load(small_run(likelihood=likelihood)))
+    emulator, theta = template.signal.emulator, template.prior.sample(1, rng)[0]
+    spectrum, _ = draw_mock(template, EmulatedSimulator(emulator), theta, rng)
+    np.testing.assert_allclose(spectrum.truth, emulator(template.signal_parameters(theta)), rtol=1e-6)
+
+    class SignalOnly(EmulatedSimulator):
+        def __call__(self, theta):
+            return {"signal": super().__call__(theta)["signal"]}
+
+    with pytest.raises(SimulationError, match="the simulator does not give x_HI, tau, as echo21 does"):
+        draw_mock(template, SignalOnly(emulator), theta, rng)
+
+
+def test_an_emulator_of_unknown_origin_needs_a_truth(tmp_path):
+    from lstmfit import Emulator
+
+    emulator = Emulator.load("echo21")
+    del emulator.record["simulator"]
+    emulator.save(tmp_path / "mine.h5")
+    run = small_run() | {"emulator": str(tmp_path / "mine.h5")}
+    run["data"]["mock"]["from"] = "emulator"
+    with pytest.raises(InputError, match=r"does not say which simulator it emulates; name .* with --truth"):
+        calibrate(run, tmp_path / "out", 1, jobs=1)

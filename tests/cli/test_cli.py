@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -194,9 +195,15 @@ def test_tables_break_no_cell(width):
 def test_help_shows_every_default():
     done = lstmfit("train", "--help", env=os.environ | {"COLUMNS": "200"})
     defaults = {"--updates": "100000", "--batch": "128", "--learning-rate": "0.0125", "--steps": "11"}
+    defaults |= {"--encoder": "256", "--half": "off", "--spec": "from the file", "--seed": "0"}
+    defaults |= {"--units": "128; published: 451"}
+    options = done.stdout.split("Options:")[1]
+    lines = [" ".join(text.split()) for text in re.split(r"\n {2}(?=-)", options)[1:] if "--help" not in text]
     for option, default in defaults.items():
-        line = next(line for line in done.stdout.splitlines() if option in line)
+        line = next(line for line in lines if option in line)
         assert f"default: ({default})" in line or f"default: {default}" in line, line
+    assert len(lines) > 12
+    assert all("[default: " in line or "[required]" in line for line in lines)
 
 
 def test_check_speaks_of_what_it_found(tmp_path):

@@ -99,7 +99,7 @@ def test_bad_layouts_are_refused(tmp_path, rng):
     with pytest.raises(InputError, match="it has x; expected par_train"):
         load_signals(path)
     path.write_bytes(b"no hdf5")
-    with pytest.raises(InputError, match="not a whole HDF5 file"):
+    with pytest.raises(InputError, match=r"not a whole HDF5 or .npz file"):
         load_signals(path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"has no Par_train_21cmGEM\.txt"):

@@ -4,6 +4,7 @@ import h5py
 import numpy as np
 import pytest
 from networks import PARAMETERS, draw_theta, random_network
+from scipy.stats import multivariate_normal
 
 from lstmfit import Emulator
 from lstmfit.analysis.evaluation import edge_distance, errors_picture, learning_curve
@@ -112,6 +113,10 @@ def test_a_failed_save_leaves_the_old_file(emulator, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["toy.h5"]
 
 
+BARS = {"echo21": 0.04, "21cmgem": 0.45}
+"""Mean relative error in per cent that each shipped emulator stays below, against what it was trained on."""
+
+
 def test_every_shipped_emulator_is_as_good_as_it_says():
     assert "echo21" in shipped()
     for name in shipped():
@@ -119,7 +124,7 @@ def test_every_shipped_emulator_is_as_good_as_it_says():
         test = shipped_test_set(name)
         errors, summary = measure(emulator, test)
         assert summary.mean_percent <= 1.02 * emulator.record["test"]["mean_percent"]
-        assert summary.mean_percent < 0.3
+        assert summary.mean_percent < BARS[name]
         assert errors["rms"].shape == emulator.redshifts.shape
         assert evaluate(emulator, evaluation_split(emulator, name)) == summary
 
@@ -149,3 +154,38 @@ def test_the_pictures_are_drawn(tmp_path):
     middle = [np.sqrt(p.min * p.max) if p.log else 0.5 * (p.min + p.max) for p in emulator.parameters]
     edge = [middle[0], *[p.max for p in emulator.parameters[1:]]]
     np.testing.assert_allclose(edge_distance(emulator, np.array([middle, edge])), [1.0, 0.0], atol=1e-9)
+
+
+def test_a_teachers_own_error_is_part_of_the_error():
+    """`emulator_error: true` of a distilled emulator: against its teacher, and the teacher's own where it is known."""
+    from lstmfit.config import load
+    from lstmfit.problem import build
+
+    emulator = Emulator.load("21cmgem")
+    against, own = emulator.errors["covariance"], emulator.errors["teacher_rms"]
+    np.testing.assert_allclose(emulator.error_covariance, against + np.diag(own**2))
+    assert np.sqrt(np.mean(own**2)) == pytest.approx(0.0032 * 124, rel=0.1)
+    alone = Emulator.load("echo21")
+    assert alone.error_covariance is alone.errors["covariance"]
+    run = load("dj24_21cmgem_5mK")
+    block = run.likelihood.global_signal.model_copy(update={"emulator_error": True})
+    run = run.model_copy(update={"likelihood": run.likelihood.model_copy(update={"global_signal": block})})
+    with_error, without = build(run), build(load("dj24_21cmgem_5mK"))
+    theta = np.array([with_error.truth[name] for name in with_error.names])
+    values = [problem.loglikelihood(theta)[0] for problem in (with_error, without)]
+    # The mock is on the emulator's own channels, by frequency.
+    order = np.argsort(without.spectrum.frequency)[::-1]
+    residual = without.spectrum.temperature[order] - emulator(theta)
+    expected = [
+        multivariate_normal.logpdf(residual, cov=25.0 * np.eye(451) + extra)
+        for extra in (emulator.error_covariance, 0.0)
+    ]
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(set(shipped()) - {"echo21"}))
+def test_a_distilled_emulator_says_where_it_comes_from(name):
+    emulator = Emulator.load(name)
+    teacher = emulator.record["teacher"]
+    assert {"name", "reference", "source", "licence", "published_error"} <= set(teacher)
+    assert emulator.record["simulator"] == teacher["name"]

@@ -295,12 +295,12 @@ def test_signals_in_kelvin_are_noticed(originals, tmp_path):
     np.testing.assert_allclose(load_signals(path).train.signal, whole.train.signal, rtol=1e-6)
     with h5py.File(path, "r+") as file:
         file.attrs["signal_unit"] = "mK"
-    with pytest.warns(UserWarning, match="looks like K, but its attribute signal_unit says mK"):
+    with pytest.warns(UserWarning, match="looks like K, but signal_unit is mK"):
         load_signals(path)
     path = changed(originals, "gem.h5", attribute("signal_unit", "K"))
     with h5py.File(path, "r+") as file:
         file["signal_train"][...] = file["signal_train"][()] * 30
-    with pytest.warns(UserWarning, match="looks like mK, but its attribute signal_unit says K"):
+    with pytest.warns(UserWarning, match="looks like mK, but signal_unit is K"):
         load_signals(path)
 
 

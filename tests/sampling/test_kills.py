@@ -156,7 +156,7 @@ def test_simulate_on_a_full_disk(disk):
     settings = dict(n_val=16, n_test=16, jobs=1, progress=False)
     for left in (4, 60):
         filler = leave(disk, left)
-        with pytest.raises(InputError, match=FULL + "run the same again"):
+        with pytest.raises(InputError, match=FULL + "repeat the command; finished work is kept"):
             simulate_set(disk / "set.h5", 40, **settings)
         assert not (disk / "set.h5").exists()
         assert not list(disk.rglob("*.part"))

@@ -333,15 +333,15 @@ def test_failures_are_recorded(tmp_path, toy, monkeypatch, caplog, jobs):
 
 def test_all_failed_is_an_error(tmp_path, toy, monkeypatch):
     monkeypatch.setenv("TOY_FAILS_BELOW", "1000")
-    with pytest.raises(SimulationError, match=r"every training simulation failed; .*ArithmeticError: a is"):
+    with pytest.raises(SimulationError, match=r"every training simulation failed, first with: ArithmeticError: a is"):
         simulate_set(tmp_path / "set.h5", 4, simulator="toy_simulator:Toy", jobs=1, **SIZES)
 
 
 @pytest.mark.parametrize(
     ("variable", "jobs", "message"),
     [
-        ("TOY_FAILS_BELOW", "1", "every training simulation failed; the first failure of all: ArithmeticError: a is"),
-        ("TOY_FAILS_BELOW", "2", "every training simulation failed; the first failure of all: ArithmeticError: a is"),
+        ("TOY_FAILS_BELOW", "1", "every training simulation failed, first with: ArithmeticError: a is"),
+        ("TOY_FAILS_BELOW", "2", "every training simulation failed, first with: ArithmeticError: a is"),
         ("TOY_DIES", "2", "a worker process died"),
     ],
 )
@@ -361,7 +361,7 @@ def test_a_failure_is_one_line_on_the_command_line(tmp_path, toy, variable, jobs
 def test_dead_worker_is_an_error_that_keeps_what_was_finished(tmp_path, toy, monkeypatch):
     monkeypatch.setenv("TOY_DIES", "yes")
     path = tmp_path / "set.h5"
-    with pytest.raises(SimulationError, match=r"a worker process died .*: run the same again"):
+    with pytest.raises(SimulationError, match=r"a worker process died .*; repeat the command to continue"):
         simulate_set(path, 400, simulator="toy_simulator:Toy", jobs=2, **SIZES)
     monkeypatch.delenv("TOY_DIES")
     assert simulate_set(path, 400, simulator="toy_simulator:Toy", jobs=1, **SIZES).n_train == 400

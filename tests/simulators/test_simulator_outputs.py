@@ -187,3 +187,16 @@ def test_a_likelihood_that_lacks_an_output(tmp_path, module):
     del run["likelihood"]["planck_tau"]
     problem = build(load_run(run))
     assert np.isfinite(problem.loglikelihood(np.array([5.0, 1.0]))[0])
+
+
+def test_what_stands_for_zero_is_kept(tmp_path, rng):
+    """From 21cmKAN's fX through the set and the training to the emulator."""
+    path = tmp_path / "emulator_mine.pth"
+    write_torch(path, kan_module([kan_layer(rng, 7, 3), kan_layer(rng, 3, 451)]))
+    np.save(tmp_path / "train_mins_mine.npy", [-4.0, 0.6, -6.0, 0.04, 1.0, 0.1, 10.0, -290.0])
+    np.save(tmp_path / "train_maxs_mine.npy", [-0.3, 2.0, 3.0, 0.17, 1.5, 3.0, 50.0, 35.0])
+    simulate_set(tmp_path / "set.h5", 32, simulator=str(path), **SIZES)
+    assert [p.zero for p in load_signals(tmp_path / "set.h5").parameters] == [None, None, 1e-6, None, None, None, None]
+    shipped = Emulator.load("21cmgem")
+    theta = [0.05, 76.5, 0.0, 0.069, 1.3, 0.3, 40.0]
+    np.testing.assert_array_equal(shipped(theta), shipped([*theta[:2], 1e-6, *theta[3:]]))
