@@ -1,7 +1,5 @@
 """Files with one row for each channel of the data, such as foreground modes: text, .npy, .npz and HDF5."""
 
-import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,8 +182,10 @@ def read_channel_file(path, name: str, others=(), what: str = "foreground file")
     wanted = (name, FREQUENCIES, *others)
     if start == b"\x89HDF\r\n\x1a\n":
         arrays, unit = _from_hdf5(path, wanted, what)
-    elif start.startswith((b"\x93NUMPY", b"PK\x03\x04")):
-        arrays, unit = _from_numpy(path, what), "K"
+    elif start.startswith(b"PK\x03\x04"):
+        arrays, unit = _from_npz(path, wanted), "K"
+    elif start.startswith(b"\x93NUMPY"):
+        arrays, unit = _from_npy(path, what), "K"
     else:
         arrays, unit = _from_text(path, name), "K"
     arrays = _chosen(path.name, arrays, name, wanted)
@@ -225,20 +225,21 @@ def _from_hdf5(path, wanted, what):
     return arrays, unit
 
 
-def _from_numpy(path, what):
+def _from_npz(path, wanted):
+    from lstmfit.datasets.npz import reading_npz
+
+    with reading_npz(path) as file:
+        return {key: np.array(member) for key, member in _chosen(path.name, file, wanted[0], wanted).items()}
+
+
+def _from_npy(path, what):
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError("it is larger than 2 GB")
-        content = path.read_bytes()
-        if content.startswith(b"\x93NUMPY"):
-            return {"": np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)}
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
-                raise ValueError("it is larger than 2 GB")
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            return {key: array for key in file.files if isinstance(array := file[key], np.ndarray)}
+        with path.open("rb") as file:
+            return {"": np.lib.format.read_array(file, allow_pickle=False)}
     except Exception as error:
-        # A damaged header or archive can make NumPy raise almost anything.
+        # A damaged header can make NumPy raise almost anything.
         raise InputError(f"{path.name} cannot be read as a {what} ({one_line(error, 120)}); make it again") from None
 
 

@@ -5,6 +5,7 @@ import json
 import pickle
 import shutil
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -343,6 +344,9 @@ def test_bad_files_are_refused(tmp_path):
     (tmp_path / "damaged.npy").write_bytes(Path(good).read_bytes()[:100])
     (tmp_path / "damaged.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + b"x" * 100)
     np.save(tmp_path / "objects.npy", np.array([{}, []], dtype=object), allow_pickle=True)
+    header = b"{'descr': '<f8', 'shape': (24,".ljust(117) + b"\n"
+    with zipfile.ZipFile(tmp_path / "header.npz", "w") as archive:
+        archive.writestr("basis.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     twice = np.c_[BASIS, BASIS[:, 1]]
     cases = [
         ({"file": str(tmp_path / "none.npy")}, "no foreground file .*none.npy; a path is relative to the folder"),
@@ -353,6 +357,7 @@ def test_bad_files_are_refused(tmp_path):
         ({"file": str(tmp_path / "damaged.npy")}, "damaged.npy cannot be read as a foreground file"),
         ({"file": str(tmp_path / "damaged.h5")}, "damaged.h5 is not a whole foreground file .*; make it again"),
         ({"file": str(tmp_path / "objects.npy")}, "objects.npy cannot be read as a foreground file"),
+        ({"file": str(tmp_path / "header.npz")}, "header.npz is not a whole .npz file .*; copy or make it again"),
         ({"file": npz(tmp_path / "two.npz", a=BASIS, b=BASIS)}, "two.npz has no array basis; it has a, b"),
         ({"file": hdf5(tmp_path / "two.h5", a=BASIS, b=BASIS)}, "two.h5 has no array basis; it has a, b"),
         ({"file": hdf5(tmp_path / "mk.h5", unit="uK", basis=BASIS)}, "attribute unit is 'uK'; expected K or mK"),
