@@ -55,9 +55,10 @@ def main(chains: Path) -> None:
     for name in SIGNALS:
         if (chains / name / "signal.png").is_file():
             small(chains / name / "signal.png", IMAGES / f"{name}_signal.png", 700)
-    for together in ("joint_mock", "joint_real"):
-        if (chains / together / "summary.json").is_file():
-            joint(chains, "mock_25mK", together, IMAGES / f"{together}_corner.png")
+    if (chains / "joint_mock" / "summary.json").is_file():
+        joint(chains, "mock_25mK", "joint_mock", IMAGES / "joint_mock_corner.png")
+    if (chains / "joint_21cmfast" / "corner.png").is_file():
+        small(chains / "joint_21cmfast" / "corner.png", IMAGES / "joint_21cmfast_corner.png")
 
 
 if __name__ == "__main__":

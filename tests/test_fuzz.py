@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from helpers import small_run
+from helpers import THETA, small_run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -24,10 +24,13 @@ from lstmfit.analysis.chains import read_run
 from lstmfit.analysis.foreign_chains import read_chain
 from lstmfit.analysis.report import write_report
 from lstmfit.checks import check_run
+from lstmfit.constants import redshift_to_frequency
+from lstmfit.datasets.modes import make_modes
 from lstmfit.datasets.signal_sets import load_signals
 from lstmfit.datasets.spectrum import read_spectrum
 from lstmfit.emulator.emulator import Emulator
 from lstmfit.errors import InputError
+from lstmfit.likelihoods.foregrounds import Basis, Regions
 
 N = int(os.environ.get("LSTMFIT_FUZZ", "200"))
 FUZZ = settings(
@@ -176,6 +179,10 @@ KEYS = st.sampled_from(
         "floor",
         "dof",
         "sky",
+        "covariance",
+        "coefficients",
+        "T_cmb",
+        "marginalise",
     ]
 ) | st.text(max_size=6)
 
@@ -206,6 +213,36 @@ BASES = [
             "uvlf_bouwens2021": {"mock": True},
         },
         sampler={"nautilus": {"n_live": 200, "seed": 3}},
+    ),
+    small_run(
+        data={
+            "mock": {
+                "theta": THETA,
+                "from": "emulator",
+                "noise": 25,
+                "seed": 2,
+                "foreground": {"model": "regions", "file": "K.npz", "coefficients": [2.5, 2.7]},
+            },
+            "band": [50, 120],
+        },
+        likelihood={"global_signal": {"noise": {"sigma": 25}, "foreground": {"model": "regions", "file": "K.npz"}}},
+    ),
+    small_run(
+        data={
+            "mock": {
+                "theta": THETA,
+                "from": "emulator",
+                "noise": 25,
+                "seed": 2,
+                "foreground": {"model": "basis", "file": "modes.h5", "coefficients": [2.0]},
+            }
+        },
+        likelihood={
+            "global_signal": {
+                "noise": {"sigma": 25},
+                "foreground": {"model": "basis", "file": "modes.h5", "mean": "mean.txt", "terms": 2},
+            }
+        },
     ),
 ]
 
@@ -242,7 +279,18 @@ def mutate(data, content):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("fuzz")
+    path = tmp_path_factory.mktemp("fuzz")
+    nu = redshift_to_frequency(Emulator.load("echo21").redshifts)
+    basis = np.stack([(nu / 75.0) ** -2.5, (nu / 75.0) ** -2.6 * np.sin(nu / 5.0)], axis=1)
+    np.savez(path / "K.npz", K=100.0 + np.outer(nu, [1.0, 2.0]), frequencies=nu)
+    np.savetxt(path / "mean.txt", np.c_[nu, 1700.0 * basis[:, 0]], header="freq[MHz] T")
+    spectra = np.random.default_rng(1).normal(size=(9, 2)) @ basis.T
+    with h5py.File(path / "modes.h5", "w") as file:
+        file.attrs["unit"] = "K"
+        arrays = {"basis": basis, "covariance": np.diag([4.0, 1.0]), "frequencies": nu, "spectra": spectra}
+        for name, array in (arrays | {"noise": np.full(len(nu), 0.02)}).items():
+            file[name] = array
+    return path
 
 
 @given(st.data())
@@ -431,6 +479,42 @@ def test_damaged_files(small_files, folder, data):
     for read in (Emulator.load, load_signals, read_spectrum):
         with only_input_errors():
             read(path)
+
+
+def use_foreground(path, out):
+    """All that reads a file of a foreground."""
+    nu = redshift_to_frequency(Emulator.load("echo21").redshifts)
+    for block in (Basis(file=str(path), scale=1.0), Basis(file=str(path)), Regions(file=str(path))):
+        with only_input_errors():
+            component = block.build(nu)
+            with np.errstate(all="ignore"):
+                component.evaluate(np.full(len(component.names), 2.5))
+    with only_input_errors():
+        make_modes(path, 2).write(out)
+
+
+@given(st.data())
+@FUZZ
+def test_foreground_files(folder, data):
+    path = folder / "spoilt_modes.h5"
+    shutil.copyfile(folder / "modes.h5", path)
+    spoil(data, path)
+    use_foreground(path, folder / "made.h5")
+
+
+@given(st.data())
+@FUZZ
+def test_damaged_foreground_files(folder, data):
+    """Files cut short or with bytes changed."""
+    content = bytearray((folder / data.draw(st.sampled_from(["modes.h5", "K.npz", "mean.txt"]))).read_bytes())
+    if data.draw(st.booleans()):
+        content = content[: data.draw(st.integers(0, len(content)))]
+    for _ in range(data.draw(st.integers(0, 20))):
+        if content:
+            content[data.draw(st.integers(0, min(len(content), 4096) - 1))] = data.draw(st.integers(0, 255))
+    path = folder / "damaged_foreground"
+    path.write_bytes(content)
+    use_foreground(path, folder / "made.h5")
 
 
 @pytest.fixture(scope="module")

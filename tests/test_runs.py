@@ -19,7 +19,8 @@ NEEDED = {
     "mock_25mK_foreground",
     "mock_25mK_foreground_sampled",
     "joint_mock",
-    "joint_real",
+    "joint_21cmfast",
+    *(f"dj24_{name}_{sigma}mK" for name in ("21cmgem", "ares") for sigma in (5, 10, 25)),
     "edges2018",
     "edges2018_flattened_gaussian",
 }

@@ -1,7 +1,5 @@
 """Files with one row per channel of the data, such as foreground modes: text, .npy, .npz and HDF5."""
 
-import io
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import numpy as np
 from lstmfit.datasets.columns import FREQUENCY_UNITS, UNITS
 from lstmfit.errors import InputError, listed, one_line
 from lstmfit.files import user_path
-from lstmfit.schema import shown
+from lstmfit.schema import LARGEST, shown
 
 FREQUENCIES = "frequencies"
 """Name of the frequencies in MHz among the arrays of a file."""
@@ -109,9 +107,10 @@ class ChannelFile:
             wanted = "(channels,)" if dimensions == 1 else "(channels, columns)"
             raise InputError(f"{self.name}: {name} has shape {array.shape}, but {wanted} is expected")
         array = array[self._rows(name, array, frequency, kept)]
-        if not np.isfinite(array).all():
-            bad = int((~np.isfinite(array).reshape(len(array), -1).all(axis=1)).argmax())
-            raise InputError(f"{self.name}: {name} is not finite at {frequency[bad]:.6g} MHz; give finite numbers")
+        good = (np.abs(array) <= LARGEST).reshape(len(array), -1).all(axis=1)
+        if not good.all():
+            at = frequency[int(good.argmin())]
+            raise InputError(f"{self.name}: {name} is not finite at {at:.6g} MHz; give finite numbers")
         return array * UNITS[self.unit]
 
     def _rows(self, name, array, frequency, kept):
@@ -135,9 +134,10 @@ class ChannelFile:
         # The total is unknown for data of a run folder, whose files have been checked before.
         enough = len(array) == n if n is not None else len(array) > kept.number.max()
         if not enough:
+            total = f"more than {kept.number.max()}" if n is None else n
             left = f", of which {len(frequency)} are fitted" if kept is not None else ""
             raise InputError(
-                f"{self.name} has {len(array)} rows, but the data have {n} channels{left}; give one row for each "
+                f"{self.name} has {len(array)} rows, but the data have {total} channels{left}; give one row for each "
                 f"channel of the data file, or an array of {FREQUENCIES} in MHz"
             )
         rows = np.arange(len(frequency)) if kept is None else kept.number
@@ -182,8 +182,10 @@ def read_channel_file(path, name: str, others=(), what: str = "foreground file")
     wanted = (name, FREQUENCIES, *others)
     if start == b"\x89HDF\r\n\x1a\n":
         arrays, unit = _from_hdf5(path, wanted, what)
-    elif start.startswith((b"\x93NUMPY", b"PK\x03\x04")):
-        arrays, unit = _from_numpy(path, what), "K"
+    elif start.startswith(b"PK\x03\x04"):
+        arrays, unit = _from_npz(path, wanted), "K"
+    elif start.startswith(b"\x93NUMPY"):
+        arrays, unit = _from_npy(path, what), "K"
     else:
         arrays, unit = _from_text(path, name), "K"
     arrays = _chosen(path.name, arrays, name, wanted)
@@ -223,18 +225,19 @@ def _from_hdf5(path, wanted, what):
     return arrays, unit
 
 
-def _from_numpy(path, what):
+def _from_npz(path, wanted):
+    from lstmfit.datasets.npz import reading_npz
+
+    with reading_npz(path) as file:
+        return {key: np.array(member) for key, member in _chosen(path.name, file, wanted[0], wanted).items()}
+
+
+def _from_npy(path, what):
     try:
         if path.stat().st_size > MOST_BYTES:
             raise ValueError("it is larger than 2 GB")
-        content = path.read_bytes()
-        if content.startswith(b"\x93NUMPY"):
-            return {"": np.lib.format.read_array(io.BytesIO(content), allow_pickle=False)}
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MOST_BYTES:
-                raise ValueError("it is larger than 2 GB")
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            return {key: array for key in file.files if isinstance(array := file[key], np.ndarray)}
+        with path.open("rb") as file:
+            return {"": np.lib.format.read_array(file, allow_pickle=False)}
     except Exception as error:
         # A damaged header or archive can make NumPy raise almost anything.
         raise InputError(f"{path.name} cannot be read as a {what} ({one_line(error, 120)}); create it again") from None

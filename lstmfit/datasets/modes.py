@@ -11,6 +11,7 @@ from lstmfit.datasets.channel_files import FREQUENCIES, ChannelFile, read_channe
 from lstmfit.datasets.columns import UNITS
 from lstmfit.errors import InputError
 from lstmfit.files import replacing
+from lstmfit.schema import LARGEST
 
 SMALLEST = 1e-13
 """Singular values below this fraction of the largest one are rounding errors."""
@@ -88,7 +89,7 @@ def read_spectra(path) -> ChannelFile:
             f"{file.name}: spectra has shape {spectra.shape} for {len(nu)} {FREQUENCIES}; one row for each spectrum "
             f"and one column for each frequency are needed: (n_spectra, {len(nu)})"
         )
-    bad = ~np.isfinite(spectra).all(axis=1)
+    bad = ~(np.abs(spectra) <= LARGEST).all(axis=1)
     if bad.any():
         raise InputError(
             f"{file.name}: {bad.sum()} of {len(spectra)} spectra have NaN or infinite values, the first is number "

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,7 @@ MAGIC = b"PK\x03\x04"
 LARGEST_RATIO = 200
 """Largest ratio of an array above 16 MB to its compressed size; zeros reach 1000."""
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, OSError, ValueError, EOFError, KeyError, RuntimeError,
-          TypeError, MemoryError, OverflowError, SyntaxError)  # fmt: skip
+          TypeError, MemoryError, OverflowError, SyntaxError, tokenize.TokenError, IndexError)  # fmt: skip
 """Exceptions that zipfile and NumPy raise for a damaged file."""
 
 

@@ -5,6 +5,7 @@ import json
 import pickle
 import shutil
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -186,6 +187,18 @@ def test_a_sampled_basis_is_the_conditional_likelihood(tmp_path):
     np.testing.assert_allclose(made.residuals(SIGNAL, TRUE), spectrum.temperature - model, atol=1e-8)
 
 
+@pytest.mark.parametrize("options", [{}, {"marginalise": False, "scale": [3.0, 2.0, 1.0, 0.5]}])
+def test_the_form_in_jax_is_the_same(options, tmp_path):
+    jax = pytest.importorskip("jax", reason="pip install jax")
+    from lstmfit.likelihoods.jax_likelihood import make_loglikelihood
+
+    file = hdf5(tmp_path / "m.h5", basis=BASIS, mean=MEAN, covariance=COVARIANCE)
+    made = likelihood(data(), "free", model="basis", file=file, **options)
+    values = np.array([30.0, *TRUE][: len(made.names)])
+    with jax.enable_x64(True):
+        assert float(make_loglikelihood(made)(SIGNAL, values)) == pytest.approx(made(SIGNAL, values), rel=1e-8)
+
+
 @pytest.mark.parametrize("form", ["npy", "text with frequencies", "HDF5"])
 def test_regions_agree_with_numpy(form, tmp_path):
     file = {
@@ -297,7 +310,8 @@ def test_bad_channels_are_refused(tmp_path):
     message = f"fitted.npy has {n} rows, but the data have 24 channels, of which {n} are fitted; give one row"
     refused(message, {"file": fitted}, cut)
     unknown = Spectrum(cut.frequency, cut.temperature, cut.weight, kept=Kept(cut.kept.number))
-    refused("short.npy has 2 rows", {"file": npy(tmp_path / "short.npy", BASIS[:2])}, unknown)
+    two = npy(tmp_path / "two.npy", BASIS[:2])
+    refused("two.npy has 2 rows, but the data have more than 20 channels, of which", {"file": two}, unknown)
     shifted = npz(tmp_path / "shifted.npz", basis=BASIS, frequencies=NU + 0.1)
     message = r"shifted.npz has no row for 24 of the 24 channels, the first at 54 MHz; its 24 frequencies are 54.1 to"
     refused(message, {"file": shifted})
@@ -315,6 +329,8 @@ def test_bad_channels_are_refused(tmp_path):
     hole[0] = np.nan
     holes = npz(tmp_path / "holes.npz", basis=hole)
     refused("holes.npz: basis is not finite at 54 MHz; give finite numbers", {"file": holes})
+    large = npz(tmp_path / "large.npz", basis=1e200 * BASIS)
+    refused("large.npz: basis is not finite at 54 MHz; give finite numbers", {"file": large})
     # A row of a channel that is not fitted may be anything.
     assert np.isfinite(likelihood(cut, model="basis", scale=1, file=holes)(SIGNAL, np.empty(0)))
     mean = npy(tmp_path / "mean.npy", MEAN[:-1])
@@ -328,6 +344,9 @@ def test_bad_files_are_refused(tmp_path):
     (tmp_path / "damaged.npy").write_bytes(Path(good).read_bytes()[:100])
     (tmp_path / "damaged.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + b"x" * 100)
     np.save(tmp_path / "objects.npy", np.array([{}, []], dtype=object), allow_pickle=True)
+    header = b"{'descr': '<f8', 'shape': (24,".ljust(117) + b"\n"
+    with zipfile.ZipFile(tmp_path / "header.npz", "w") as archive:
+        archive.writestr("basis.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     twice = np.c_[BASIS, BASIS[:, 1]]
     cases = [
         ({"file": str(tmp_path / "none.npy")}, "no foreground file .*none.npy; a path is relative to the folder"),
@@ -338,6 +357,7 @@ def test_bad_files_are_refused(tmp_path):
         ({"file": str(tmp_path / "damaged.npy")}, "damaged.npy cannot be read as a foreground file"),
         ({"file": str(tmp_path / "damaged.h5")}, "damaged.h5 is not a complete foreground file .*; create it again"),
         ({"file": str(tmp_path / "objects.npy")}, "objects.npy cannot be read as a foreground file"),
+        ({"file": str(tmp_path / "header.npz")}, "header.npz is not a whole .npz file .*; copy or make it again"),
         ({"file": npz(tmp_path / "two.npz", a=BASIS, b=BASIS)}, "two.npz has no array basis; it has a, b"),
         ({"file": hdf5(tmp_path / "two.h5", a=BASIS, b=BASIS)}, "two.h5 has no array basis; it has a, b"),
         ({"file": hdf5(tmp_path / "mk.h5", unit="uK", basis=BASIS)}, "attribute unit is 'uK'; expected K or mK"),

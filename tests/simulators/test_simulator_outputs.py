@@ -136,7 +136,7 @@ def test_matrices_in_half_precision_take_half_the_space(tmp_path, rng):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("NoAxes", r"log10_uvlf has shape \(2, 5\), .* on the 6 redshifts; for a table, give the simulator axes"),
+        ("NoAxes", r"log10_uvlf has shape \(2, 5\), .* a history on the 6 redshifts; for a table, give the simulator"),
         ("Reserved", "the output name row is reserved; rename the output"),
         ("NoSignal", "the result has no signal; its outputs are tau"),
     ],
