@@ -118,7 +118,7 @@ def posterior_table(results: dict) -> str:
 
 
 def bias_table(results: dict) -> str:
-    """Table of the emulation bias relative to 21cmKAN: largest shift of a mean, by reweighting and between fits; D_KL."""
+    """Table of emulation biases relative to 21cmKAN: largest shift of a mean (by reweighting, between fits), D_KL."""
     head = (
         "data",
         "emulator",

@@ -177,7 +177,7 @@ def test_signals_in_kelvin_and_numbers_of_other_machines(write, rng):
         (-Z, {}, "its redshifts run from -30 to -6; expected 0 to 1500"),
         (np.roll(Z, 3), {}, "neither ascending nor descending, from channel 2 to 3; sort it"),
         (np.r_[6.0, Z[:-1]], {}, "neither ascending nor descending, from channel 0 to 1"),
-        (Z[:1], {}, "its grid has length 1; but at least two channels are needed"),
+        (Z[:1], {}, "its grid has length 1, but at least two channels are needed"),
         (np.r_[np.nan, Z[1:]], {}, "z has 1 NaN or infinite values"),
         (Z[:-1], {}, r"its signals \(40, 25\); expected \(n, 2\) and \(n, 24\)"),
         (Z[None], {}, r"z has shape \(1, 25\); expected \(n,\)"),

@@ -83,7 +83,7 @@ def test_what_is_written_reads_back_exactly(tmp_path, rng):
         ({"frequency": 0, "temperature": 5}, "K", "no column 5; give a number from 0 to 2"),
         ({"frequency": 0, "temperature": "T"}, "K", r"no column 'T'; the header has nu \[MHz\], w, T \[K\]"),
         ({"frequency": 0, "temperature": 2}, "Jy", "unit is 'Jy'; expected K or mK"),
-        ({"frequency": 0}, "K", "frequency and temperature are needed"),
+        ({"frequency": 0}, "K", "temperature is missing in"),
         ({"frequency": 1, "temperature": 2}, "K", "frequency must be positive"),
         ({"frequency": 0, "temperature": 1, "weight": 2}, "K", "the weight in data row .* is negative or not finite"),
     ],
@@ -200,7 +200,7 @@ def test_a_frequency_that_appears_twice_is_refused(tmp_path):
 def test_control_characters_are_refused(tmp_path, byte, where):
     path = tmp_path / "s.csv"
     path.write_text(where.format(chr(byte)))
-    with pytest.raises(InputError, match=rf"control character \(byte 0x{byte:02x}\) in line 1: it is damaged"):
+    with pytest.raises(InputError, match=rf"control character \(byte 0x{byte:02x}\) in line 1, so it is damaged"):
         read_spectrum(path)
 
 
