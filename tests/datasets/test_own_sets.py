@@ -220,7 +220,7 @@ def test_redshifts_that_may_be_frequencies_are_warned_of(write, rng):
         (SPEC | {"frequency_unit": "THz"}, "frequency_unit is 'THz'"),
         (SPEC | {"signal_unit": "uK"}, "signal_unit is 'uK'"),
         (SPEC | {"theta": "X_{split}"}, "{split} is in theta, but not in all of theta, signal; use it in all or none"),
-        (SPEC | {"outputs": {"tau": "t_{split}"}}, "only tau of theta, signal, tau has {split}"),
+        (SPEC | {"outputs": {"tau": "t_{split}"}}, "{split} is in tau, but not in all of theta, signal, tau"),
         (SPEC | {"outputs": {"signal": "t"}}, "the name signal is reserved"),
         (SPEC | {"outputs": {"a b": "t"}}, "output 'a b': this is not a valid name"),
         ({"parameters": COLUMNS, "theta": "X"}, "signal is missing; give both arrays or neither"),
@@ -251,7 +251,7 @@ def test_where_a_spec_does_not_belong(tmp_path, rng):
     np.savez(tmp_path / "gem.npz", par_test=data.test.theta, signal_test=data.test.signal)
     np.testing.assert_array_equal(load_signals(tmp_path / "gem.npz").test.signal, data.test.signal)
     np.savez(tmp_path / "mine.npz", X=1)
-    with pytest.raises(InputError, match=r"it has X; expected par_train .*for other names, add --spec"):
+    with pytest.raises(InputError, match=r"it has X; expected par_train, .*for other names, add --spec"):
         load_signals(tmp_path / "mine.npz")
 
 
@@ -316,7 +316,7 @@ def test_what_is_wrong_with_a_folder_of_globalemu(globalemu):
     with pytest.raises(InputError, match=r"test_labels.txt is not a table of numbers \(.*\); copy it again"):
         load_signals(globalemu, spec=plain)
     (globalemu / "test_labels.txt").write_text("")
-    with pytest.raises(InputError, match=r"of test are \(4, 2\) and its signals \(0, 1\); expected"):
+    with pytest.raises(InputError, match=r"of test have shape \(4, 2\) and its signals \(0, 1\); expected"):
         load_signals(globalemu, spec=plain)
 
 
@@ -354,13 +354,13 @@ def header(shape, dtype="<f8", version=1):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (header((10**12, 2)) + bytes(64), r"X is|parameters of all are \(1000000000000, 2\)"),
-        (header((40, 2)), r"X declares 640 bytes and has 0"),
-        (header((40, 2)) + bytes(5000), r"X declares 640 bytes and has 5e\+03"),
+        (header((10**12, 2)) + bytes(64), r"X is|parameters of all have shape \(1000000000000, 2\)"),
+        (header((40, 2)), r"X declares 640 bytes but has 0"),
+        (header((40, 2)) + bytes(5000), r"X declares 640 bytes but has 5e\+03"),
         (header((40, 2), "|O"), "X has type object, but numbers are expected"),
         (header((40, 2), "<c16"), "X has type complex128, but numbers are expected"),
         (header((40, 2), [("a", "<f8")], 2), "X has type .*, but numbers are expected"),
-        (header((-40, 2)), r"parameters of all are \(-40, 2\)|not a complete .npz file"),
+        (header((-40, 2)), r"parameters of all have shape \(-40, 2\)|not a complete .npz file"),
         (b"\x93NUMPY\x03\x00" + header((40, 2))[8:], "X is an .npy array of version 3"),
         (b"\x93NUMPY\x01\x00\xff\xff{'descr'", "is not a complete .npz file"),
         (b"\x93NUMPY\x01\x00\x20\x00" + b"__import__('os').getcwd() ".ljust(32), "is not a complete .npz file"),
@@ -444,7 +444,7 @@ def test_train_and_evaluate_in_python(tmp_path, rng):
     with pytest.raises(InputError, match="mine have different redshift grids"):
         evaluation_split(emulator, "mine", path, "test", spec(redshifts={"min": 5, "max": 30, "n": 25}))
     other = [COLUMNS[0], {"name": "c"}]
-    with pytest.raises(InputError, match="has parameters a, c; mine has a, b"):
+    with pytest.raises(InputError, match="has parameters a, c, but mine has a, b"):
         evaluation_split(emulator, "mine", path, "test", spec(redshifts=Z.tolist(), parameters=other))
     with pytest.raises(InputError, match="split is 'every'; expected one of train, val, test, all"):
         evaluation_split(emulator, "mine", path, "every", mine)
