@@ -32,7 +32,7 @@ def test_edges_is_known_by_its_checksum(here, tmp_path):
     path = tmp_path / "other.csv"
     path.write_text("Frequency [MHz], Weight, a: Tsky [K]\n" + "".join(f"{n},1,4{n}\n" for n in range(50, 99)))
     for _ in range(2):
-        with pytest.raises(InputError, match=r"is not the public edges2018: .*, expected 6eebf9cd0a73280c"):
+        with pytest.raises(InputError, match=r"is not the public edges2018: .*, but 6eebf9cd0a73280c"):
             fetch("edges2018", source=path)
     # Nothing of it is kept, neither the file nor its checksum.
     assert not list(here.iterdir())
@@ -74,10 +74,10 @@ def test_sets_without_a_checksum_are_checked_by_content_and_called_unverified(he
     assert "dataset_21cmVAE.h5 is not verified: no checksum is known" in caplog.text
     record = json.loads((here / "dataset_21cmVAE.h5.json").read_text())
     assert record == {"from": str(path), "verified": False}
-    assert "unverified" in state("21cmGEM")
+    assert "not verified" in state("21cmGEM")
     caplog.clear()
     assert fetch("21cmGEM") == target
-    assert "unverified" in caplog.text
+    assert "not verified" in caplog.text
     listed = lstmfit("data", "list", env=os.environ | {"LSTMFIT_DATA": str(here), "COLUMNS": "300"})
     assert "not verified because no checksum is known" in listed.stdout
     # Damaged afterwards.
