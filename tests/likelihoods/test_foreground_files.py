@@ -357,7 +357,7 @@ def test_bad_files_are_refused(tmp_path):
         ({"file": str(tmp_path / "damaged.npy")}, "damaged.npy cannot be read as a foreground file"),
         ({"file": str(tmp_path / "damaged.h5")}, "damaged.h5 is not a complete foreground file .*; create it again"),
         ({"file": str(tmp_path / "objects.npy")}, "objects.npy cannot be read as a foreground file"),
-        ({"file": str(tmp_path / "header.npz")}, "header.npz is not a whole .npz file .*; copy or make it again"),
+        ({"file": str(tmp_path / "header.npz")}, "header.npz is not a complete .npz file .*; copy or create it again"),
         ({"file": npz(tmp_path / "two.npz", a=BASIS, b=BASIS)}, "two.npz has no array basis; it has a, b"),
         ({"file": hdf5(tmp_path / "two.h5", a=BASIS, b=BASIS)}, "two.h5 has no array basis; it has a, b"),
         ({"file": hdf5(tmp_path / "mk.h5", unit="uK", basis=BASIS)}, "attribute unit is 'uK'; expected K or mK"),
