@@ -362,7 +362,7 @@ def test_bad_files_are_refused(tmp_path):
         ({"file": hdf5(tmp_path / "two.h5", a=BASIS, b=BASIS)}, "two.h5 has no array basis; it has a, b"),
         ({"file": hdf5(tmp_path / "mk.h5", unit="uK", basis=BASIS)}, "attribute unit is 'uK'; expected K or mK"),
         ({"file": npy(tmp_path / "complex.npy", BASIS * 1j)}, "has type complex128, but real numbers are expected"),
-        ({"file": npy(tmp_path / "cube.npy", np.ones((24, 2, 2)))}, r"basis has shape \(24, 2, 2\); \(channels, col"),
+        ({"file": npy(tmp_path / "cube.npy", np.ones((24, 2, 2)))}, r"basis has shape \(24, 2, 2\), but \(channels, c"),
         ({"file": text(tmp_path / "nu.txt", NU, "frequency")}, "nu.txt only has a column of frequencies"),
         ({"file": npy(tmp_path / "twice.npy", twice)}, "the 5 columns of twice.npy are not independent on these 24"),
         ({"file": npy(tmp_path / "zero.npy", BASIS * [1, 0, 1, 1])}, "remove the columns that are zero or repeated"),
