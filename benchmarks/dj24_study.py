@@ -1,6 +1,6 @@
 """Repeat the published fits of 21cmGEM and ARES, and measure the emulation bias between emulators of the same model.
 
-    python benchmarks/dj24_study.py --published FOLDER [-o WORK] [--noise 25 10 5]
+    python benchmarks/dj24_study.py --published FOLDER [-o WORK] [--models 21cmgem ares] [--noise 25 10 5]
 
 FOLDER has the published weights: 21cmKAN/emulator_21cmGEM.pth, 21cmKAN/emulator_ARES.pth, globalemu/T_release. The data
 are the signal of 21cmKAN at the fiducial parameters of Dorigo Jones et al. (2024) plus white noise drawn with its
@@ -26,6 +26,7 @@ from lstmfit.constants import redshift_to_frequency
 from lstmfit.driver import fit
 from lstmfit.errors import InputError
 
+LABELS = {"21cmgem": "21cmGEM", "ares": "ARES"}
 STORED = {
     "21cmgem": {
         5: {"fstar": (-0.833, 0.011), "Vc": (1.100, 0.036), "fX": (-0.947, 0.247), "tau": (0.0643, 0.0022),
@@ -65,10 +66,11 @@ def finished(content: dict, folder: Path):
         return read_run(folder)
 
 
-def study(published: Path, work: Path, noises) -> dict:
+def study(published: Path, work: Path, models, noises) -> dict:
     """Run all fits and comparisons; returns the results by set and noise level."""
     results = {}
-    for name, label in (("21cmgem", "21cmGEM"), ("ares", "ARES")):
+    for name in models:
+        label = LABELS[name]
         kan = str(published / "21cmKAN" / f"emulator_{label}.pth")
         emulators = {"21cmKAN": kan, "shipped": name}
         if name == "21cmgem":
@@ -178,10 +180,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--published", type=Path, required=True)
     parser.add_argument("-o", "--output", type=Path, default=Path("chains/dj24"))
+    parser.add_argument("--models", nargs="+", default=list(LABELS), choices=list(LABELS))
     parser.add_argument("--noise", type=int, nargs="+", default=[25, 10, 5])
     given = parser.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
-    results = study(given.published.absolute(), given.output.absolute(), given.noise)
+    results = study(given.published.absolute(), given.output.absolute(), given.models, given.noise)
     (RESULTS / "dj24.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     figure(results, IMAGES / "dj24_shifts.png")
     replace_in_page("dj24.md", "posteriors", posterior_table(results))

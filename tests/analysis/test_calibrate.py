@@ -226,7 +226,7 @@ def test_bad_input(tmp_path):
         calibrate(quick_run(), tmp_path / "thesis", 1, jobs=1)
     (tmp_path / "none" / "mocks").mkdir(parents=True)
     (tmp_path / "none" / "mocks" / "00000.json").write_text('{"failed": "no finite signal"}')
-    with pytest.raises(InputError, match="none of 1 mocks could be fitted; the first: no finite signal"):
+    with pytest.raises(InputError, match="none of 1 mocks could be fitted; first failure: no finite signal"):
         summarise(tmp_path / "none")
 
 
