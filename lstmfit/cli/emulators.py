@@ -237,9 +237,12 @@ def emulators(json_file: Json = None):
         grid = f"z {c['redshifts']['min']:g} to {c['redshifts']['max']:g}, {c['redshifts']['n']}"
         rows.append((name, c["trained_on"], error, c["published_error"], grid, ", ".join(c["outputs"])))
     print_table(("name", "trained on", "mean error", "error of that (published)", "grid", "outputs"), rows)
-    for name, c in content.items():
-        ranges = [f"{p['name']} {p['min']:.4g}..{p['max']:.4g}{' (log)' if p['log'] else ''}" for p in c["parameters"]]
-        typer.echo(f"{name}: {', '.join(ranges)}")
+    ranges = [
+        (name, p["name"], f"{p['min']:.4g}", f"{p['max']:.4g}", "log" if p["log"] else "", p["unit"])
+        for name, c in content.items()
+        for p in c["parameters"]
+    ]
+    print_table(("emulator", "parameter", "min", "max", "", "unit"), ranges)
     print_table(("emulators of other groups", "give", "parameters"), FORMATS)
     write_json(content, json_file)
 

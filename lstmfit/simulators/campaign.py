@@ -1,6 +1,6 @@
 """Simulate training, validation and test sets in parallel; an interrupted campaign can be resumed.
 
-While a campaign runs, finished rows are kept in shards: small files in the folder `SET.h5.parts`, each written under
+While a campaign runs, finished work is kept in shards: small files in the folder `SET.h5.parts`, each written under
 a temporary name and renamed, so that a shard is either complete or absent. At the end they are merged into one HDF5
 file, which is also renamed. The parameters of a row depend only on the seed and its number, not on where or when it
 is computed. See `lstmfit.simulators.rows` for the rows and their shards, `setfile` for the HDF5 file, and `tasks` for
@@ -106,7 +106,7 @@ def simulate_set(
 
     jobs = min(jobs or cores(), sum(counts.values()))
     settings = (path, counts, simulator, design, int(seed), progress, force)
-    with writing_into(path, "and repeat the command; finished rows are kept"):
+    with writing_into(path, "and repeat the command; finished work is kept"):
         if jobs == 1 and world() is None:
             return _campaign(*settings, None, 1)
         with death_as(SimulationError, "a worker process"), worker_pool(jobs) as (pool, workers):

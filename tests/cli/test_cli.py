@@ -123,7 +123,7 @@ def test_a_report_or_a_picture_that_cannot_be_written_is_refused(tmp_path):
     for command in (("report", "x", "-o"), ("compare", "x", "y", "--plot"), ("evaluate", "echo21", "--plot")):
         done = lstmfit(*command, tmp_path / "nowhere" / "x")
         assert done.returncode == 2
-        assert "is not a folder" in done.stderr
+        assert "there is no folder" in done.stderr
 
 
 @pytest.mark.parametrize("target", ["/dev/null", "/dev/stdout", "/dev/nothing"])
