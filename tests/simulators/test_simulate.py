@@ -268,14 +268,14 @@ def test_finished_set_is_left_alone(tmp_path, toy, monkeypatch):
     before, n_calls = path.read_bytes(), len(calls(toy))
     assert simulate_set(path, 8, simulator="toy_simulator:Toy", jobs=1, **SIZES) == first
     for other, named in (
-        ({"seed": 1}, "seed 0 there, 1 asked for"),
-        ({"design": "uniform"}, "design 'sobol' there, 'uniform' asked for"),
-        ({"simulator": "toy_simulator:ready"}, "simulator 'toy_simulator:Toy' there"),
+        ({"seed": 1}, "seed was 0, now 1"),
+        ({"design": "uniform"}, "design was 'sobol', now 'uniform'"),
+        ({"simulator": "toy_simulator:ready"}, "simulator was 'toy_simulator:Toy', now"),
     ):
         with pytest.raises(InputError, match=f"{named}.*force to start over"):
             simulate_set(path, 8, **{"simulator": "toy_simulator:Toy", "jobs": 1, **SIZES, **other})
     monkeypatch.setattr(sys.modules["toy_simulator"].Toy, "version", "2")
-    with pytest.raises(InputError, match="simulator_version '1' there, '2' asked for"):
+    with pytest.raises(InputError, match="simulator_version was '1', now '2'"):
         simulate_set(path, 8, simulator="toy_simulator:Toy", jobs=1, **SIZES)
     assert path.read_bytes() == before
     assert len(calls(toy)) == n_calls

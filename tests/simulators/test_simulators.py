@@ -152,7 +152,7 @@ def test_slope_of_one_is_a_limit(simulate):
         ({p.name: np.ones(2) for p in PARAMETERS}, r"fX is array\(\[1., 1.\]\), not a number; .* shape \(n, 7\)"),
         (["a"] * 7, r"expected 7 numbers in the order fX, fLy"),
         (np.where(np.arange(7) == 3, np.nan, EARLY), "Tmin_vir is nan; expected a finite value above 0"),
-        (np.where(np.arange(7) == 0, -1.0, EARLY), r"fX is -1; .* \(physical units, not log10\)"),
+        (np.where(np.arange(7) == 0, -1.0, EARLY), r"fX is -1; .* in physical units \(not log10\)"),
     ],
 )
 def test_wrong_theta(simulate, theta, message):
@@ -235,7 +235,7 @@ assert not MPI.Is_initialized()
     ("name", "message"),
     [
         ("echo12", r"unknown simulator 'echo12'; did you mean 'echo21'\?"),
-        ("21cmfast", "unknown simulator '21cmfast'"),
+        ("21cmfast4", "unknown simulator '21cmfast4'"),
         ("nowhere.to:find", "no module 'nowhere'; install it or add its folder to PYTHONPATH"),
         ("math:nothing", "module math has no 'nothing'"),
         ("math:cos", "lacks redshifts, parameters, name, version"),
