@@ -30,7 +30,7 @@ def test_histories_numbers_and_tables_lie_one_after_another():
 
 def test_it_is_the_emulators_own():
     emulator = Emulator.load("echo21")
-    layout = emulator.architecture.layout
+    layout = emulator.layout
     theta = np.array([np.sqrt(p.min * p.max) if p.log else 0.5 * (p.min + p.max) for p in emulator.parameters])
     flat = np.array(emulator.raw(theta), dtype=float)
     assert layout.size == len(flat)
