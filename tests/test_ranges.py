@@ -171,7 +171,7 @@ def test_an_emulator_refuses_or_gives_nan(emulator, rng):
     expected = emulator(theta)
     theta[2, 1] = -1.5
     for call in (emulator, emulator.histories, emulator.jacobian):
-        with pytest.raises(InputError, match=r"toy: b is -1.5, outside the training range -1..1; use outside=\"allow\""):
+        with pytest.raises(InputError, match=r"toy: b is -1.5, outside the training range .* use outside"):
             call(theta, outside="raise")
     out = emulator(theta, outside="nan")
     assert np.isnan(out[2]).all()
