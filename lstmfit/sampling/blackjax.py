@@ -21,7 +21,7 @@ from lstmfit.priors.jax_prior import make_transform
 from lstmfit.sampling.chainfiles import LOGZERO, write_nested, write_posterior
 from lstmfit.sampling.checkpointed_run import CheckpointedRun
 from lstmfit.sampling.countdown import Countdown
-from lstmfit.sampling.input_checks import MAX_FRUITLESS_DRAWS, refuse_fruitless, refuse_infinite
+from lstmfit.sampling.input_checks import MAX_FRUITLESS_DRAWS, raise_infinite_likelihood, raise_no_finite_likelihood
 from lstmfit.sampling.result import Progress, Result
 from lstmfit.sampling.settings import Fraction, Points, SamplerSettings, TimesD
 from lstmfit.sampling.state import ROOT
@@ -268,13 +268,14 @@ class _BlackjaxRun(CheckpointedRun):
             cubes = rng.uniform(size=(n, good.shape[1]))
             values = np.asarray(evaluate(cubes))
             if np.isposinf(values).any():
-                refuse_infinite(self.problem.names, self.problem.prior_transform(cubes[np.isposinf(values).argmax()]))
+                worst = self.problem.prior_transform(cubes[np.isposinf(values).argmax()])
+                raise_infinite_likelihood(self.problem.names, worst)
             finite = np.flatnonzero(np.isfinite(values))[: n - len(good)]
             # Draws after the last required point are not counted.
             drawn += len(cubes) if len(good) + len(finite) < n else int(finite[-1]) + 1
             good = np.concatenate([good, cubes[finite]])
             if not len(good) and drawn >= MAX_FRUITLESS_DRAWS:
-                refuse_fruitless(drawn)
+                raise_no_finite_likelihood(drawn)
         self.n_like, self.prior_fraction = drawn, n / drawn
         return good
 

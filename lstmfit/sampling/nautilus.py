@@ -17,7 +17,7 @@ from pydantic import Field, StrictBool
 from lstmfit.errors import InputError, one_line
 from lstmfit.sampling.chainfiles import write_weighted
 from lstmfit.sampling.checkpointed_run import CheckpointedRun
-from lstmfit.sampling.input_checks import MAX_FRUITLESS_DRAWS, refuse_fruitless, refuse_infinite
+from lstmfit.sampling.input_checks import MAX_FRUITLESS_DRAWS, raise_infinite_likelihood, raise_no_finite_likelihood
 from lstmfit.sampling.result import Progress, Result
 from lstmfit.sampling.settings import Fraction, Points, SamplerSettings
 from lstmfit.sampling.state import ROOT
@@ -156,14 +156,14 @@ class _NautilusRun(CheckpointedRun):
         """Ln L (n,), -inf where L is zero, followed by one array per derived parameter: nautilus' blobs."""
         values, derived = self._evaluate(theta)
         if np.isposinf(values).any():
-            refuse_infinite(self.problem.names, theta[np.isposinf(values).argmax()])
+            raise_infinite_likelihood(self.problem.names, theta[np.isposinf(values).argmax()])
         nan = np.isnan(values)
         self.n_nan += int(nan.sum())
         values = np.where(nan, -np.inf, values)
         self.n_good += int(np.isfinite(values).sum())
         self.n_evaluated += len(values)
         if not self.n_good and self.n_evaluated >= MAX_FRUITLESS_DRAWS:
-            refuse_fruitless(self.n_evaluated, self.n_nan)
+            raise_no_finite_likelihood(self.n_evaluated, self.n_nan)
         return values, *derived.T
 
     def prior(self, cubes):

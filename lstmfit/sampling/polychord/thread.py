@@ -21,7 +21,7 @@ import numpy as np
 
 from lstmfit.errors import InputError
 from lstmfit.sampling.countdown import Countdown
-from lstmfit.sampling.input_checks import MAX_FRUITLESS_DRAWS, refuse_fruitless, refuse_infinite
+from lstmfit.sampling.input_checks import MAX_FRUITLESS_DRAWS, raise_infinite_likelihood, raise_no_finite_likelihood
 from lstmfit.sampling.polychord.libraries import LOGZERO, load_library
 from lstmfit.sampling.polychord.resume_file import (
     is_whole,
@@ -83,14 +83,14 @@ class PolyChordThread:
         """Count a log-likelihood that is NaN or at most logzero; return the value to pass to PolyChord."""
         counts = self.counts
         if value == math.inf:
-            refuse_infinite(self.problem.names, theta)
+            raise_infinite_likelihood(self.problem.names, theta)
         counts[1] += 1
         if value != value:
             counts[2] += 1
         if counts[0] - counts[1] < self.settings.n_live and "resumed_from" not in self.state:
             counts[3] += 1
         if counts[0] == counts[1] >= MAX_FRUITLESS_DRAWS:
-            refuse_fruitless(counts[0], counts[2])
+            raise_no_finite_likelihood(counts[0], counts[2])
         return LOGZERO
 
     def callbacks(self):
