@@ -8,7 +8,7 @@ from scipy.linalg import solve_triangular
 
 from lstmfit.errors import InputError
 from lstmfit.likelihoods.base import read_defaults
-from lstmfit.likelihoods.foregrounds import Component
+from lstmfit.likelihoods.components import Component
 from lstmfit.likelihoods.gaussian import GaussianNoise, StudentNoise, choose_centre
 from lstmfit.likelihoods.global_signal_options import GlobalSignalOptions
 from lstmfit.likelihoods.interpolation import interpolation_matrix

@@ -4,7 +4,8 @@ import warnings
 
 import numpy as np
 
-from lstmfit.likelihoods.foregrounds import log_polynomial, middle
+from lstmfit.likelihoods.components import middle
+from lstmfit.likelihoods.foreground_formulae import log_polynomial
 
 FACTOR = 30.0
 """A larger ratio of scatter and noise points to wrong units: K instead of mK is 1000, s instead of h is 60."""

@@ -30,7 +30,7 @@ from lstmfit.datasets.signal_sets import load_signals
 from lstmfit.datasets.spectrum import read_spectrum
 from lstmfit.emulator.emulator import Emulator
 from lstmfit.errors import InputError
-from lstmfit.likelihoods.foregrounds import Basis, Regions
+from lstmfit.likelihoods.foreground_files import Basis, Regions
 
 N = int(os.environ.get("LSTMFIT_FUZZ", "200"))
 FUZZ = settings(

@@ -307,7 +307,7 @@ def test_bad_foregrounds_are_refused():
         ("foreground", {"terms": 18}, "18 terms for 18 channels"),
         ("foreground", {"model": "physical_linear", "terms": 4}, "has 5 parameters, not 4; omit terms"),
         ("foreground", {"model": "hills", "terms": 6}, "has 5 parameters"),
-        ("foreground", {"model": "hills", "marginalise": True}, "cannot be marginalised; .* or use log_polynomial or"),
+        ("foreground", {"model": "hills", "marginalise": True}, "cannot be marginalised; .* or use log_polynomial, "),
         ("foreground", {"terms": 3, "mean": [1.0, 2.0]}, "mean has 2 numbers for 3 terms"),
         ("foreground", {"model": "hills", "scle": 3}, "likelihood.global_signal: unknown key foreground.scle"),
         ("systematics", {"model": "wobble"}, "known are sinusoid"),

@@ -221,7 +221,7 @@ def test_mocks_lie_at_the_truth_and_scatter_by_the_errors(rng):
         ("lstmfit.likelihoods.uvlf.Tau", {}, "has no 'Tau'"),
         ("lstmfit.likelihoods.uvlf.UNIT", {}, "must be a class"),
         ("lstmfit.likelihoods.asymmetric.two_piece", {"dof": 3}, "its options are"),
-        ("lstmfit.likelihoods.foregrounds.middle", {}, "lacks outputs, names"),
+        ("lstmfit.likelihoods.components.middle", {}, "lacks outputs, names"),
     ],
 )
 def test_bad_options_are_refused(name, options, message):
