@@ -168,7 +168,8 @@ def _chi_square(fit, config, run) -> str:
     """Sentence about the chi-square of the best sample with respect to the noise."""
     if fit["chi2"] is None:
         return "The chi-square of the best sample is not finite."
-    noise, likelihood = config.likelihood.global_signal.noise, run.problem.likelihood
+    block, likelihood = config.likelihood.global_signal, run.problem.likelihood
+    noise = "the data's own" if block.noise is None else block.noise.model
     n = len(run.problem.spectrum.frequency)
     n_fitted = len(run.problem.names) + likelihood.n_marginalised
     free = fit["fitted_noise_mK"]
@@ -177,7 +178,7 @@ def _chi_square(fit, config, run) -> str:
     if fit["dof"] is not None:
         ratio = f": {fit['chi2'] / fit['dof']:.2f} per degree of freedom (p = {fit['p_value']:.2g})"
     return (
-        f"Best sample: chi-square {fit['chi2']:.1f} with {noise.model} noise{fitted} for {n} channels and {n_fitted} "
+        f"Best sample: chi-square {fit['chi2']:.1f} with {noise} noise{fitted} for {n} channels and {n_fitted} "
         f"fitted parameters{ratio}."
     )
 
