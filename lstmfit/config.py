@@ -71,8 +71,14 @@ class Mock(Block):
         return isinstance(self.noise, float)
 
 
+Hours = Annotated[Number, Field(ge=0, le=24)]
+
+
 class Data(Block):
-    """The data: a mock, a file, or a public spectrum that has been downloaded."""
+    """The data: a mock, a file, or a public spectrum that has been downloaded.
+
+    `load`, `time` and `lst` select from a GSData file; see `lstmfit.datasets.gsdata.read_gsdata`.
+    """
 
     mock: Mock | None = None
     file: str | None = None
@@ -81,6 +87,9 @@ class Data(Block):
     unit: Literal["K", "mK"] = "mK"
     band: tuple[Number, Number] | None = None
     bin: Positive | None = None
+    load: str | None = None
+    time: Index | tuple[Index, Index] | None = None
+    lst: tuple[Hours, Hours] | None = None
 
     @model_validator(mode="after")
     def _one_source(self):

@@ -4,6 +4,7 @@ import numpy as np
 
 from lstmfit.config import Data, RunConfig
 from lstmfit.constants import redshift_to_frequency
+from lstmfit.datasets.gsdata import is_hdf5, read_gsdata
 from lstmfit.datasets.spectrum import Spectrum, read_public_spectrum, read_spectrum
 from lstmfit.emulator.emulator import shipped_test_set
 from lstmfit.errors import InputError, listed, one_line
@@ -34,10 +35,18 @@ def read_data(data: Data) -> Spectrum:
     Raises
     ------
     InputError
-        As `read_spectrum` and `read_public_spectrum`.
+        As `read_spectrum`, `read_gsdata` and `read_public_spectrum`.
     """
     if data.public is not None:
         return selected(data, read_public_spectrum(data.public))
+    selection = {key: value for key in ("load", "time", "lst") if (value := getattr(data, key)) is not None}
+    if is_hdf5(data.file):
+        if data.given_columns is not None or data.given_unit is not None:
+            raise InputError(f"data: {data.file} is a GSData file; remove columns and unit")
+        return selected(data, read_gsdata(data.file, **selection))
+    if selection:
+        key = next(iter(selection))
+        raise InputError(f"data: {key} selects from a GSData file, but {data.file} is a table; remove it")
     return selected(data, read_spectrum(data.file, data.given_columns, data.given_unit))
 
 
