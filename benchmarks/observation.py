@@ -49,14 +49,13 @@ def sky(nside: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         (n_pixels,) number of the region of each pixel, by ascending spectral index.
     """
     import healpy
+    from astropy.coordinates import angular_separation
 
     lon, lat = healpy.pix2ang(nside, np.arange(healpy.nside2npix(nside)), lonlat=True)
     lon = (lon + 180.0) % 360.0 - 180.0
     disc = 160.0 * np.exp(-np.abs(lat) / 3.5) * (0.35 + np.exp(-((lon / 45.0) ** 2)))
     halo = 30.0 * np.exp(-np.abs(lat) / 22.0)
-    centre = np.deg2rad(-31.0), np.deg2rad(17.5)
-    b, l = np.deg2rad(lat), np.deg2rad(lon)
-    distance = np.rad2deg(np.arccos(np.sin(b) * np.sin(centre[1]) + np.cos(b) * np.cos(centre[1]) * np.cos(l - centre[0])))
+    distance = np.rad2deg(angular_separation(np.deg2rad(lon), np.deg2rad(lat), np.deg2rad(-31.0), np.deg2rad(17.5)))
     spur = 14.0 * np.exp(-(((distance - 58.0) / 4.0) ** 2))
     multipole = np.arange(3 * nside)
     power = np.where(multipole >= 2, np.maximum(multipole, 1.0) ** -2.6, 0.0)
