@@ -1,6 +1,8 @@
 """The error for invalid input, and helpers for its message."""
 
+import contextlib
 import difflib
+import warnings
 
 LONGEST = 390
 """Maximum length of a message; a longer one is shortened in the middle, because its end says how to fix the error."""
@@ -19,6 +21,32 @@ class InputError(ValueError):
 
     def __init__(self, message):
         super().__init__(one_line(message, LONGEST))
+
+
+@contextlib.contextmanager
+def naming(place: str, several: bool = True):
+    """Put the place in the run file in front of errors and warnings, if there are several of its kind.
+
+    Parameters
+    ----------
+    place : str
+        Dotted key, such as ``data.lst1``.
+    several : bool
+        Whether to do so.
+    """
+    if not several:
+        yield
+        return
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+    except InputError as error:
+        text = str(error)
+        raise InputError(text if text.startswith(place) else f"{place}: {text}") from error
+    finally:
+        for warning in caught:
+            warnings.warn(f"{place}: {warning.message}", warning.category, stacklevel=4)
 
 
 def one_line(text, most: int = 200) -> str:
