@@ -185,8 +185,8 @@ def _begin(folder: Path, plan: dict, problem):
     else:
         (folder / "mocks").mkdir(exist_ok=True)
         run_file.dump(run_file.validate(plan["run"], "resolved run"), folder / "run.yaml")
-        for name, file in _channel_files(problem.data).items():
-            problem.data[name].write(folder / file)
+        for name, channels in _channel_files(problem.data).items():
+            problem.data[name].write(folder / channels)
         # Last, because a folder with a plan is assumed to be complete.
         write_text(file, json.dumps(plan))
 

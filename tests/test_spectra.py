@@ -346,7 +346,7 @@ def test_five_spectra_from_run_file_to_report(finished):
     assert {path.name for path in finished.glob("data*")} == {f"data_{name}.csv" for name in names}
     summary = json.loads((finished / "summary.json").read_text())
     assert list(summary["spectra"]) == names
-    assert summary["parameters"]["sigma_lst1"]["truth"] == 25.0
+    assert summary["parameters"]["sigma_lst1"]["truth"] == pytest.approx(np.log10(25))
     channels = {n: len(np.loadtxt(finished / f"data_{n}.csv", delimiter=",", skiprows=1)) for n in names}
     assert summary["dof"] == sum(channels.values()) - 3 - 19
     assert summary["chi2"] == pytest.approx(sum(s["chi2"] for s in summary["spectra"].values()), rel=1e-9)
