@@ -1,8 +1,10 @@
 """Several spectra in one run: names, shared parameters, joint marginalisation, mocks, outputs, mistakes."""
 
 import json
+import re
 import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +28,7 @@ from lstmfit.problem import build
 from lstmfit.run_folder import data_files, state
 from lstmfit.simulators import load as load_simulator
 from lstmfit.spectra import subscripted
+from lstmfit.yaml_files import parse_yaml
 
 FOREGROUND = {"terms": 3, "reference": 75, "scale": 5}
 SAMPLED = {"noise": {"sigma": "free"}, "foreground": FOREGROUND | {"marginalise": False}}
@@ -539,3 +542,21 @@ def test_files_of_several_spectra_are_recorded_and_copied(tmp_path):
     assert (folder / "inputs" / "s.txt").is_file()
     assert data_files(config) == {"low": "data_low.csv", "high": "data_high.csv"}
     assert Emulator.load("echo21").checksum == config.resolved["signal_checksum"]
+
+
+def test_the_example_of_the_documentation(tmp_path, rng):
+    page = (Path(__file__).parents[1] / "docs" / "spectra.md").read_text()
+    first, second = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    nu = np.linspace(55, 105, 60)
+    sky = 1750 * (nu / 75) ** -2.5 + rng.normal(0, 0.025, 60)
+    for name in ("lst1", "lst2", "lst3"):
+        table = np.c_[nu, sky, np.ones(60)]
+        np.savetxt(tmp_path / f"{name}.csv", table, delimiter=",", header="nu,T,w", comments="")
+    (tmp_path / "run.yaml").write_text(first)
+    problem = build(run_file.load(tmp_path / "run.yaml"))
+    assert problem.names[-1] == "sigma"
+    assert problem.space.fixed == {"sigma_lst3": 30.0}
+    assert list(problem.likelihoods) == ["lst1", "lst2", "lst3", "planck_tau"]
+    assert np.isfinite(problem.loglikelihood(problem.prior.sample(1, rng)[0])[0])
+    mocks = build(run_file.load(parse_yaml(second, "spectra.md")))
+    assert mocks.truth["sigma_lst2"] == 40.0
