@@ -6,6 +6,7 @@ import numpy as np
 
 from lstmfit.config import Data, Mock, RunConfig
 from lstmfit.constants import redshift_to_frequency
+from lstmfit.datasets.gsdata import is_hdf5, read_gsdata
 from lstmfit.datasets.spectrum import Spectrum, read_public_spectrum, read_spectrum
 from lstmfit.emulator.emulator import shipped_test_set
 from lstmfit.errors import InputError, listed, naming, one_line
@@ -41,20 +42,41 @@ def make_data(config: RunConfig, signal) -> dict[str, Spectrum]:
     seeds = [data.mock.seed for data in config.data.values() if data.mock is not None]
     if len(set(seeds)) < len(seeds):
         warnings.warn("data: mocks of the same seed have the same noise; give each spectrum its own seed", stacklevel=2)
-    spectra, place = {}, config.data_places
+    spectra = {}
     for name, data in config.data.items():
-        with naming(".".join(place[name]), len(config.data) > 1):
-            spectra[name] = _make_mock(config, data, signal) if data.mock is not None else read_data(data)
+        with naming(".".join(config.data_places[name]), "data"):
+            made = read_data(data) if data.mock is None else selected(data, _make_mock(config, data.mock, signal))
+            spectra[name] = made
     return spectra
 
 
 def read_data(data: Data) -> Spectrum:
-    """Read the spectrum of a data block that is not a mock, within its band."""
+    """Read the spectrum of a data block that names a file or a public spectrum.
+
+    Raises
+    ------
+    InputError
+        As `read_spectrum`, `read_gsdata` and `read_public_spectrum`.
+    """
     if data.public is not None:
-        spectrum = read_public_spectrum(data.public)
-    else:
-        spectrum = read_spectrum(data.file, data.columns, data.given_unit)
-    return spectrum if data.band is None else spectrum.cut(*data.band)
+        return selected(data, read_public_spectrum(data.public))
+    selection = {key: value for key in ("load", "time", "lst") if (value := getattr(data, key)) is not None}
+    if is_hdf5(data.file):
+        if data.given_columns is not None or data.given_unit is not None:
+            raise InputError(f"data: {data.file} is a GSData file; remove columns and unit")
+        return selected(data, read_gsdata(data.file, **selection))
+    if selection:
+        key = next(iter(selection))
+        raise InputError(f"data: {key} selects from a GSData file, but {data.file} is a table; remove it")
+    return selected(data, read_spectrum(data.file, data.given_columns, data.given_unit))
+
+
+def selected(data: Data, spectrum: Spectrum) -> Spectrum:
+    """Channels in the band, averaged in bins, as the run file requests."""
+    if data.band is not None:
+        spectrum = spectrum.cut(*data.band)
+    return spectrum if data.bin is None else spectrum.binned(data.bin)
+
 
 
 def mock_of(config: RunConfig) -> Mock | None:
@@ -77,8 +99,7 @@ def mock_of(config: RunConfig) -> Mock | None:
     return first
 
 
-def _make_mock(config, data, signal):
-    mock = data.mock
+def _make_mock(config, mock, signal):
     if mock.test_signal is not None:
         _, true = _test_signal(config, signal, mock.test_signal)
     elif mock.source == "emulator" or config.signal is not None:
@@ -99,14 +120,13 @@ def _make_mock(config, data, signal):
         )
     rng = np.random.default_rng(mock.seed)
     noise = White(sigma=mock.noise) if mock.has_white_noise else mock.noise
-    noise_drawn = noise.build(frequency, sky, weight).draw(weight, rng)
+    noise_drawn = noise.build(Spectrum(frequency, sky, weight)).draw(weight, rng)
     if not (np.abs(sky + noise_drawn) <= BRIGHTEST).all():
         raise InputError(
             f"data.mock: temperatures reach {np.abs(sky + noise_drawn).max():.2g} mK, but at most {BRIGHTEST:.0e} mK "
             "is allowed; reduce the noise or the coefficients of the foreground"
         )
-    spectrum = Spectrum(frequency, sky + noise_drawn, weight, true)
-    return spectrum if data.band is None else spectrum.cut(*data.band)
+    return Spectrum(frequency, sky + noise_drawn, weight, true)
 
 
 def _check_trained(config, signal, theta):

@@ -24,29 +24,36 @@ class InputError(ValueError):
 
 
 @contextlib.contextmanager
-def naming(place: str, several: bool = True):
-    """Put the place in the run file in front of errors and warnings, if there are several of its kind.
+def naming(place: str, unnamed: str):
+    """Name a place in the run file in errors and warnings.
 
     Parameters
     ----------
     place : str
         Dotted key, such as ``data.lst1``.
-    several : bool
-        Whether to do so.
+    unnamed : str
+        The key of the same block in a run file with one spectrum, ``data``: messages that begin with it are about a key
+        of the block. If it is the place itself, nothing is changed.
     """
-    if not several:
+    if place == unnamed:
         yield
         return
+    caught: list = []
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             yield
     except InputError as error:
-        text = str(error)
-        raise InputError(text if text.startswith(place) else f"{place}: {text}") from error
+        raise InputError(_placed(str(error), place, unnamed)) from error
     finally:
         for warning in caught:
-            warnings.warn(f"{place}: {warning.message}", warning.category, stacklevel=4)
+            warnings.warn(_placed(str(warning.message), place, unnamed), warning.category, stacklevel=4)
+
+
+def _placed(text, place, unnamed):
+    if text.startswith((f"{unnamed}:", f"{unnamed}.")):
+        return place + text[len(unnamed) :]
+    return f"{place}: {text}"
 
 
 def one_line(text, most: int = 200) -> str:

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 
 from lstmfit import config as run_file
 from lstmfit.config import RunConfig
+from lstmfit.datasets.columns import DEFAULT
 from lstmfit.emulator_source import files_of, is_emulator_path
 from lstmfit.errors import InputError, listed
 from lstmfit.files import locked, sha256
@@ -457,8 +458,8 @@ def _comparable(config: RunConfig) -> dict:
         block = content
         for key in keys:
             block = block[key]
-        # Version 0.1 always wrote the unit, even if it was the default.
-        content = _set(content, keys, {"unit": "mK"} | block)
+        # Version 0.1 always wrote the unit and the columns, even if they were the defaults.
+        content = _set(content, keys, {"unit": "mK", "columns": DEFAULT} | block)
     others = {name: with_defaults(name, options) for name, options in config.others.items()}
     return content | {"likelihood": content["likelihood"] | others}
 
