@@ -145,10 +145,11 @@ def _data(value) -> dict[str, Data]:
 
 
 def _has_names(value) -> bool:
-    keys = Data.model_fields
-    if not isinstance(value, dict) or not keys.keys().isdisjoint(value):
+    """Whether data has named blocks. No key of a block has a value with keys of a block."""
+    keys = Data.model_fields.keys()
+    if not isinstance(value, dict):
         return False
-    return any(isinstance(b, Data) or (isinstance(b, dict) and not keys.keys().isdisjoint(b)) for b in value.values())
+    return any(isinstance(b, Data) or (isinstance(b, dict) and not keys.isdisjoint(b)) for b in value.values())
 
 
 def _check_spectrum_name(name):
