@@ -29,7 +29,8 @@ def goodness(run: Run) -> dict:
         probability of a larger chi-square; ``residual_correlation`` of neighbouring channels, whitened;
         ``fitted_noise_mK``, the best sample's sigma or floor if it is free, otherwise None; ``at_prior_end``: ``lower``
         or ``upper``, by name of the parameters that pile up there. dof and p_value are None unless there are more
-        channels than parameters.
+        channels than parameters. For several spectra these are the figures of all channels, and ``spectra`` has those
+        of each by name, with the degrees of freedom that remain after the parameters of the spectrum alone.
 
     Notes
     -----
@@ -37,28 +38,44 @@ def goodness(run: Run) -> dict:
     follows a chi-square distribution too. If the noise is free, chi-square is close to its expectation for any model,
     and the correlation is the test.
     """
-    problem, likelihood = run.problem, run.problem.likelihood
+    problem = run.problem
     best = run.samples.iloc[int(np.argmax(run.samples["logL"].to_numpy()))]
     theta = best[list(problem.names)].to_numpy(dtype=float)
-    values = problem.values(theta)
-    z = likelihood.standard_residuals(problem.signal_at(theta), values)
-    chi2, dof = float(z @ z), len(z) - len(problem.names) - likelihood.n_marginalised
-    noise_mk = likelihood.noise.at(values).sigma if likelihood.noise.sigma is None else None
-    correlation = _neighbours(z)
+    signal, spectra, residuals = problem.signal_at(theta), {}, []
+    for name, likelihood in problem.spectra.items():
+        values = problem.values(theta, name)
+        z = likelihood.standard_residuals(signal, values)
+        residuals.append(z)
+        fitted = sum(n in problem.names for n in likelihood.params) + likelihood.n_marginalised
+        spectra[name] = _figures([z], fitted) | {
+            "fitted_noise_mK": likelihood.noise.at(values).sigma if likelihood.noise.sigma is None else None
+        }
+    figures = _figures(residuals, len(problem.names) + problem.n_marginalised)
+    noise = next(iter(spectra.values()))["fitted_noise_mK"] if len(spectra) == 1 else None
+    figures |= {"fitted_noise_mK": noise, "at_prior_end": prior_ends(run)}
+    return figures | ({"spectra": spectra} if len(spectra) > 1 else {})
+
+
+def _figures(residuals, fitted):
+    """Chi-square and correlation of the standard residuals (n,) of some spectra with a number of fitted parameters."""
+    z = np.concatenate(residuals) if residuals else np.full(1, np.nan)
+    chi2, dof = float(z @ z), len(z) - fitted
+    good = dof > 0 and np.isfinite(chi2)
     return {
         "chi2": chi2 if np.isfinite(chi2) else None,
         "dof": dof if dof > 0 else None,
-        "p_value": float(chi_square.sf(chi2, dof)) if dof > 0 and np.isfinite(chi2) else None,
-        "residual_correlation": correlation,
-        "fitted_noise_mK": noise_mk,
-        "at_prior_end": prior_ends(run),
+        "p_value": float(chi_square.sf(chi2, dof)) if good else None,
+        "residual_correlation": _neighbours(residuals),
     }
 
 
-def _neighbours(z):
+def _neighbours(residuals):
+    """Correlation of neighbouring channels of the same spectrum."""
+    z = np.concatenate(residuals) if residuals else np.empty(0)
     if len(z) < 4 or not np.isfinite(z).all() or not np.std(z) > 0:
         return None
-    return float(np.corrcoef(z[:-1], z[1:])[0, 1])
+    pairs = [np.concatenate([part[where] for part in residuals]) for where in (slice(None, -1), slice(1, None))]
+    return float(np.corrcoef(*pairs)[0, 1])
 
 
 def prior_ends(run: Run, seed: int = 0) -> dict[str, str]:
@@ -97,7 +114,7 @@ def doubts(figures: dict) -> list[str]:
     figures : dict
         Result of `goodness`, or a run's summary; missing keys (version 0.1) are ignored.
     """
-    lines = []
+    lines = [f"{name}: {line}" for name, one in (figures.get("spectra") or {}).items() for line in doubts(one)]
     chi2, dof, p = (figures.get(key) for key in ("chi2", "dof", "p_value"))
     if p is not None:
         ratio = f"chi-square {chi2:.4g} for {dof} degrees of freedom at the best point"

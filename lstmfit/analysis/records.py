@@ -32,6 +32,16 @@ class ParameterFigures(Figures):
     log10: Annotated[bool, Field(strict=True)] = False
 
 
+class SpectrumFit(Figures):
+    """Goodness of fit of one of several spectra."""
+
+    chi2: Finite | None
+    dof: Whole | None
+    p_value: Finite | None
+    residual_correlation: Finite | None
+    fitted_noise_mK: Finite | None
+
+
 class Summary(Figures):
     """Content of ``summary.json``."""
 
@@ -51,6 +61,7 @@ class Summary(Figures):
     residual_correlation: Finite | None = None
     fitted_noise_mK: Finite | None = None
     at_prior_end: dict[str, Text] = Field(default={})
+    spectra: dict[str, SpectrumFit] = Field(default={})
     parameters: dict[str, ParameterFigures]
 
     @model_validator(mode="after")

@@ -22,6 +22,7 @@ from lstmfit.analysis.records import Bias, read_figures
 from lstmfit.analysis.style import own_style
 from lstmfit.errors import one_line
 from lstmfit.files import write_text
+from lstmfit.likelihoods.base import class_of
 from lstmfit.yaml_files import dump_yaml
 
 log = logging.getLogger(__name__)
@@ -76,10 +77,9 @@ def write_report(run: Run, path=None) -> Path:
     measured = read_figures(bias, Bias, "measure it again with lstmfit bias") if bias.is_file() else None
     fit = goodness(run)
     name = one_line(run.folder.resolve().name, 200)
-    residuals, residual_picture = _residuals(run)
     content = {
         "name": name,
-        "source": f"{run.problem.signal.name}, {len(run.problem.spectrum.frequency)} channels, {summary['sampler']}",
+        "source": f"{run.problem.signal.name}, {run.problem.n_channels} channels, {summary['sampler']}",
         "style": STYLE,
         "style_hash": f"sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}",
         "doubts": doubts(fit),
@@ -91,13 +91,10 @@ def write_report(run: Run, path=None) -> Path:
         "pictures": {
             "corner": _drawn("corner", run),
             "signal": _drawn("signal", run),
-            "residuals": residual_picture,
         },
-        "chi_square": _chi_square(fit, config, run),
-        "residuals": residuals,
-        "noise": dump_yaml(config.likelihood.global_signal.model_dump(exclude_none=True)),
-        "coefficients": _coefficients(run),
-        "others": dump_yaml(config.likelihood.others) if config.likelihood.others else "",
+        "chi_square": _chi_square(fit, run, config, len(run.problem.names) + run.problem.n_marginalised),
+        "spectra": [_spectrum(name, fit, config, run) for name in run.problem.spectra],
+        "others": dump_yaml(config.others) if config.others else "",
         "provenance": _provenance(config, summary),
         "references": bibliography(config, run, measured),
         "run_file": (run.folder / "run.yaml").read_text(encoding="utf-8"),
@@ -133,12 +130,28 @@ def _parameters(summary, run):
     return {"columns": columns, "rows": rows}
 
 
-def _residuals(run):
-    """Sentence about the residuals of the posterior-mean model, and their plot as base64."""
+def _spectrum(name, fit, config, run):
+    """Content of the template's section on a spectrum; `chi_square` is empty if there is only one."""
+    problem, likelihood = run.problem, run.problem.spectra[name]
+    fitted = sum(n in problem.names for n in likelihood.params) + likelihood.n_marginalised
+    text, picture = _residuals(run, name)
+    block = config.likelihood[name]
+    return {
+        "name": name,
+        "chi_square": _chi_square(fit["spectra"][name], run, config, fitted, name) if "spectra" in fit else "",
+        "residuals": text,
+        "picture": picture,
+        "options": dump_yaml(block if isinstance(block, dict) else block.model_dump(exclude_none=True, by_alias=True)),
+        "coefficients": _coefficients(run, name),
+    }
+
+
+def _residuals(run, name):
+    """Sentence about the residuals of the posterior-mean model of a spectrum, and their plot as base64."""
     problem, rng = run.problem, np.random.default_rng(0)
-    theta = equal_weight(run, 200, rng)
-    spectrum, likelihood = problem.spectrum, problem.likelihood
-    models = [likelihood.sky(problem.signal_at(t), problem.values(t)) for t in theta]
+    theta, likelihood = equal_weight(run, 200, rng), problem.spectra[name]
+    spectrum = likelihood.spectrum
+    models = [likelihood.sky(problem.signal_at(t), problem.values(t, name)) for t in theta]
     residual = spectrum.temperature - np.mean(models, axis=0)
     r = residual[np.argsort(spectrum.frequency)]
     neighbours = float(np.corrcoef(r[:-1], r[1:])[0, 1]) if len(r) > 2 and r.std() > 0 else 0.0
@@ -164,33 +177,36 @@ def _residual_picture(frequency, residual) -> str:
         return base64.b64encode(path.read_bytes()).decode()
 
 
-def _chi_square(fit, config, run) -> str:
-    """Sentence about the chi-square of the best sample with respect to the noise."""
-    if fit["chi2"] is None:
+def _chi_square(figures, run, config, n_fitted, name=None) -> str:
+    """Sentence about the chi-square of the best sample with respect to the noise, of one or of all spectra."""
+    if not run.problem.spectra:
+        return "No spectrum was fitted."
+    if figures["chi2"] is None:
         return "The chi-square of the best sample is not finite."
-    block, likelihood = config.likelihood.global_signal, run.problem.likelihood
-    noise = "the data's own" if block.noise is None else block.noise.model
-    n = len(run.problem.spectrum.frequency)
-    n_fitted = len(run.problem.names) + likelihood.n_marginalised
-    free = fit["fitted_noise_mK"]
-    fitted = "" if free is None else f" (fitted {likelihood.noise.name}: {free:.4g} mK)"
+    likelihoods = run.problem.spectra.values() if name is None else [run.problem.spectra[name]]
+    n = sum(len(likelihood.spectrum.frequency) for likelihood in likelihoods)
+    free = figures["fitted_noise_mK"]
+    blocks = [block.noise for key, block in config.spectrum_blocks.items() if name in (None, key)]
+    models = dict.fromkeys("the data's own" if block is None else block.model for block in blocks)
+    noise = f" with {' and '.join(models)} noise" if models else ""
+    fitted = "" if free is None else f" (fitted {next(iter(likelihoods)).noise.name}: {free:.4g} mK)"
     ratio = ""
-    if fit["dof"] is not None:
-        ratio = f": {fit['chi2'] / fit['dof']:.2f} per degree of freedom (p = {fit['p_value']:.2g})"
+    if figures["dof"] is not None:
+        ratio = f": {figures['chi2'] / figures['dof']:.2f} per degree of freedom (p = {figures['p_value']:.2g})"
     return (
-        f"Best sample: chi-square {fit['chi2']:.1f} with {noise} noise{fitted} for {n} channels and {n_fitted} "
-        f"fitted parameters{ratio}."
+        f"Best sample: chi-square {figures['chi2']:.1f}{noise}{fitted} for {n} channels and {n_fitted} fitted "
+        f"parameters{ratio}."
     )
 
 
-def _coefficients(run):
-    """Marginalised foreground coefficients: name, mean and standard deviation of posterior draws."""
-    problem = run.problem
-    if problem.likelihood.n_marginalised == 0:
+def _coefficients(run, name):
+    """Marginalised coefficients of a spectrum's foreground: name, mean and standard deviation of posterior draws."""
+    problem, likelihood = run.problem, run.problem.spectra[name]
+    if likelihood.n_marginalised == 0:
         return []
-    rng, likelihood = np.random.default_rng(0), problem.likelihood
+    rng = np.random.default_rng(0)
     theta = equal_weight(run, 200, rng)
-    draws = [likelihood.coefficients(problem.signal_at(t), problem.values(t), rng) for t in theta]
+    draws = [likelihood.coefficients(problem.signal_at(t), problem.values(t, name), rng) for t in theta]
     mean, std = np.mean(draws, axis=0), np.std(draws, axis=0)
     return [(name, f"{m:.6g}", f"{s:.2g}") for name, m, s in zip(likelihood.marginalised.names, mean, std)]
 
@@ -229,8 +245,10 @@ def _provenance(config, summary):
     rows = [("signal", made.signal), ("checksum or version of the signal", made.signal_checksum)]
     rows += list(made.versions.items())
     rows += [("seed of the sampler", config.sampler.settings.seed)]
-    if config.data.mock is not None:
-        rows.append(("seed of the mock's noise", config.data.mock.seed))
+    for name, data in config.data.items():
+        if data.mock is not None:
+            of = f" of {name}" if len(config.data) > 1 else ""
+            rows.append((f"seed of the mock's noise{of}", data.mock.seed))
     return [*rows, ("parallel runs or ranks", summary["ranks"]), ("created", made.created)]
 
 
@@ -247,9 +265,11 @@ def bibliography(config, run: Run, measured: dict | None = None) -> str:
     if measured is not None:
         keys += ["DorigoJones2023", "Bevins2025", "Vehtari2024"]
     entries = {key: own[key] for key in keys}
-    block = config.likelihood.global_signal
-    files = ["global_signal"] + (["foregrounds"] if block.foreground is not None or config.signal else [])
-    for name in config.likelihood.others:
+    blocks = config.spectrum_blocks.items()
+    files = [class_of(name, block) for name, block in blocks]
+    if config.signal or any(block.foreground is not None for _, block in blocks):
+        files.append("foregrounds")
+    for name in (class_of(*item) for item in config.others.items()):
         files += [name, "uvlf"] if name.startswith("uvlf") else [name]
     for name in files:
         file = resources.files("lstmfit.likelihoods") / f"{name}.bib"

@@ -36,13 +36,13 @@ def at_the_truth(folder, noise, rng, **changes):
         warnings.simplefilter("ignore")
         config = run_file.load(content)
         problem = build(config)
-    block = config.likelihood.global_signal.noise
-    spectrum = problem.spectrum
+    block = config.likelihood["global_signal"].noise
+    spectrum = problem.data["global_signal"]
     model = block.build(spectrum)
     model = dataclasses.replace(model, sigma=25.0 if model.sigma is None else model.sigma, dof=model.dof or 3.0)
     weight = rng.uniform(0.3, 3.0, N)
     data = spectrum.truth + model.draw(weight, rng)
-    problem = build(config, dataclasses.replace(spectrum, temperature=data, weight=weight))
+    problem = build(config, {"global_signal": dataclasses.replace(spectrum, temperature=data, weight=weight)})
     values = {name: {"sigma": 25.0, "floor": 25.0, "dof": 3.0}.get(name, THETA.get(name)) for name in problem.names}
     run_file.dump(config, folder / "run.yaml")
     return Run(folder, Chain([values | {"logL": 0.0}]), problem)
@@ -68,10 +68,11 @@ def test_residuals_of_the_truth_are_standard_normal_for_every_noise(tmp_path, rn
     prior = {"dof": {"prior": {"min": 1, "max": 20}}} if "free student" in name else {}
     run = at_the_truth(tmp_path, noises(tmp_path)[name], rng, params=small_run()["params"] | prior)
     problem, theta = run.problem, run.samples[list(run.problem.names)].to_numpy()[0]
-    z = problem.likelihood.standard_residuals(problem.signal_at(theta), problem.values(theta))
+    likelihood, values = problem.spectra["global_signal"], problem.values(theta, "global_signal")
+    z = likelihood.standard_residuals(problem.signal_at(theta), values)
     assert kstest(z, "norm").pvalue > 1e-3
     figures = goodness(run)
-    assert figures["chi2"] == problem.likelihood.chi_square(problem.signal_at(theta), problem.values(theta)) == z @ z
+    assert figures["chi2"] == likelihood.chi_square(problem.signal_at(theta), values) == z @ z
     assert figures["fitted_noise_mK"] == (25.0 if "free" in name else None)
     assert figures["dof"] == N - len(problem.names)
     assert 1e-3 < figures["p_value"] < 1 - 1e-3
@@ -82,7 +83,7 @@ def test_residuals_of_the_truth_are_standard_normal_for_every_noise(tmp_path, rn
 
 def test_chi_square_of_a_covariance_is_the_dense_one(tmp_path, rng):
     run = at_the_truth(tmp_path, noises(tmp_path)["covariance"], rng)
-    spectrum = run.problem.spectrum
+    spectrum = run.problem.data["global_signal"]
     covariance = np.load(tmp_path / "c.npy") + np.diag(100.0 / spectrum.weight)
     signal = run.problem.signal(run.problem.signal_parameters(np.array([THETA["fX"], THETA["Tmin_vir"]])))
     dense = multivariate_normal(np.array(signal, dtype=float), covariance)
