@@ -17,7 +17,7 @@ from lstmfit.parameter_space import ParameterSpace, make_space
 from lstmfit.parameters import is_inside, widened
 from lstmfit.schema import shown
 from lstmfit.signal_functions import Signal, make_signal
-from lstmfit.spectra import find_uses, join, name_parameters, rename
+from lstmfit.spectra import Use, find_uses, join, name_parameters, rename
 
 
 class _Part:
@@ -289,17 +289,7 @@ def build(config: RunConfig, spectra: Mapping[str, Spectrum] | None = None) -> P
     if config.signal is not None and data:
         signal = make_signal(config, np.unique(np.concatenate([spectrum.frequency for spectrum in data.values()])))
     options = {name: block for name, block in config.others.items() if name not in uses}
-    covariance = None if signal.emulator is None else signal.emulator.error_covariance
-    likelihoods = {}
-    for name, block in config.likelihood.items():
-        if isinstance(block, dict):
-            block = {key: value for key, value in block.items() if key not in _KEYS_OF[name in uses]}
-        spectrum = data[uses[name].data] if name in uses else None
-        with naming(*_place(name, uses)):
-            likelihoods[name] = make_likelihood(name, signal.redshifts, block, spectrum, covariance, signal.layout)
-    names = name_parameters(likelihoods, uses)
-    for name, use in uses.items():
-        rename(likelihoods[name], names[name], use.label)
+    likelihoods, names = make_likelihoods(config, signal, data, uses)
     members = {name: likelihoods[name] for name in uses}
     truth = true_parameters(config, signal, uses, names)
     _check_outputs(signal, likelihoods, config.signal is not None)
@@ -316,6 +306,41 @@ def build(config: RunConfig, spectra: Mapping[str, Spectrum] | None = None) -> P
             _check_noise(space, likelihood)
     outside = "allow" if config.extrapolate or config.signal is not None else "raise"
     return Problem(signal, space, likelihoods, truth, options, outside, members, data)
+
+
+def make_likelihoods(config: RunConfig, signal: Signal, data: Mapping[str, Spectrum], uses: dict[str, Use]):
+    """Build the likelihoods of a run file, with the names that their parameters have in the run.
+
+    Parameters
+    ----------
+    config : RunConfig
+        A validated run file.
+    signal : Signal
+        The signal, whose grid, outputs and emulator error they use.
+    data : mapping of str to Spectrum
+        The data by the names of their spectra.
+    uses : dict of str to Use
+        Result of `lstmfit.spectra.find_uses`.
+
+    Returns
+    -------
+    likelihoods : dict of str to Likelihood
+        By name; not yet joined by shared coefficients (`lstmfit.spectra.join`).
+    names : dict of str to dict of str to str
+        Result of `lstmfit.spectra.name_parameters`.
+    """
+    covariance = None if signal.emulator is None else signal.emulator.error_covariance
+    likelihoods = {}
+    for name, block in config.likelihood.items():
+        if isinstance(block, dict):
+            block = {key: value for key, value in block.items() if key not in _KEYS_OF[name in uses]}
+        spectrum = data[uses[name].data] if name in uses else None
+        with naming(*_place(name, uses)):
+            likelihoods[name] = make_likelihood(name, signal.redshifts, block, spectrum, covariance, signal.layout)
+    names = name_parameters(likelihoods, uses)
+    for name, use in uses.items():
+        rename(likelihoods[name], names[name], use.label)
+    return likelihoods, names
 
 
 def _place(name, uses):
