@@ -477,6 +477,7 @@ def replaced(run, path, value):
         (("data", "low"), {"file": "no_such.csv"}, r"data.low: .*no_such.csv"),
         (("likelihood", "low", "foreground"), {"terms": 500}, r"likelihood.low: foreground: 500 terms|terms"),
         (("likelihood", "planck_tau"), {"data": "low"}, r"likelihood.planck_tau: unknown option 'data'"),
+        (("likelihood", "tau_too"), {"class": "planck_tau", "maen": 3}, r"^likelihood.tau_too: unknown option 'maen'"),
         (("params", "sigma"), 3, r"unknown parameter 'sigma', .*did you mean 'sigma_|the parameters are"),
     ],
 )
