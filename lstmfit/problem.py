@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lstmfit.config import UNNAMED, RunConfig
+from lstmfit.config import RunConfig
 from lstmfit.data import make_data, mock_of, simulate_truth, true_parameters, true_theta
 from lstmfit.datasets.spectrum import Spectrum
 from lstmfit.emulator.base import describe_outside
 from lstmfit.errors import InputError, naming, one_line
-from lstmfit.likelihoods.base import make_likelihood
+from lstmfit.likelihoods.base import class_of, make_likelihood
 from lstmfit.likelihoods.joint_spectra import JointSpectra
 from lstmfit.parameter_space import ParameterSpace, make_space
 from lstmfit.parameters import is_inside, widened
@@ -302,7 +302,7 @@ def build(config: RunConfig, spectra: Mapping[str, Spectrum] | None = None) -> P
     space = make_space(config, signal, likelihoods, plain)
     _check_truth(space, truth)
     for name, likelihood in members.items():
-        with naming(*_place(name, uses)):
+        with naming(f"likelihood.{name}", f"likelihood.{class_of(name, config.likelihood[name])}"):
             _check_noise(space, likelihood)
     outside = "allow" if config.extrapolate or config.signal is not None else "raise"
     return Problem(signal, space, likelihoods, truth, options, outside, members, data)
@@ -335,18 +335,12 @@ def make_likelihoods(config: RunConfig, signal: Signal, data: Mapping[str, Spect
         if isinstance(block, dict):
             block = {key: value for key, value in block.items() if key not in _KEYS_OF[name in uses]}
         spectrum = data[uses[name].data] if name in uses else None
-        with naming(*_place(name, uses)):
+        with naming(f"likelihood.{name}", f"likelihood.{class_of(name, config.likelihood[name])}"):
             likelihoods[name] = make_likelihood(name, signal.redshifts, block, spectrum, covariance, signal.layout)
     names = name_parameters(likelihoods, uses)
     for name, use in uses.items():
         rename(likelihoods[name], names[name], use.label)
     return likelihoods, names
-
-
-def _place(name, uses):
-    """Place of a likelihood in the run file, and that which its messages name."""
-    place = f"likelihood.{name}"
-    return place, f"likelihood.{UNNAMED}" if name in uses else place
 
 
 _KEYS_OF = {False: ("mock",), True: ("data", "shared")}
