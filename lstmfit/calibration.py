@@ -33,7 +33,7 @@ from lstmfit.problem import build
 from lstmfit.run_folder import load_problem
 from lstmfit.sampling.polychord.libraries import load_library
 from lstmfit.sampling.samplers import make_sampler
-from lstmfit.signal_functions import FlattenedGaussianSignal
+from lstmfit.signal_functions import AnalyticSignal
 from lstmfit.simulators import SimulationError, load_once, recorded_simulator
 from lstmfit.workers import cores, death_as, worker_pool
 
@@ -205,8 +205,9 @@ def _check_drawable(problem):
 
 def _simulator(problem) -> str:
     emulator = problem.signal.emulator
-    if isinstance(problem.signal, FlattenedGaussianSignal):
-        raise InputError(f"calibrate does not support signal: {problem.signal.name}; give an emulator or a simulator")
+    if isinstance(problem.signal, AnalyticSignal):
+        name = problem.signal.name.removeprefix("signal: ")
+        raise InputError(f"calibrate does not support signal: {name}; give an emulator or a simulator")
     if emulator is None:
         return problem.signal.name
     return recorded_simulator(emulator, "name the simulator of the mocks with --truth")

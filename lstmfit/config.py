@@ -217,7 +217,7 @@ class RunConfig(Block):
 
     emulator: EmulatorSource | None = None
     simulator: str | None = None
-    signal: Literal["flattened_gaussian"] | None = None
+    signal: Literal["flattened_gaussian", "none"] | None = None
     extrapolate: StrictBool = False
     data: Data
     likelihood: Likelihoods
@@ -230,7 +230,7 @@ class RunConfig(Block):
     @model_validator(mode="after")
     def _one_signal(self):
         if sum(signal is not None for signal in (self.emulator, self.simulator, self.signal)) != 1:
-            raise ValueError("give exactly one of emulator, simulator and signal")
+            raise ValueError("give exactly one of emulator, simulator and signal (signal: none for no signal)")
         return self
 
 
