@@ -81,7 +81,7 @@ def test_every_command_takes_it(tmp_path, sigma):
 def test_other_data_need_a_signal():
     content = no_signal()
     content["likelihood"] = content["likelihood"] | {"planck_tau": {}}
-    with pytest.raises(InputError, match="likelihood.planck_tau needs tau, which signal: none does not give"):
+    with pytest.raises(InputError, match=r"likelihood\.planck_tau needs tau, which signal: none does not give"):
         build(load(content))
     with pytest.raises(InputError, match="signal: none comes without a test set"):
         build(load(no_signal(data={"mock": {"test_signal": 1, "noise": 30, "seed": 1}})))
