@@ -250,6 +250,9 @@ def _finish(folder: Path, sampler: Sampler, result: Result):
 
 def _finish_without_sampling(folder: Path, make_problem):
     """Write the result of a run without free parameters: its evidence is the likelihood itself."""
+    from lstmfit.analysis.chains import read_run
+    from lstmfit.analysis.goodness import goodness
+
     problem = make_problem()
     logL, derived = problem.loglikelihood(np.empty(0))
     if not np.isfinite(logL):
@@ -263,7 +266,8 @@ def _finish_without_sampling(folder: Path, make_problem):
     write_state(folder, ROOT, make_request(problem) | facts | evidence | {"finished": True})
     run_folder.seal(folder)
     summary = evidence | {"D_KL": 0.0, "D_KL_err": 0.0, "d_G": 0.0, "insertion_p": None, **facts}
-    summary |= {"n_live": 0, "sampler": "none, as no parameter is free", "parameters": {}}
+    summary |= {"n_live": 0, "sampler": "none, as no parameter is free"}
+    summary |= goodness(read_run(folder, problem=problem)) | {"parameters": {}}
     write_text(folder / run_folder.SUMMARY, json.dumps(summary, indent=2) + "\n")
 
 

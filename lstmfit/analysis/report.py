@@ -74,7 +74,7 @@ def write_report(run: Run, path=None) -> Path:
     config = run_file.load(run.folder / "run.yaml")
     bias = bias_file(run.folder)
     measured = read_figures(bias, Bias, "measure it again with lstmfit bias") if bias.is_file() else None
-    fit = goodness(run)
+    found = goodness(run)
     name = one_line(run.folder.resolve().name, 200)
     residuals, residual_picture = _residuals(run)
     content = {
@@ -82,7 +82,7 @@ def write_report(run: Run, path=None) -> Path:
         "source": f"{run.problem.signal.name}, {len(run.problem.spectrum.frequency)} channels, {summary['sampler']}",
         "style": STYLE,
         "style_hash": f"sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}",
-        "doubts": doubts(fit),
+        "doubts": doubts(found),
         "summary": summary,
         "small_p": SMALL,
         "parameters": _parameters(summary, run),
@@ -93,7 +93,8 @@ def write_report(run: Run, path=None) -> Path:
             "signal": _drawn("signal", run),
             "residuals": residual_picture,
         },
-        "chi_square": _chi_square(fit, config, run),
+        "fit": found["fit"],
+        "tests": [_tests(name, figures) for name, figures in found["fit"]["spectra"].items()],
         "residuals": residuals,
         "noise": dump_yaml(config.likelihood.global_signal.model_dump(exclude_none=True)),
         "coefficients": _coefficients(run),
@@ -140,13 +141,7 @@ def _residuals(run):
     spectrum, likelihood = problem.spectrum, problem.likelihood
     models = [likelihood.sky(problem.signal_at(t), problem.values(t)) for t in theta]
     residual = spectrum.temperature - np.mean(models, axis=0)
-    r = residual[np.argsort(spectrum.frequency)]
-    neighbours = float(np.corrcoef(r[:-1], r[1:])[0, 1]) if len(r) > 2 and r.std() > 0 else 0.0
-    sigma = 1.0 / np.sqrt(max(len(r) - 1, 1))
-    text = (
-        f"Rms residual {np.sqrt(np.mean(residual**2)):.2f} mK; correlation of neighbouring channels "
-        f"{neighbours:+.2f} (± {sigma:.2f} for white noise)."
-    )
+    text = f"Rms residual {np.sqrt(np.mean(residual**2)):.2f} mK."
     return text, _residual_picture(spectrum.frequency, residual)
 
 
@@ -164,22 +159,25 @@ def _residual_picture(frequency, residual) -> str:
         return base64.b64encode(path.read_bytes()).decode()
 
 
-def _chi_square(fit, config, run) -> str:
-    """Sentence about the chi-square of the best sample with respect to the noise."""
-    if fit["chi2"] is None:
-        return "The chi-square of the best sample is not finite."
-    noise, likelihood = config.likelihood.global_signal.noise, run.problem.likelihood
-    n = len(run.problem.spectrum.frequency)
-    n_fitted = len(run.problem.names) + likelihood.n_marginalised
-    free = fit["fitted_noise_mK"]
-    fitted = "" if free is None else f" (fitted {likelihood.noise.name}: {free:.4g} mK)"
-    ratio = ""
-    if fit["dof"] is not None:
-        ratio = f": {fit['chi2'] / fit['dof']:.2f} per degree of freedom (p = {fit['p_value']:.2g})"
-    return (
-        f"Best sample: chi-square {fit['chi2']:.1f} with {noise.model} noise{fitted} for {n} channels and {n_fitted} "
-        f"fitted parameters{ratio}."
-    )
+def _tests(name, figures):
+    """Table of the tests of a spectrum's residuals."""
+    noise, correlation, runs = (figures[key] for key in ("fitted_noise_mK", "autocorrelation", "runs"))
+    outlier = figures["largest_outlier"]
+    dof = "none" if figures["dof"] is None else f"{figures['dof']:.1f}"
+    fitted = "" if noise is None else f", for a fitted noise of {noise:.4g} mK"
+    chi2 = f"{figures['chi2']:.1f} for {dof} degrees of freedom{fitted}"
+    rows = [
+        ("chi-square of the best point", chi2, figures["p_value"]),
+        ("posterior prediction of chi-square", "", figures["posterior_predictive_p"]),
+    ]
+    if correlation is not None:
+        what = f"{correlation['lag_1']:+.2f} between neighbours; Ljung-Box {correlation['ljung_box']:.1f}"
+        rows.append(("correlation of the residuals", f"{what} over {correlation['lags']} lags", correlation["p_value"]))
+        rows.append(("runs of one sign", f"{runs['n']}, {runs['expected']:.1f} expected", runs["p_value"]))
+    far = f"{outlier['sigma']:+.1f} sigma at {outlier['frequency']:.4g} MHz"
+    rows.append(("largest outlier", far, outlier["p_value"]))
+    cells = [(what, figure, "" if p is None else f"{p:.2g}") for what, figure, p in rows]
+    return {"columns": (f"residuals of {name}", "", "p-value"), "rows": cells}
 
 
 def _coefficients(run):

@@ -119,6 +119,8 @@ def _show_summary(folder):
     p = summary.get("insertion_p")
     if p is not None:
         say(f"insertion-index test: p = {p:.2g}{'' if p > SMALL else SUSPICIOUS}")
+    if summary["fit"] is not None and summary["fit"]["verdict"]["fits"]:
+        say(summary["fit"]["verdict"]["text"])
     for line in doubts(summary):
         say(f"warning: {line}")
 
