@@ -14,7 +14,6 @@ import contextlib
 import functools
 import json
 import shutil
-from concurrent import futures
 from pathlib import Path
 
 import numpy as np
@@ -28,14 +27,13 @@ from lstmfit.datasets.spectrum import read_written_spectrum
 from lstmfit.driver import resolve
 from lstmfit.errors import InputError, one_line
 from lstmfit.files import locked, write_text, writing_into
-from lstmfit.mpi import under_mpirun
 from lstmfit.problem import build
 from lstmfit.run_folder import load_problem
-from lstmfit.sampling.polychord.libraries import load_library
+from lstmfit.sampling.polychord.libraries import check_one_fit_per_rank
 from lstmfit.sampling.samplers import make_sampler
 from lstmfit.signal_functions import AnalyticSignal
 from lstmfit.simulators import SimulationError, load_once, recorded_simulator
-from lstmfit.workers import cores, death_as, worker_pool
+from lstmfit.workers import cores, death_as, results_of, worker_pool
 
 BEGUN = {"lock", "mocks", "run.yaml", "channels.csv"}
 """Files that may exist if a calibration was killed before its plan was written."""
@@ -117,21 +115,11 @@ def calibrate(
             done = n - len(todo)
             if done and progress is not None:
                 progress(done, n)
-            for _ in _results(pool, functools.partial(_fit_mock, str(folder), seed, points), todo):
+            for _ in results_of(pool, functools.partial(_fit_mock, str(folder), seed, points), todo):
                 done += 1
                 if progress is not None:
                     progress(done, n)
             return summarise(folder, n)
-
-
-def _results(pool, function, todo):
-    running = [pool.submit(function, i) for i in todo]
-    try:
-        for future in futures.as_completed(running):
-            yield future.result()
-    finally:
-        for future in running:
-            future.cancel()
 
 
 def _mock_file(folder, i) -> Path:
@@ -143,10 +131,7 @@ def _plan(source, folder: Path, truth: str | None, seed: int, points: int):
     config = run_file.load(source)
     problem = build(config)
     _check_drawable(problem)
-    pypolychord = config.sampler.name == "polychord" and Path(load_library().path).name == "pypolychord"
-    if under_mpirun() and pypolychord:
-        # pypolychord uses all MPI ranks, but here each rank does its own fit, so that they would wait for each other.
-        raise InputError("calibrate cannot use pypolychord under mpirun; start it without mpirun (--jobs N)")
+    check_one_fit_per_rank(config.sampler.name, "calibrate")
     resolved = resolve(config, problem)
     make_sampler(resolved).check(problem)
     content = resolved.model_dump(by_alias=True, exclude_none=True)

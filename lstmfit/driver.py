@@ -92,6 +92,31 @@ def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=N
     return folder
 
 
+def fit_here(config: RunConfig, folder: Path) -> None:
+    """Fit a run file in this process only, for programs that run many fits at a time; resumes, or skips a finished fit.
+
+    Parameters
+    ----------
+    config : RunConfig
+        A run file with absolute paths.
+    folder : pathlib.Path
+        Output folder.
+
+    Raises
+    ------
+    InputError
+        As `fit`.
+    """
+    with run_folder.locked_folder(folder), writing_into(folder, "and repeat the command; finished work is kept"):
+        begun = _prepare(config, {}, folder, None, resume=True, force=False)
+        make_problem = functools.partial(load_problem, str(folder), trust=True)
+        if begun == "nothing sampled":
+            _finish_without_sampling(folder, make_problem)
+        elif begun != "finished":
+            sampler = make_sampler(run_folder.read_config(folder))
+            _finish(folder, sampler, sampler.run_here(make_problem(), folder, resume=True))
+
+
 def output_folder(config: RunConfig, source, output=None) -> Path:
     """Output folder of a fit: `output`, the run file's ``output``, or ``chains/NAME``.
 
