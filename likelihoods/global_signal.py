@@ -12,7 +12,7 @@ from lstmfit.likelihoods.components import Component
 from lstmfit.likelihoods.gaussian import GaussianNoise, StudentNoise, choose_centre
 from lstmfit.likelihoods.global_signal_options import GlobalSignalOptions
 from lstmfit.likelihoods.interpolation import interpolation_matrix
-from lstmfit.likelihoods.noise import LARGEST_SIGMA, SMALLEST_SIGMA, Noise
+from lstmfit.likelihoods.noise import LARGEST_SIGMA, SMALLEST_SIGMA, Channels, Noise, NoiseBlock
 from lstmfit.likelihoods.scale_check import check_scale
 from lstmfit.mistakes import validate_block
 from lstmfit.schema import LARGEST
@@ -186,7 +186,7 @@ class GlobalSignal:
         """
         if not isinstance(options, GlobalSignalOptions):
             options = validate_block(GlobalSignalOptions, options, "likelihood.global_signal")
-        noise = options.noise.build(spectrum.frequency, spectrum.temperature, spectrum.weight)
+        noise = _noise_block(options, spectrum).build(spectrum)
         blocks = options.foreground, options.systematics
         components = [None if block is None else block.build(spectrum.frequency, spectrum.kept) for block in blocks]
         error = SignalError.from_option(options.emulator_error, signal_covariance)
@@ -424,6 +424,18 @@ def _normal_scores(x, dof):
 
     # The smallest number keeps a residual in the far tail finite.
     return np.copysign(norm.isf(np.maximum(t.sf(np.abs(x), dof), np.finfo(float).tiny)), x)
+
+
+def _noise_block(options, spectrum) -> NoiseBlock:
+    """Options of the noise; by default the sigma column of the data."""
+    if options.noise is not None:
+        return options.noise
+    if spectrum.sigma is None:
+        raise InputError(
+            "likelihood.global_signal: noise is missing, and the data have no sigma column; give for example noise: "
+            "{model: white, sigma: 25}, or name the column: data: {columns: {..., sigma: COLUMN}}"
+        )
+    return Channels()
 
 
 def _check_noise(noise):

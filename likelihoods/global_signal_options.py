@@ -27,8 +27,8 @@ class GlobalSignalOptions(Block):
 
     Parameters
     ----------
-    noise : NoiseBlock
-        One of `lstmfit.likelihoods.noise.NOISE`.
+    noise : NoiseBlock, optional
+        One of `lstmfit.likelihoods.noise.NOISE`; by default `channels` with the sigma column of the data.
     foreground, systematics : ComponentBlock, optional
         One of `lstmfit.likelihoods.foregrounds.FOREGROUNDS` and of `SYSTEMATICS`, which are added to the signal.
     emulator_error : bool, "diagonal" or float
@@ -36,7 +36,7 @@ class GlobalSignalOptions(Block):
         error of every channel in mK.
     """
 
-    noise: NoiseOptions
+    noise: NoiseOptions | None = None
     foreground: ForegroundOptions | None = None
     systematics: SystematicsOptions | None = None
     emulator_error: Annotated[bool | float | str, BeforeValidator(_emulator_error)] = False

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, SerializeAsAny
+from pydantic import BeforeValidator, SerializeAsAny, model_validator
 
 from lstmfit.datasets.columns import UNITS
 from lstmfit.errors import InputError, one_line
@@ -115,13 +115,14 @@ class NoiseBlock(Block):
 
     model: str
 
-    def build(self, frequency: np.ndarray, temperature: np.ndarray, weight: np.ndarray) -> Noise:
+    def build(self, spectrum) -> Noise:
         """Build the noise for the channels of a spectrum.
 
         Parameters
         ----------
-        frequency, temperature, weight : numpy.ndarray
-            (n,) MHz, mK and weights of the data.
+        spectrum : Spectrum
+            ``frequency``, ``temperature``, ``weight`` (n,) MHz, mK and weights of the data, and their ``sigma`` (n,)
+            in mK or None.
 
         Raises
         ------
@@ -141,7 +142,7 @@ class White(NoiseBlock):
     model: Literal["white"] = "white"
     sigma: PositiveOrFree
 
-    def build(self, frequency, temperature, weight) -> Noise:
+    def build(self, spectrum) -> Noise:
         """As `NoiseBlock.build`."""
         return Noise(_number(self.sigma))
 
@@ -153,72 +154,107 @@ class StudentT(NoiseBlock):
     sigma: PositiveOrFree
     dof: PositiveOrFree
 
-    def build(self, frequency, temperature, weight) -> Noise:
+    def build(self, spectrum) -> Noise:
         """As `NoiseBlock.build`."""
         return Noise(_number(self.sigma), student=True, dof=_number(self.dof))
 
 
-class _FromFile(NoiseBlock):
-    """Noise from a file of numbers: text (separated by commas or spaces, # starts a comment) or ``.npy``.
+class _WithFloor(NoiseBlock):
+    """Noise of each channel, in the data or in a file of numbers: text (commas or spaces, # for comments) or ``.npy``.
 
     The weights of the data only scale the floor, which is added in quadrature.
     """
 
-    file: str
+    file: str | None
     unit: Literal["K", "mK"] | None = None
     floor: FloorOrFree | None = None
 
     def beside(self, folder) -> "NoiseBlock":
         """As `NoiseBlock.beside`."""
+        if self.file is None:
+            return self
         return self.model_copy(update={"file": str(folder / user_path(self.file, "noise file"))})
 
-    def _read(self):
-        """Numbers in the file converted to mK, name of the file, conversion factor, and the floor."""
-        factor = UNITS[self.unit or "mK"]
-        array = _read_numbers(user_path(self.file, "noise file"))
-        return array * factor, Path(self.file).name, factor, _number(self.floor or 0.0)
+    @property
+    def _factor(self) -> float:
+        """The unit of the file in mK."""
+        return UNITS[self.unit or "mK"]
 
 
-class Channels(_FromFile):
-    """One standard deviation per fitted channel, from a column of a file."""
+class Channels(_WithFloor):
+    """One standard deviation per channel: the column sigma of the data, or a column of another file.
+
+    The file has one row per fitted channel, or one per channel of the data file. `column` is a number, from 0, or a
+    name in the header.
+    """
 
     model: Literal["channels"] = "channels"
-    column: Index | None = None
+    file: str | None = None
+    column: Index | str | None = None
 
-    def build(self, frequency, temperature, weight) -> Noise:
+    @model_validator(mode="after")
+    def _of_a_file(self):
+        given = [key for key in ("column", "unit") if getattr(self, key) is not None]
+        if self.file is None and given:
+            raise ValueError(
+                f"{given[0]} is given without a file; give file, or name the sigma column under data.columns"
+            )
+        return self
+
+    def build(self, spectrum) -> Noise:
         """As `NoiseBlock.build`.
 
         Raises
         ------
         InputError
-            The file does not exist or contains no numbers, the number of channels differs, or a sigma is not positive.
+            The file does not exist or contains no numbers, the number of channels differs, or a sigma is not positive;
+            or there is neither a file nor a sigma column in the data.
         """
-        array, name, _, floor = self._read()
-        column, n = self.column or 0, len(frequency)
-        if array.ndim == 2:
-            if not 0 <= column < array.shape[1]:
-                raise InputError(f"noise: {name} has no column {column}; columns are 0 to {array.shape[1] - 1}")
-            array = array[:, column]
-        if array.shape != (n,):
+        if self.file is None and spectrum.sigma is None:
             raise InputError(
-                f"noise: {name} has {len(array)} rows, but {n} channels are fitted (those with non-zero weight inside "
-                "the band); give one row per fitted channel"
+                "noise: the data have no sigma column; name it under data (columns: {..., sigma: COLUMN}), or give "
+                "file: FILE"
             )
-        wrong = ~((array >= SMALLEST_SIGMA) & (array <= LARGEST_SIGMA))
+        sigma, name = (spectrum.sigma, "the data") if self.file is None else self._read(spectrum)
+        wrong = ~((sigma >= SMALLEST_SIGMA) & (sigma <= LARGEST_SIGMA))
         if wrong.any():
             raise InputError(
-                f"noise: {name} has a sigma of {array[wrong][0]:g} mK in row {wrong.argmax()}; give numbers from "
+                f"noise: {name} has a sigma of {sigma[wrong][0]:g} mK in row {wrong.argmax()}; give numbers from "
                 f"{SMALLEST_SIGMA:g} to {LARGEST_SIGMA:g} mK"
             )
-        return Noise(floor, array**2, "floor")
+        return Noise(_number(self.floor or 0.0), sigma**2, "floor")
+
+    def _read(self, spectrum):
+        """Standard deviations (n,) in mK, and the name of the file."""
+        path, n = user_path(self.file, "noise file"), len(spectrum.frequency)
+        if isinstance(self.column, str):
+            array = _read_column(path, self.column)
+        else:
+            array, column = _read_numbers(path), self.column or 0
+            if array.ndim == 2:
+                if not 0 <= column < array.shape[1]:
+                    raise InputError(
+                        f"noise: {path.name} has no column {column}; columns are 0 to {array.shape[1] - 1}"
+                    )
+                array = array[:, column]
+        if spectrum.kept is not None and len(array) == spectrum.kept.n_before:
+            array = array[spectrum.kept.number]
+        if array.shape != (n,):
+            before = "" if spectrum.kept is None else f" of the {spectrum.kept.n_before} in the data file"
+            raise InputError(
+                f"noise: {path.name} has {len(array)} rows, but {n} channels{before} are fitted (those with non-zero "
+                "weight inside the band); give one row per fitted channel, or one per channel of the data file"
+            )
+        return array * self._factor, path.name
 
 
-class Covariance(_FromFile):
+class Covariance(_WithFloor):
     """Covariance (n, n) of the fitted channels from a file, in the square of the unit."""
 
     model: Literal["covariance"] = "covariance"
+    file: str
 
-    def build(self, frequency, temperature, weight) -> Noise:
+    def build(self, spectrum) -> Noise:
         """As `NoiseBlock.build`.
 
         Raises
@@ -226,16 +262,17 @@ class Covariance(_FromFile):
         InputError
             The file does not exist or contains no numbers, or the number of channels differs.
         """
-        array, name, factor, floor = self._read()
-        n = len(frequency)
+        path = user_path(self.file, "noise file")
+        array, n = _read_numbers(path), len(spectrum.frequency)
         if array.shape != (n, n):
             raise InputError(
-                f"noise: {name} is {' x '.join(map(str, array.shape))}, but {n} channels are fitted (those with "
+                f"noise: {path.name} is {' x '.join(map(str, array.shape))}, but {n} channels are fitted (those with "
                 f"non-zero weight inside the band); give {n} x {n} numbers"
             )
+        array = array * self._factor * self._factor
         if not (np.abs(array) <= LARGEST).all():
-            raise InputError(f"noise: {name} contains values that are not finite; give {n} x {n} finite numbers")
-        return Noise(floor, array * factor, "floor")
+            raise InputError(f"noise: {path.name} contains values that are not finite; give {n} x {n} finite numbers")
+        return Noise(_number(self.floor or 0.0), array, "floor")
 
 
 class Sky(Block):
@@ -259,7 +296,7 @@ class Radiometer(NoiseBlock):
     sky: Literal["data"] | Sky | None = None
     floor: FloorOrFree | None = None
 
-    def build(self, frequency, temperature, weight) -> Noise:
+    def build(self, spectrum) -> Noise:
         """As `NoiseBlock.build`.
 
         Raises
@@ -267,6 +304,7 @@ class Radiometer(NoiseBlock):
         InputError
             The data are not sky temperatures, or the noise is out of bounds.
         """
+        frequency, temperature = spectrum.frequency, spectrum.temperature
         if not isinstance(self.sky, Sky):
             if not (temperature > 0).all():
                 raise InputError(
@@ -280,7 +318,7 @@ class Radiometer(NoiseBlock):
                 sky_mk = 1000.0 * self.sky.temperature * (frequency / self.sky.frequency) ** self.sky.index
         samples = self.channel_width * 1e6 * self.integration_time * 3600.0
         with np.errstate(over="ignore", under="ignore"):
-            variance = sky_mk**2 / samples / weight
+            variance = sky_mk**2 / samples / spectrum.weight
         if not ((variance >= SMALLEST_SIGMA**2) & (variance <= LARGEST_SIGMA**2)).all():
             low, high = np.sqrt(variance.min()), np.sqrt(variance.max())
             raise InputError(
@@ -301,6 +339,16 @@ NOISE: dict[str, type[NoiseBlock]] = {
 
 NoiseOptions = Annotated[SerializeAsAny[NoiseBlock], BeforeValidator(functools.partial(validate_model, NOISE, "noise"))]
 """A ``noise:`` block, validated by the class of its model."""
+
+
+def _read_column(path, name) -> np.ndarray:
+    """Column (n,) of a table with a header, by its name."""
+    from lstmfit.datasets.tables import read_table
+
+    if not path.is_file():
+        raise InputError(f"noise: no file {path}; give a path relative to the folder of the run file")
+    table = read_table(path, least=1)
+    return table.column(table.number(name))[0]
 
 
 def _read_numbers(path) -> np.ndarray:

@@ -15,7 +15,7 @@ from pydantic import (
     model_validator,
 )
 
-from lstmfit.datasets.columns import check_columns
+from lstmfit.datasets.columns import DEFAULT, check_columns
 from lstmfit.emulator_source import EmulatorSource
 from lstmfit.errors import InputError, did_you_mean, listed
 from lstmfit.files import user_path, write_text
@@ -27,7 +27,7 @@ from lstmfit.mistakes import known_keys, validate_block, validate_model, validat
 from lstmfit.priors.expressions import compile_expression, names_in
 from lstmfit.sampling.samplers import SAMPLERS, sampler_class
 from lstmfit.sampling.settings import SamplerSettings
-from lstmfit.schema import Block, DataSeed, Index, Number, shown, to_number
+from lstmfit.schema import Block, DataSeed, Index, Number, Positive, shown, to_number
 from lstmfit.yaml_files import dump_yaml, read_yaml
 
 
@@ -71,15 +71,25 @@ class Mock(Block):
         return isinstance(self.noise, float)
 
 
+Hours = Annotated[Number, Field(ge=0, le=24)]
+
+
 class Data(Block):
-    """The data: a mock, a file, or a public spectrum that has been downloaded."""
+    """The data: a mock, a file, or a public spectrum that has been downloaded.
+
+    `load`, `time` and `lst` select from a GSData file; see `lstmfit.datasets.gsdata.read_gsdata`.
+    """
 
     mock: Mock | None = None
     file: str | None = None
     public: str | None = None
-    columns: Annotated[dict[str, Any], BeforeValidator(check_columns)] = Field({"frequency": 0, "temperature": 1})
+    columns: Annotated[dict[str, Any], BeforeValidator(check_columns)] = Field(DEFAULT)
     unit: Literal["K", "mK"] = "mK"
     band: tuple[Number, Number] | None = None
+    bin: Positive | None = None
+    load: str | None = None
+    time: Index | tuple[Index, Index] | None = None
+    lst: tuple[Hours, Hours] | None = None
 
     @model_validator(mode="after")
     def _one_source(self):
@@ -94,11 +104,18 @@ class Data(Block):
         """Unit given in the run file; None if it is taken from the header of the data file."""
         return self.unit if "unit" in self.model_fields_set else None
 
+    @property
+    def given_columns(self) -> dict[str, Any] | None:
+        """Columns given in the run file; None if they are taken from the header of the data file."""
+        return self.columns if "columns" in self.model_fields_set else None
+
     @model_serializer(mode="wrap")
-    def _leave_unit_to_the_header(self, handler):
+    def _leave_to_the_header(self, handler):
         content = handler(self)
         if self.given_unit is None:
             content.pop("unit", None)
+        if self.given_columns is None and self.file is not None:
+            content.pop("columns", None)
         return content
 
 

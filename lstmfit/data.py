@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from lstmfit.config import RunConfig
+from lstmfit.config import Data, RunConfig
 from lstmfit.constants import redshift_to_frequency
+from lstmfit.datasets.gsdata import is_hdf5, read_gsdata
 from lstmfit.datasets.spectrum import Spectrum, read_public_spectrum, read_spectrum
 from lstmfit.emulator.emulator import shipped_test_set
 from lstmfit.errors import InputError, listed, one_line
@@ -25,13 +26,35 @@ def make_data(config: RunConfig, signal) -> Spectrum:
     signal : Signal
         Signal, which defines the grid of a mock.
     """
-    if config.data.mock is not None:
-        spectrum = _make_mock(config, signal)
-    elif config.data.public is not None:
-        spectrum = read_public_spectrum(config.data.public)
-    else:
-        spectrum = read_spectrum(config.data.file, config.data.columns, config.data.given_unit)
-    return spectrum if config.data.band is None else spectrum.cut(*config.data.band)
+    return selected(config.data, _make_mock(config, signal)) if config.data.mock is not None else read_data(config.data)
+
+
+def read_data(data: Data) -> Spectrum:
+    """Read the data of a run file that names a file or a public spectrum.
+
+    Raises
+    ------
+    InputError
+        As `read_spectrum`, `read_gsdata` and `read_public_spectrum`.
+    """
+    if data.public is not None:
+        return selected(data, read_public_spectrum(data.public))
+    selection = {key: value for key in ("load", "time", "lst") if (value := getattr(data, key)) is not None}
+    if is_hdf5(data.file):
+        if data.given_columns is not None or data.given_unit is not None:
+            raise InputError(f"data: {data.file} is a GSData file; remove columns and unit")
+        return selected(data, read_gsdata(data.file, **selection))
+    if selection:
+        key = next(iter(selection))
+        raise InputError(f"data: {key} selects from a GSData file, but {data.file} is a table; remove it")
+    return selected(data, read_spectrum(data.file, data.given_columns, data.given_unit))
+
+
+def selected(data: Data, spectrum: Spectrum) -> Spectrum:
+    """Channels in the band, averaged in bins, as the run file requests."""
+    if data.band is not None:
+        spectrum = spectrum.cut(*data.band)
+    return spectrum if data.bin is None else spectrum.binned(data.bin)
 
 
 def _make_mock(config, signal):
@@ -56,7 +79,7 @@ def _make_mock(config, signal):
         )
     rng = np.random.default_rng(mock.seed)
     noise = White(sigma=mock.noise) if mock.has_white_noise else mock.noise
-    noise_drawn = noise.build(frequency, sky, weight).draw(weight, rng)
+    noise_drawn = noise.build(Spectrum(frequency, sky, weight)).draw(weight, rng)
     if not (np.abs(sky + noise_drawn) <= BRIGHTEST).all():
         raise InputError(
             f"data.mock: temperatures reach {np.abs(sky + noise_drawn).max():.2g} mK, but at most {BRIGHTEST:.0e} mK "

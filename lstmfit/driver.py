@@ -15,7 +15,8 @@ from lstmfit import config as run_file
 from lstmfit import mpi, run_folder
 from lstmfit._version import __version__
 from lstmfit.config import RunConfig
-from lstmfit.datasets.spectrum import read_public_spectrum, read_spectrum, read_written_spectrum
+from lstmfit.data import read_data
+from lstmfit.datasets.spectrum import read_written_spectrum
 from lstmfit.errors import InputError, one_line
 from lstmfit.files import user_path, write_text, writing_into
 from lstmfit.likelihoods.base import with_defaults
@@ -208,12 +209,7 @@ def _changed_data(config: RunConfig, written) -> list[str]:
     """Compare the data file with the fitted data, for run folders of version 0.1 without a checksum."""
     if config.data.mock is not None:
         return []
-    if config.data.public is not None:
-        spectrum = read_public_spectrum(config.data.public)
-    else:
-        spectrum = read_spectrum(config.data.file, config.data.columns, config.data.given_unit)
-    if config.data.band is not None:
-        spectrum = spectrum.cut(*config.data.band)
+    spectrum = read_data(config.data)
     same = len(spectrum.frequency) == len(written.frequency) and all(
         np.array_equal(getattr(spectrum, name), getattr(written, name))
         for name in ("frequency", "temperature", "weight")

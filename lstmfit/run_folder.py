@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 
 from lstmfit import config as run_file
 from lstmfit.config import RunConfig
+from lstmfit.datasets.columns import DEFAULT
 from lstmfit.emulator_source import files_of, is_emulator_path
 from lstmfit.errors import InputError, listed
 from lstmfit.files import locked, sha256
@@ -376,8 +377,9 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
     list of str
         Blocks of the run file that differ, and files whose content differs.
     """
-    # Version 0.1 always wrote the unit, even if it was the default.
-    a, b = (c | {"data": {"unit": "mK"} | c["data"]} for c in (_content(old), _content(new)))
+    # Version 0.1 always wrote the unit and the columns, even if they were the defaults.
+    omitted = {"unit": "mK", "columns": DEFAULT}
+    a, b = (c | {"data": omitted | c["data"]} for c in (_content(old), _content(new)))
     changed = []
     then, now = record(old).inputs, record(new).inputs
     for keys in SLOTS:

@@ -56,7 +56,7 @@ def test_written_out_and_read_back_it_is_the_same(tmp_path):
             {"model": "radiometer", "channel_width": 0.4, "integration_time": 100, "floor": -1},
             "-1 is neither zero or a positive number nor free",
         ),
-        ({"model": "channels"}, "noise.file is missing"),
+        ({"model": "covariance"}, "noise.file is missing"),
         ({"model": "wite", "sigma": 25}, "noise: unknown noise model 'wite'; did you mean 'white'"),
         ({"sigma": 25, "sgima": 2}, "did you mean 'sigma'"),
     ],

@@ -12,18 +12,37 @@ UNITS = {"K": 1000.0, "mK": 1.0}
 """Possible temperature units of a file, in mK."""
 FREQUENCY_UNITS = {"Hz": 1e-6, "kHz": 1e-3, "MHz": 1.0, "GHz": 1e3}
 """Possible frequency units of a file, in MHz."""
-KEYS = ("frequency", "redshift", "temperature", "weight", "flag")
+DEFAULT = {"frequency": 0, "temperature": 1}
+"""Columns of a table whose header does not name them."""
+KEYS = ("frequency", "redshift", "temperature", "weight", "flag", "sigma")
 """Keys of `columns:` whose value is a column: its number, counted from 0, or its name."""
 
 NAMES = {
     "frequency": ("frequency", "frequencies", "freq", "freqs", "nu", "f", "ν"),
     "redshift": ("redshift", "redshifts", "z"),
     "temperature": ("temperature", "temp", "t", "tsky", "tant", "tb", "t21", "t_21", "t_sky", "t_ant", "t_b", "data"),
-    "weight": ("weight", "weights", "wt", "wts", "wgt", "wgts", "w"),
+    "weight": (
+        "weight",
+        "weights",
+        "wt",
+        "wts",
+        "wgt",
+        "wgts",
+        "w",
+        "nsamples",
+        "n_samples",
+        "nsample",
+        "counts",
+        "n_integrations",
+        "integrations",
+    ),
     "flag": ("flag", "flags", "flagged", "is_flagged", "mask", "masks", "masked", "bad", "rfi"),
     "sigma": ("sigma", "std", "err", "error", "errors", "noise", "uncertainty", "temperature_error"),
 }
 """Names by which the columns of a header are recognised, in lower case and without units."""
+
+SKY = ("tsky", "t_sky", "tant", "t_ant")
+"""Names that distinguish the measured sky from a residual or a signal in the same table."""
 
 _BRACKETS = re.compile(r"[\[(]\s*([^\])]*?)\s*[\])]")
 _ENDING = re.compile(r"(?:\s*/\s*|\s+in\s+|[_\s.])(mK|K|[kMG]?Hz)$")
@@ -42,11 +61,14 @@ class Heading:
         A key of `NAMES`; None if the name is not recognised.
     unit : str or None
         Unit in the name, such as MHz or K.
+    sky : bool
+        Whether it is the name of a measured sky temperature, see `SKY`.
     """
 
     name: str
     kind: str | None
     unit: str | None
+    sky: bool = False
 
     @classmethod
     def of(cls, name: str) -> "Heading":
@@ -63,7 +85,7 @@ class Heading:
         kind = next((kind for kind, names in NAMES.items() if bare in names), None)
         if kind is None and unit in FREQUENCY_UNITS and "width" not in bare:
             kind = "frequency"
-        return cls(str(name), kind, unit or None)
+        return cls(str(name), kind, unit or None, bare in SKY)
 
 
 def check_columns(columns) -> dict:
@@ -73,7 +95,7 @@ def check_columns(columns) -> dict:
     ----------
     columns : mapping
         Numbers (counted from 0) or names of the columns ``frequency`` or ``redshift``, ``temperature``, and optionally
-        ``weight`` and ``flag``; and ``frequency_unit``: Hz, kHz, MHz or GHz.
+        ``weight``, ``flag`` and ``sigma``; and ``frequency_unit``: Hz, kHz, MHz or GHz.
 
     Raises
     ------
@@ -84,10 +106,6 @@ def check_columns(columns) -> dict:
         raise InputError(f"columns is {shown(columns)}; give a mapping, like {{frequency: 0, temperature: 1}}")
     columns = dict(columns)
     for key in columns:
-        if key == "sigma":
-            raise InputError(
-                "columns: sigma is not read from the data; give it as noise: {model: channels, file: ..., column: ...}"
-            )
         if key not in (*KEYS, "frequency_unit"):
             raise InputError(f"columns: unknown key {shown(key)}; {did_you_mean(key, (*KEYS, 'frequency_unit'))}")
     for key in KEYS:
@@ -100,7 +118,7 @@ def check_columns(columns) -> dict:
     if "temperature" not in columns:
         raise InputError(
             f"columns: temperature is missing in {_text(columns)}; give frequency and temperature, and optionally "
-            "weight and flag"
+            "weight, flag and sigma"
         )
     unit = columns.get("frequency_unit")
     if "frequency_unit" in columns and unit not in FREQUENCY_UNITS:
@@ -116,6 +134,46 @@ def check_columns(columns) -> dict:
 def _text(columns) -> str:
     """Columns in the format of a run file."""
     return one_line("{" + ", ".join(f"{key}: {value}" for key, value in columns.items()) + "}", 120)
+
+
+def columns_in_header(name: str, headings: list[Heading]) -> dict:
+    """Columns of the axis and of the temperature according to a header, and `DEFAULT` where it does not name them.
+
+    Parameters
+    ----------
+    name : str
+        Name of the file, for messages.
+    headings : list of Heading
+        The header, one entry per column.
+
+    Returns
+    -------
+    dict
+        A ``columns:`` block with column numbers.
+
+    Raises
+    ------
+    InputError
+        Several columns could be the temperature.
+    """
+    kinds = [heading.kind for heading in headings]
+    axis = next((kind for kind in ("frequency", "redshift") if kind in kinds), None)
+    temperatures = [i for i, kind in enumerate(kinds) if kind == "temperature"]
+    sky = [i for i in temperatures if headings[i].sky]
+    temperatures = sky if len(sky) == 1 else temperatures
+    if axis is None or not temperatures:
+        return DEFAULT
+    if len(temperatures) > 1:
+        several = one_line(", ".join(f"{i} ({headings[i].name})" for i in temperatures), 160)
+        raise InputError(
+            f"{name}: columns {several} could all be the temperature; choose one with "
+            f"{wanted(axis, kinds.index(axis), temperatures[0])}"
+        )
+    columns = {axis: kinds.index(axis), "temperature": temperatures[0]}
+    unit = headings[columns[axis]].unit
+    if axis == "frequency" and unit in FREQUENCY_UNITS and unit != "MHz":
+        columns["frequency_unit"] = unit
+    return columns
 
 
 def wanted(axis: str, axis_at: int, temperature_at: int, **more) -> str:

@@ -10,18 +10,23 @@ import pandas as pd
 from lstmfit.constants import redshift_to_frequency
 from lstmfit.datasets.channel_files import Kept
 from lstmfit.datasets.columns import (
+    DEFAULT,
     FREQUENCY_UNITS,
     UNITS,
     check_axis,
     check_columns,
     check_headings,
     check_temperature,
+    columns_in_header,
 )
 from lstmfit.datasets.tables import Table, read_table
 from lstmfit.errors import InputError, did_you_mean
 from lstmfit.files import replacing
 
 log = logging.getLogger(__name__)
+
+ROUNDING = 1e-6
+"""Fraction of a bin by which a channel may lie below its lower edge because its frequency was rounded."""
 
 PUBLIC_FORMATS = {"edges2018": {"columns": {"frequency": 0, "weight": 1, "temperature": 2}, "unit": "K"}}
 """Arguments of `read_spectrum` for the public spectra of `lstmfit.datasets.public`, by name."""
@@ -43,6 +48,8 @@ class Spectrum:
         (n,) mK, the noiseless signal of a mock.
     kept : Kept, optional
         Numbers of these channels in the data file, if others were left out.
+    sigma : numpy.ndarray, optional
+        (n,) mK, standard deviation of the noise of each channel, if the data come with it.
     """
 
     frequency: np.ndarray
@@ -50,6 +57,7 @@ class Spectrum:
     weight: np.ndarray
     truth: np.ndarray | None = None
     kept: Kept | None = None
+    sigma: np.ndarray | None = None
 
     def cut(self, low: float, high: float) -> "Spectrum":
         """Select the channels from `low` to `high` MHz.
@@ -65,18 +73,57 @@ class Spectrum:
                 f"data: there are no channels in the band [{low:g}, {high:g}] MHz; choose a band within "
                 f"{self.frequency.min():.4g} to {self.frequency.max():.4g} MHz"
             )
-        truth = None if self.truth is None else self.truth[keep]
+        truth, sigma = (None if array is None else array[keep] for array in (self.truth, self.sigma))
         kept = self.kept
         if not keep.all():
             n = len(keep)
             kept = (Kept(np.arange(n), n) if kept is None else kept).only(keep)
-        return Spectrum(self.frequency[keep], self.temperature[keep], self.weight[keep], truth, kept)
+        return Spectrum(self.frequency[keep], self.temperature[keep], self.weight[keep], truth, kept, sigma)
+
+    def binned(self, width: float) -> "Spectrum":
+        """Average the channels in bins of equal width.
+
+        Channels are averaged with the inverse variance of their noise: their weight, or 1 / sigma^2 if they have a
+        `sigma`. The frequency of a bin is the average of its channels with the same weights. To keep the curvature of a
+        foreground from leaking into bins with unevenly flagged channels, temperatures are scaled to that frequency by a
+        power law of index -2.5 before they are averaged.
+
+        Parameters
+        ----------
+        width : float
+            Width of a bin in MHz. The first bin begins at the lowest frequency.
+
+        Returns
+        -------
+        Spectrum
+            In ascending order of frequency, without empty bins. Its weights are the sums of those of the channels, so
+            that the noise of a channel of weight one keeps its meaning.
+        """
+        number = np.floor((self.frequency - self.frequency.min()) / width + ROUNDING).astype(int)
+        _, number = np.unique(number, return_inverse=True)
+        inverse_variance = self.weight if self.sigma is None else self.sigma**-2.0
+        total = np.bincount(number, inverse_variance)
+
+        def mean(values):
+            return np.bincount(number, inverse_variance * values) / total
+
+        frequency = mean(self.frequency)
+        scale = (self.frequency / frequency[number]) ** 2.5
+        return Spectrum(
+            frequency,
+            mean(scale * self.temperature),
+            np.bincount(number, self.weight),
+            None if self.truth is None else mean(self.truth),
+            sigma=None if self.sigma is None else np.sqrt(mean(scale**2) / total),
+        )
 
     def write(self, path) -> None:
         """Write a CSV file with one header line, which `read_spectrum` can read."""
         columns = {"frequency_MHz": self.frequency, "temperature_mK": self.temperature, "weight": self.weight}
         if self.truth is not None:
             columns["signal_mK"] = self.truth
+        if self.sigma is not None:
+            columns["sigma_mK"] = self.sigma
         if self.kept is not None:
             columns["channel"] = self.kept.number
         with replacing(path) as temporary:
@@ -93,9 +140,10 @@ def read_spectrum(path, columns=None, unit: str | None = None) -> Spectrum:
         or a ``.npy`` or ``.npz`` file (`lstmfit.datasets.tables.read_table`).
     columns : mapping, optional
         Numbers (counted from 0) or names of the columns ``frequency`` (with ``frequency_unit``: Hz, kHz, MHz or GHz;
-        MHz by default) or ``redshift``, ``temperature``, and optionally ``weight`` and ``flag``. By default columns 0
-        and 1 are frequency and temperature. A column with the name weight or flag (or mask) in the header is always
-        used, with a message in the log. A number other than zero, or True, flags a channel.
+        MHz by default) or ``redshift``, ``temperature``, and optionally ``weight``, ``flag`` and ``sigma``. By default
+        those of the header, or columns 0 and 1 if it does not name both frequency and temperature. A column whose name
+        in the header is a weight, a flag (or mask) or a standard deviation is always used, with a message in the log. A
+        number other than zero, or True, flags a channel.
     unit : {"mK", "K"}, optional
         Unit of the temperature; by default that of the header, or mK if it has none.
 
@@ -110,13 +158,17 @@ def read_spectrum(path, columns=None, unit: str | None = None) -> Spectrum:
         There is no such file or column, a value is not a number, a frequency or weight is impossible, a frequency is
         repeated, or a column looks like another quantity, in which case the message suggests the correct keys.
     """
-    columns = check_columns({"frequency": 0, "temperature": 1} if columns is None else columns)
+    columns = None if columns is None else check_columns(columns)
     table = _table(path)
     name, headings = table.name, table.headings
+    if columns is None:
+        columns = columns_in_header(name, headings)
+        if columns != DEFAULT:
+            log.info("%s: columns according to the header: %s", name, columns)
     if unit not in (None, *UNITS):
         raise InputError(f"{name}: unit is {unit!r}; expected K or mK")
     at = {what: table.number(which) for what, which in columns.items() if what != "frequency_unit"}
-    for what in ("weight", "flag"):
+    for what in ("weight", "flag", "sigma"):
         known = [i for i, heading in enumerate(headings) if heading.kind == what and i not in at.values()]
         if known and what not in at:
             at[what] = known[0]
@@ -144,6 +196,7 @@ def read_spectrum(path, columns=None, unit: str | None = None) -> Spectrum:
     check_axis(name, x[keep], columns, at, len(headings), headings[at[axis]].kind == "frequency")
     check_temperature(name, temperature[keep], headings, columns, at)
     unit = _unit(name, headings[at["temperature"]].unit, unit)
+    sigma = _sigma(name, table, at, keep, unit)
     if axis == "redshift":
         nu = redshift_to_frequency(x[keep])
     else:
@@ -154,7 +207,7 @@ def read_spectrum(path, columns=None, unit: str | None = None) -> Spectrum:
         parts = [f"{int(where.sum())} {what}" for what, where in why.items() if where.any()]
         log.info("%s: %d of %d channels are excluded (%s)", name, int((~keep).sum()), len(keep), ", ".join(parts))
     kept = None if keep.all() else Kept(np.flatnonzero(keep), len(keep))
-    return Spectrum(nu, temperature[keep] * UNITS[unit], weight[keep], kept=kept)
+    return Spectrum(nu, temperature[keep] * UNITS[unit], weight[keep], kept=kept, sigma=sigma)
 
 
 def _table(source) -> Table:
@@ -179,6 +232,21 @@ def _weights(name, table, at):
             "correct it, or set it to zero"
         )
     return weight
+
+
+def _sigma(name, table, at, keep, unit):
+    """Standard deviations (m,) in mK of the channels to keep, in the unit of its heading or that of the temperature."""
+    if "sigma" not in at:
+        return None
+    sigma, _ = table.column(at["sigma"])
+    bad = keep & ~(np.isfinite(sigma) & (sigma > 0))
+    if bad.any():
+        raise InputError(
+            f"{name}: sigma is not a positive number in data row {_first(bad) + 1} (column {at['sigma']}); correct it, "
+            "flag the channel, or rename the column if it is not the standard deviation of the temperature"
+        )
+    written = table.headings[at["sigma"]].unit
+    return sigma[keep] * UNITS[written if written in UNITS else unit]
 
 
 def _unit(name, written, given):
@@ -247,10 +315,11 @@ def read_written_spectrum(path) -> Spectrum:
         raise ValueError(f"data row {_first(gaps) + 1} has values that are not numbers")
     columns = [table[name].to_numpy() for name in ("frequency_MHz", "temperature_mK", "weight")]
     truth = table["signal_mK"].to_numpy() if "signal_mK" in table else None
+    sigma = table["sigma_mK"].to_numpy() if "sigma_mK" in table else None
     kept = Kept(table["channel"].to_numpy()) if "channel" in table else None
     if kept is not None and (kept.number.dtype.kind != "i" or kept.number.min() < 0):
         raise ValueError("column channel does not contain channel numbers")
-    return Spectrum(*columns, truth, kept)
+    return Spectrum(*columns, truth, kept, sigma)
 
 
 def _first(bad):

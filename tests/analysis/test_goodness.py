@@ -41,7 +41,7 @@ def at_the_truth(folder, noise, rng, **changes):
         problem = build(config)
     block = config.likelihood.global_signal.noise
     spectrum = problem.spectrum
-    model = block.build(spectrum.frequency, spectrum.temperature, spectrum.weight)
+    model = block.build(spectrum)
     model = dataclasses.replace(model, sigma=25.0 if model.sigma is None else model.sigma, dof=model.dof or 3.0)
     weight = rng.uniform(0.3, 3.0, N)
     data = spectrum.truth + model.draw(weight, rng)

@@ -34,7 +34,7 @@ def test_it_is_found_by_name_and_built_from_its_options():
     assert isinstance(made, GlobalSignal)
     assert made.names == ("sigma", "a0", "a1", "a2")
     assert made.outputs == ("signal",)
-    with pytest.raises(InputError, match=r"^likelihood.global_signal: noise is missing$"):
+    with pytest.raises(InputError, match=r"^likelihood.global_signal: noise is missing, and the data have"):
         make_likelihood("global_signal", Z, {}, made.spectrum)
     with pytest.raises(InputError, match=r"emulator_error is true, but the signal has no test-set errors; retrain"):
         likelihood(emulator_error=True)
@@ -108,8 +108,8 @@ class Pink(NoiseBlock):
     model: Literal["pink"] = "pink"
     slope: float
 
-    def build(self, frequency, temperature, weight):
-        return Noise(0.0, (frequency / 75.0) ** (2.0 * self.slope), "floor")
+    def build(self, spectrum):
+        return Noise(0.0, (spectrum.frequency / 75.0) ** (2.0 * self.slope), "floor")
 
 
 def test_a_new_noise_model_is_one_class_and_its_entry(monkeypatch, tmp_path):

@@ -72,7 +72,7 @@ def component_of(model, frequency=FREQUENCY, **options):
 
 def file_noise(kind, path, n=18, **options):
     channels = np.ones(n)
-    return noise.NOISE[kind](file=str(path), **options).build(channels, channels, channels)
+    return noise.NOISE[kind](file=str(path), **options).build(Spectrum(channels, channels, channels))
 
 
 def matrix_of(weight):
@@ -111,7 +111,7 @@ def test_agrees_with_a_dense_computation(case, marginalise, spectrum, rng, tmp_p
     if case == "radiometer":
         sigma, values = 3.0, [3.0]
         block = noise.Radiometer(channel_width=0.4, integration_time=0.01, sky=sky, floor="free")
-        model = block.build(FREQUENCY, temperature, weight)
+        model = block.build(Spectrum(FREQUENCY, temperature, weight))
         t_sky = 1.75e6 * (FREQUENCY / 75.0) ** -2.5
         extra = [np.diag(t_sky**2 / (0.4e6 * 36.0) / weight)]
     if case in ("emulator", "everything"):
@@ -164,7 +164,7 @@ def test_student_t_agrees_with_scipy(free, spectrum, rng):
     temperature, weight, signal = spectrum
     temperature = temperature - temperature.mean()
     block = noise.StudentT(sigma="free", dof="free") if free else noise.StudentT(sigma=25.0, dof=3.0)
-    model = block.build(FREQUENCY, temperature, weight)
+    model = block.build(Spectrum(FREQUENCY, temperature, weight))
     spectrum = Spectrum(FREQUENCY, temperature, weight)
     likelihood = GlobalSignal(spectrum, Z, model, error=SignalError(channel=4.0))
     assert likelihood.names == (("sigma", "dof") if free else ())
@@ -340,7 +340,7 @@ def test_bad_noise_files_are_refused(tmp_path):
     np.testing.assert_allclose(read.extra, [25.0, 36.0, 49.0, 64.0])
     block, ones = noise.Radiometer(channel_width=0.4, integration_time=1.0), np.ones(len(FREQUENCY))
     with pytest.raises(InputError, match="needs the sky temperature"):
-        block.build(FREQUENCY, -ones, ones)
+        block.build(Spectrum(FREQUENCY, -ones, ones))
 
 
 def test_noise_draws_have_the_covariance(rng):

@@ -1,0 +1,192 @@
+"""A worked observation: five time bins of a chromatic dipole under the Galaxy, with a signal of ECHO21.
+
+python benchmarks/observation.py make -o observation      # spectra, chromaticity functions, modes and run files
+python benchmarks/observation.py fit -o observation       # fit them, and compare with the truth
+
+Needs: pip install "lstmfit[observation]" (healpy and astropy). Nothing is downloaded: the sky is a formula.
+
+The sky at 230 MHz has a disc, a bulge, a spur and an isotropic part. It is divided into regions by spectral index, and
+is an exact power law in each, so that the foreground model `regions` (Anstey et al. 2020, arXiv:2010.09644) is the
+truth. A horizontal dipole over a ground plane, whose beam depends on frequency, sees it from a latitude of -30.7 deg.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+from lstmfit.datasets.modes import make_modes
+from lstmfit.files import replacing, write_text
+from lstmfit.yaml_files import dump_yaml
+
+FREQUENCY = np.arange(55.0, 130.0, 0.5)
+"""Centres of the channels in MHz."""
+LATITUDE = -30.7
+LST = {"lst0": 0.0, "lst2": 2.0, "lst4": 4.0, "lst6": 6.0, "lst8": 8.0}
+"""Local sidereal time in hours at the middle of each time bin, which is two hours long."""
+HOURS = 20.0
+"""Integration time of each spectrum."""
+REFERENCE, T_CMB = 230.0, 2.725
+INDICES = np.array([2.50, 2.56, 2.61, 2.66, 2.70, 2.75, 2.80, 2.87])
+"""Spectral index of each region."""
+PRIOR = 2.45844, 3.14556
+"""Range of the spectral indices in the training set of spectra, the prior of `regions`."""
+THETA = {"fX": 0.1, "fLy": 1.0, "fesc": 0.05, "Tmin_vir": 1e4, "tstar": 0.5, "sLy": 2.64, "wX": 1.5}
+NSIDE = 64
+MODES, TERMS = 6, 6
+N_SPECTRA = 4000
+
+
+def sky(nside: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Sky in Galactic coordinates.
+
+    Returns
+    -------
+    temperature : numpy.ndarray
+        (n_pixels,) K at 230 MHz, without the cosmic microwave background.
+    region : numpy.ndarray
+        (n_pixels,) number of the region of each pixel, by ascending spectral index.
+    """
+    import healpy
+    from astropy.coordinates import angular_separation
+
+    lon, lat = healpy.pix2ang(nside, np.arange(healpy.nside2npix(nside)), lonlat=True)
+    lon = (lon + 180.0) % 360.0 - 180.0
+    disc = 160.0 * np.exp(-np.abs(lat) / 3.5) * (0.35 + np.exp(-((lon / 45.0) ** 2)))
+    halo = 30.0 * np.exp(-np.abs(lat) / 22.0)
+    distance = np.rad2deg(angular_separation(np.deg2rad(lon), np.deg2rad(lat), np.deg2rad(-31.0), np.deg2rad(17.5)))
+    spur = 14.0 * np.exp(-(((distance - 58.0) / 4.0) ** 2))
+    multipole = np.arange(3 * nside)
+    power = np.where(multipole >= 2, np.maximum(multipole, 1.0) ** -2.6, 0.0)
+    # healpy draws from the global generator; this is the only place where it can be seeded.
+    np.random.seed(int(rng.integers(2**31)))  # noqa: NPY002
+    ripples = healpy.synfast(power, nside)
+    ripples /= ripples.std()
+    temperature = (12.0 + halo + disc + spur) * np.exp(0.12 * ripples)
+    index = 2.52 + 0.25 * (1.0 - np.exp(-np.abs(lat) / 25.0)) + 0.06 * ripples
+    edges = np.quantile(index, np.linspace(0.0, 1.0, len(INDICES) + 1)[1:-1])
+    return 4.0 * temperature, np.searchsorted(edges, index)
+
+
+def horizon(nside: int, lst: float) -> tuple[np.ndarray, np.ndarray]:
+    """Zenith angle and azimuth (n_pixels,) in rad of the pixels at a local sidereal time in hours."""
+    import healpy
+    from astropy import units
+    from astropy.coordinates import SkyCoord
+
+    lon, lat = healpy.pix2ang(nside, np.arange(healpy.nside2npix(nside)), lonlat=True)
+    place = SkyCoord(l=lon * units.deg, b=lat * units.deg, frame="galactic").icrs
+    hour_angle, dec, here = np.deg2rad(15.0 * lst - place.ra.deg), np.deg2rad(place.dec.deg), np.deg2rad(LATITUDE)
+    up = np.sin(dec) * np.sin(here) + np.cos(dec) * np.cos(here) * np.cos(hour_angle)
+    east = -np.cos(dec) * np.sin(hour_angle)
+    north = np.sin(dec) * np.cos(here) - np.cos(dec) * np.sin(here) * np.cos(hour_angle)
+    return np.arccos(np.clip(up, -1.0, 1.0)), np.arctan2(east, north)
+
+
+def beam(zenith_angle: np.ndarray, azimuth: np.ndarray, frequency: float) -> np.ndarray:
+    """Gain (n_pixels,) of a horizontal dipole of 1.6 m, 0.8 m above a perfect ground plane; zero below the horizon."""
+    wave_number = 2.0 * np.pi * frequency / 299.792458
+    along = np.sin(zenith_angle) * np.cos(azimuth)
+    half = 0.5 * wave_number * 1.6
+    # Far field of a thin dipole, and of its image in the ground.
+    across = np.maximum(1.0 - along**2, 1e-12)
+    dipole = (np.cos(half * along) - np.cos(half)) ** 2 / across
+    return np.where(zenith_angle < np.pi / 2, dipole * np.sin(wave_number * 0.8 * np.cos(zenith_angle)) ** 2, 0.0)
+
+
+def chromaticity(temperature: np.ndarray, region: np.ndarray, nside: int, lst: float) -> np.ndarray:
+    """Beam-weighted temperature K (n_channels, n_regions) of each region at 230 MHz, averaged over two hours."""
+    total = np.zeros((len(FREQUENCY), len(INDICES)))
+    steps = lst + np.linspace(-0.875, 0.875, 8)
+    for time in steps:
+        angles = horizon(nside, time)
+        for i, nu in enumerate(FREQUENCY):
+            gain = beam(*angles, nu)
+            total[i] += np.bincount(region, gain * temperature, len(INDICES)) / gain.sum()
+    return total / len(steps)
+
+
+def foreground(K: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Spectra (..., n_channels) in K for spectral indices (..., n_regions)."""
+    powers = (FREQUENCY / REFERENCE)[:, None] ** -np.asarray(indices)[..., None, :]
+    return (K * powers).sum(axis=-1) + T_CMB
+
+
+def make(folder: Path, nside: int, n_spectra: int, seed: int) -> None:
+    """Write the observation: a spectrum, K and modes for each time bin, the true parameters, and the run files."""
+    from lstmfit.likelihoods.interpolation import interpolation_matrix
+    from lstmfit.simulators import load
+
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    simulator = load("echo21")
+    history = simulator(np.array([THETA[p.name] for p in simulator.parameters]))
+    signal = interpolation_matrix(simulator.redshifts, FREQUENCY) @ np.asarray(history.signal) / 1000.0
+    temperature, region = sky(nside, rng)
+    for name, lst in LST.items():
+        K = chromaticity(temperature, region, nside, lst)
+        clean = foreground(K, INDICES)
+        sigma = clean / np.sqrt(0.5e6 * 3600.0 * HOURS)
+        measured = clean + signal + sigma * rng.standard_normal(len(FREQUENCY))
+        columns = np.column_stack([FREQUENCY, measured, sigma, signal])
+        with replacing(folder / f"{name}.csv") as temporary:
+            np.savetxt(temporary, columns, delimiter=",", fmt="%.17g", comments="",
+                       header="frequency [MHz],T_sky [K],sigma [K],true signal [K]")  # fmt: skip
+        np.savez(folder / f"K_{name}.npz", K=K, frequencies=FREQUENCY)
+        spectra = foreground(K, rng.uniform(*PRIOR, (n_spectra, len(INDICES))))
+        np.savez(folder / f"spectra_{name}.npz", spectra=spectra, frequencies=FREQUENCY, noise=sigma)
+        # As `lstmfit modes spectra_lst0.npz -o modes_lst0.h5 -n 12` does.
+        modes = make_modes(folder / f"spectra_{name}.npz", MODES)
+        modes.write(folder / f"modes_{name}.h5")
+        print(f"{name}: {clean[40]:.0f} K and noise of {1e3 * sigma[40]:.1f} mK at 75 MHz; {MODES} modes leave "
+              f"{1e3 * modes.rms[-1]:.2f} mK rms of the training set")  # fmt: skip
+    truth = THETA | {f"beta_{i}": float(beta) for i, beta in enumerate(INDICES)}
+    write_text(folder / "truth.json", json.dumps(truth, indent=2) + "\n")
+    for name, content in run_files().items():
+        write_text(folder / f"{name}.yaml", dump_yaml(content))
+
+
+def run_files() -> dict[str, dict]:
+    """Run files by name: each foreground model with all time bins, and the true one with a single bin."""
+    betas = [f"beta_{i}" for i in range(len(INDICES))]
+    models = {
+        "regions": lambda name: {"model": "regions", "file": f"K_{name}.npz"},
+        "basis": lambda name: {"model": "basis", "file": f"modes_{name}.h5"},
+        "log_polynomial": lambda name: {"model": "log_polynomial", "terms": TERMS, "scale": 1e4},
+    }
+    runs = {}
+    for model, block in models.items():
+        runs[model] = {
+            "emulator": "echo21",
+            "data": {name: {"file": f"{name}.csv"} for name in LST},
+            "likelihood": {
+                name: {"class": "global_signal", "data": name, "foreground": block(name)}
+                | ({"shared": betas} if model == "regions" else {})
+                for name in LST
+            },
+            "sampler": {"polychord": {"nlive": "25d", "num_repeats": "5d", "precision_criterion": 0.001, "seed": 1}},
+        }
+    one = next(iter(LST))
+    runs["regions_one_bin"] = runs["regions"] | {
+        "data": {"file": f"{one}.csv"},
+        "likelihood": {"global_signal": {"foreground": models["regions"](one)}},
+    }
+    return runs
+
+
+def main():
+    """Make or fit the observation."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=("make", "fit"))
+    parser.add_argument("-o", "--output", type=Path, default=Path("observation"))
+    parser.add_argument("--nside", type=int, default=NSIDE, help="resolution of the map")
+    parser.add_argument("--spectra", type=int, default=N_SPECTRA, help="size of the training set of the modes")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    if options.step == "make":
+        make(options.output, options.nside, options.spectra, options.seed)
+
+
+if __name__ == "__main__":
+    main()
