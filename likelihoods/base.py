@@ -62,12 +62,31 @@ def read_defaults(name: str, package: str = "lstmfit.likelihoods") -> dict:
     return parse_yaml(text, f"{name}.yaml")
 
 
-def with_defaults(name: str, options: dict) -> dict:
-    """Options of a likelihood, including the defaults of a shipped one; other classes have their own defaults.
+def class_of(name: str, options) -> str:
+    """Class of a likelihood in a run file: its ``class:``, or the name of its block.
 
-    The block of ``global_signal`` is validated with the run file and already contains its defaults.
+    Parameters
+    ----------
+    name : str
+        Name of the block.
+    options : dict or Block
+        Its content.
     """
-    return (read_defaults(name) if name in LIKELIHOODS and name != "global_signal" else {}) | options
+    given = options.get("class") if isinstance(options, dict) else options.class_
+    return name if given is None else given
+
+
+def in_common(one: dict, other: dict) -> dict:
+    """Entry of ``params`` for a parameter that two likelihoods share: the first, without its prior if they differ."""
+    if one.get("prior") == other.get("prior"):
+        return one
+    return {key: value for key, value in one.items() if key != "prior"}
+
+
+def with_defaults(name: str, options: dict) -> dict:
+    """Options of a likelihood, including the defaults of a shipped one; other classes have their own defaults."""
+    of = class_of(name, options)
+    return (read_defaults(of) if of in LIKELIHOODS else {}) | options
 
 
 def read_options(name: str, block: type[Block], options: dict):
@@ -132,11 +151,11 @@ def make_likelihood(name: str, redshifts: np.ndarray, options, spectrum=None, si
     Parameters
     ----------
     name : str
-        As for `find_likelihood`.
+        Name of its block in the run file.
     redshifts : numpy.ndarray
         (n_channels,) redshift grid of the model.
     options : dict or Block
-        Options of the likelihood.
+        Options of the likelihood; its class is `class_of` them.
     layout : OutputLayout, optional
         Outputs of the model, for likelihoods with an argument of that name.
     spectrum, signal_covariance : optional
@@ -147,7 +166,9 @@ def make_likelihood(name: str, redshifts: np.ndarray, options, spectrum=None, si
     InputError
         As `find_likelihood`; also if an option is not accepted, or if the object is not a likelihood.
     """
-    found = find_likelihood(name)
+    found = find_likelihood(class_of(name, options))
+    if isinstance(options, dict):
+        options = {key: value for key, value in options.items() if key != "class"}
     if hasattr(found, "from_options"):
         return found.from_options(options, spectrum, redshifts, signal_covariance)
     try:

@@ -91,6 +91,11 @@ class ComponentBlock(Block):
         """Whether the parameters have the same meaning as those of another block."""
         return self.model == other.model and all(getattr(self, key) == getattr(other, key) for key in self.MEANING)
 
+    def meaning(self, frequency: np.ndarray) -> str:
+        """Model, and reference if it has one, for channels at these frequencies (n,) in MHz, in words."""
+        reference = getattr(self.resolved(frequency), "reference", None)
+        return self.model if reference is None else f"{self.model} with reference {reference:.6g} MHz"
+
     def resolved(self, frequency: np.ndarray) -> "ComponentBlock":
         """Copy with all defaults resolved for channels at these frequencies (n,) in MHz."""
         return self

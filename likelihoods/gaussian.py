@@ -43,14 +43,8 @@ class GaussianNoise:
         e, (n,) diagonal of E in the transformed basis.
     log_jacobian : float
         Log determinant of the transformation.
-    directions : numpy.ndarray or None
-        (k, n) orthonormal rows: the principal axes of F in the transformed basis. None without F, as are the next six.
-    mean, width : numpy.ndarray
-        (k,) prior mean and standard deviation of the coefficients of `directions`.
-    precision, pull, constant, log_prior_volume : numpy.ndarray or float
-        diag(1 / width^2), mean / width^2, sum of (mean / width)^2 and sum of ln width.
-    centre : numpy.ndarray
-        (k,) as given.
+    terms : MarginalisedTerms or None
+        F in the transformed basis.
 
     Raises
     ------
@@ -68,9 +62,9 @@ class GaussianNoise:
         self._rotation, self.extra = None, 0.0
         if covariance is not None:
             self._set_covariance(weight, np.asarray(covariance, dtype=float))
-        self.directions = None
+        self.terms = None
         if basis is not None:
-            self._set_basis(np.asarray(basis, dtype=float), mean, scale, centre)
+            self.terms = MarginalisedTerms(self.whiten(np.asarray(basis, dtype=float)), mean, scale, centre)
         self._kept = (math.nan,) * 5
 
     @property
@@ -102,36 +96,6 @@ class GaussianNoise:
             raise InputError("covariance is not a finite symmetric matrix")
         return self._root[:, None] * (0.5 * (covariance + covariance.T)) * self._root
 
-    def _set_basis(self, basis, mean, scale, centre):
-        k = basis.shape[1]
-        scale = np.broadcast_to(np.asarray(scale, dtype=float), (k,))
-        wrong = ~((scale >= NARROWEST) & (scale <= WIDEST))
-        if wrong.any():
-            raise InputError(
-                f"scale of a marginalised coefficient is {scale[wrong][0]:g} K; give {NARROWEST:g} to {WIDEST:g} K (to "
-                "fix a coefficient, set marginalise: false and give a number under params)"
-            )
-        mean = np.broadcast_to(np.asarray(mean, dtype=float), (k,))
-        if not (np.abs(mean) <= WIDEST).all():
-            raise InputError(f"mean of a marginalised coefficient is {mean.tolist()}; give at most {WIDEST:g} K")
-        whitened = self.whiten(basis)
-        norms = np.sqrt((whitened**2).sum(axis=0))
-        singular = np.linalg.svd(whitened / np.where(norms > 0, norms, 1.0), compute_uv=False)
-        if not (norms > 0).all() or singular[-1] < 1e-13 * singular[0]:
-            raise InputError(f"the {k} foreground terms are not independent on these {self.n} channels; use fewer")
-        # In the principal axes of F diag(scale) = U diag(g) V^T the columns are orthonormal, and the coefficients
-        # g V^T (a / scale) are independent a priori with standard deviations g. So the matrices below are well
-        # conditioned for any width of the prior and for nearly dependent columns.
-        directions, self.width, self._axes = principal_axes(whitened, scale)
-        self.directions = np.ascontiguousarray(directions.T)
-        self.centre = np.zeros(k) if centre is None else np.asarray(centre, dtype=float)
-        self._scale = scale
-        self.mean = self.width * (self._axes.T @ ((np.asarray(mean, dtype=float) - self.centre) / scale))
-        self.precision = np.diag(self.width**-2.0)
-        self.pull = self.mean / self.width**2
-        self.constant = float(np.sum((self.mean / self.width) ** 2))
-        self.log_prior_volume = float(np.log(self.width).sum())
-
     def whiten(self, x: np.ndarray) -> np.ndarray:
         """Transform (n,) or the columns of (n, m) to the basis of `logpdf_whitened`; returns a new array."""
         x = self._root[:, None] * x if x.ndim == 2 else self._root * x
@@ -143,30 +107,34 @@ class GaussianNoise:
             return None if self._rotation is None else self._rotation * self._root
         return np.ascontiguousarray(self.whiten(matrix))
 
+    def noise_at(self, sigma: float):
+        """Inverse variance, a number or (n,), and log normalisation of the density at `sigma`, without F.
+
+        (0, -inf) if there is no density: sigma is NaN, or 0 without other noise.
+        """
+        square = sigma * sigma
+        if not (square > 0 or (square == 0 and self.positive_without_sigma)):
+            return 0.0, -math.inf
+        variance = square + self.extra
+        total = float(np.log(variance).sum()) if np.ndim(variance) else self.n * math.log(variance)
+        return 1.0 / variance, -0.5 * (self.n * LN_2PI + total) + self.log_jacobian
+
     def _at(self, sigma):
         """Everything that depends on sigma but not on the residual, cached until sigma changes.
 
         Returns
         -------
         tuple
-            sigma, inverse variance, normalisation; with a basis also the weighted F^T and the inverse Cholesky factor
-            of the coefficients' posterior precision. A single object, so that threads with different sigma do not mix.
+            sigma, inverse variance, normalisation; with F also the weighted F^T and the inverse Cholesky factor of
+            `MarginalisedTerms.at`. A single object, so that threads with different sigma do not mix.
         """
-        square = sigma * sigma
-        if not (square > 0 or (square == 0 and self.positive_without_sigma)):
-            # There is no density if sigma is NaN, or if it is 0 and there is no other noise.
-            return math.nan, 0.0, -math.inf, None, None
-        variance = square + self.extra
-        inverse = 1.0 / variance
-        total = float(np.log(variance).sum()) if np.ndim(variance) else self.n * math.log(variance)
-        norm = -0.5 * (self.n * LN_2PI + total) + self.log_jacobian
+        inverse, norm = self.noise_at(sigma)
+        if norm == -math.inf:
+            return math.nan, inverse, norm, None, None
         weighted = inverse_factor = None
-        if self.directions is not None:
-            weighted = self.directions * inverse
-            # Call LAPACK directly, because the checks of SciPy's wrappers would take longer than the computation.
-            factor, _ = lapack.dpotrf(self.precision + weighted @ self.directions.T, lower=1)
-            inverse_factor, _ = lapack.dtrtri(factor, lower=1)
-            norm -= float(np.log(factor.diagonal()).sum()) + self.log_prior_volume
+        if self.terms is not None:
+            weighted, inverse_factor, change = self.terms.at(inverse)
+            norm += change
         kept = sigma, inverse, norm, weighted, inverse_factor
         self._kept = kept
         return kept
@@ -180,16 +148,8 @@ class GaussianNoise:
         if norm == -math.inf:
             return -math.inf
         chi2 = float(np.dot(r * inverse, r))
-        if self.directions is not None:
-            whole = chi2 + self.constant
-            v = inverse_factor @ (weighted @ r + self.pull)
-            if whole < LARGEST_DIFFERENCE:
-                chi2 = whole - float(np.dot(v, v))
-            else:
-                # Avoid the difference of two large numbers: sum the squares that remain at the minimum.
-                best = v @ inverse_factor
-                left = r - best @ self.directions
-                chi2 = float(np.dot(left * inverse, left)) + float(np.sum(((best - self.mean) / self.width) ** 2))
+        if self.terms is not None:
+            chi2 = self.terms.chi_square(chi2, r, inverse, weighted, inverse_factor)
         return norm - 0.5 * chi2
 
     def logpdf(self, residual: np.ndarray, sigma: float) -> float:
@@ -213,7 +173,105 @@ class GaussianNoise:
             (k,) coefficients, including `centre`.
         """
         _, _, _, weighted, inverse_factor = self._at(sigma)
-        v = inverse_factor @ (weighted @ self.whiten(residual) + self.pull)
+        return self.terms.coefficients(self.whiten(residual), weighted, inverse_factor, rng)
+
+
+class MarginalisedTerms:
+    """Linear terms F a with a Gaussian prior, marginalised analytically: N(r; F a, V) -> N(r; F mean, V + F L F^T).
+
+    Residuals r are in a basis in which V is diagonal. It may change from call to call; everything that does not depend
+    on it is computed once.
+
+    Parameters
+    ----------
+    basis : numpy.ndarray
+        F in that basis, (n, k).
+    mean, scale : numpy.ndarray
+        (k,) or numbers: mean and standard deviation of the prior of the coefficients; L = diag(scale^2).
+    centre : numpy.ndarray, optional
+        (k,) coefficients whose terms have already been subtracted from the residuals.
+
+    Attributes
+    ----------
+    directions : numpy.ndarray
+        (k, n) orthonormal rows: the principal axes of F.
+    mean, width : numpy.ndarray
+        (k,) prior mean and standard deviation of the coefficients of `directions`.
+    precision, pull, constant, log_prior_volume : numpy.ndarray or float
+        diag(1 / width^2), mean / width^2, sum of (mean / width)^2 and sum of ln width.
+    centre : numpy.ndarray
+        (k,) as given.
+
+    Raises
+    ------
+    InputError
+        The columns of F are not independent, or mean or scale is out of bounds.
+    """
+
+    def __init__(self, basis, mean, scale, centre=None):
+        k = basis.shape[1]
+        scale = np.broadcast_to(np.asarray(scale, dtype=float), (k,))
+        wrong = ~((scale >= NARROWEST) & (scale <= WIDEST))
+        if wrong.any():
+            raise InputError(
+                f"scale of a marginalised coefficient is {scale[wrong][0]:g} K; give {NARROWEST:g} to {WIDEST:g} K (to "
+                "fix a coefficient, set marginalise: false and give a number under params)"
+            )
+        mean = np.broadcast_to(np.asarray(mean, dtype=float), (k,))
+        if not (np.abs(mean) <= WIDEST).all():
+            raise InputError(f"mean of a marginalised coefficient is {mean.tolist()}; give at most {WIDEST:g} K")
+        norms = np.sqrt((basis**2).sum(axis=0))
+        singular = np.linalg.svd(basis / np.where(norms > 0, norms, 1.0), compute_uv=False)
+        if not (norms > 0).all() or singular[-1] < 1e-13 * singular[0]:
+            raise InputError(f"the {k} foreground terms are not independent on these {len(basis)} channels; use fewer")
+        # In the principal axes of F diag(scale) = U diag(g) V^T the columns are orthonormal, and the coefficients
+        # g V^T (a / scale) are independent a priori with standard deviations g. So the matrices below are well
+        # conditioned for any width of the prior and for nearly dependent columns.
+        directions, self.width, self._axes = principal_axes(basis, scale)
+        self.directions = np.ascontiguousarray(directions.T)
+        self.centre = np.zeros(k) if centre is None else np.asarray(centre, dtype=float)
+        self._scale = scale
+        self.mean = self.width * (self._axes.T @ ((np.asarray(mean, dtype=float) - self.centre) / scale))
+        self.precision = np.diag(self.width**-2.0)
+        self.pull = self.mean / self.width**2
+        self.constant = float(np.sum((self.mean / self.width) ** 2))
+        self.log_prior_volume = float(np.log(self.width).sum())
+
+    def at(self, inverse):
+        """Everything that depends on the noise but not on the residual.
+
+        Parameters
+        ----------
+        inverse : float or numpy.ndarray
+            Inverse variances, a number or (n,).
+
+        Returns
+        -------
+        weighted, inverse_factor : numpy.ndarray
+            (k, n) weighted F^T, and (k, k) inverse Cholesky factor of the posterior precision of the coefficients.
+        log_norm : float
+            Change of the log normalisation by the marginalisation.
+        """
+        weighted = self.directions * inverse
+        # Call LAPACK directly, because the checks of SciPy's wrappers would take longer than the computation.
+        factor, _ = lapack.dpotrf(self.precision + weighted @ self.directions.T, lower=1)
+        inverse_factor, _ = lapack.dtrtri(factor, lower=1)
+        return weighted, inverse_factor, -(float(np.log(factor.diagonal()).sum()) + self.log_prior_volume)
+
+    def chi_square(self, chi2: float, r: np.ndarray, inverse, weighted, inverse_factor) -> float:
+        """Chi-square of a residual r (n,) after the marginalisation, given that before it and the result of `at`."""
+        whole = chi2 + self.constant
+        v = inverse_factor @ (weighted @ r + self.pull)
+        if whole < LARGEST_DIFFERENCE:
+            return whole - float(np.dot(v, v))
+        # Avoid the difference of two large numbers: sum the squares that remain at the minimum.
+        best = v @ inverse_factor
+        left = r - best @ self.directions
+        return float(np.dot(left * inverse, left)) + float(np.sum(((best - self.mean) / self.width) ** 2))
+
+    def coefficients(self, r, weighted, inverse_factor, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Conditional mean of the coefficients (k,) given a residual r (n,), or a random draw if `rng` is given."""
+        v = inverse_factor @ (weighted @ r + self.pull)
         if rng is not None:
             v = v + rng.standard_normal(len(v))
         return self._scale * (self._axes @ ((inverse_factor.T @ v) / self.width)) + self.centre

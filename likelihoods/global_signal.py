@@ -116,11 +116,15 @@ class GlobalSignal:
     density : GaussianNoise or StudentNoise
         Density of a residual in the transformed basis (`whiten`).
     data : numpy.ndarray
-        (n,) data in the transformed basis, minus the marginalised foreground at ``density.centre`` and the offsets of
-        linear sampled components.
+        (n,) data in the transformed basis, minus the offsets of linear sampled components and the marginalised
+        foreground at ``density.terms.centre``.
     root, operator : numpy.ndarray
         Transformation of a signal to that basis: the matrix `operator` (n, n_channels) or, if it is None, the factor
         `root` (n,).
+    meanings : dict of str to str
+        Model and reference of the parameters of foreground and systematics, if known.
+    dof_at : int
+        Position of the degrees of freedom of Student-t noise in `values`, if they are free.
     linear, nonlinear : list
         (transformed basis, slice) of each linear sampled component; (evaluate, slice) of the others.
 
@@ -142,7 +146,7 @@ class GlobalSignal:
         systematics: Component | None = None,
         error: SignalError | None = None,
     ):
-        self.spectrum, self.noise = spectrum, noise
+        self.spectrum, self.noise, self.meanings = spectrum, noise, {}
         self._frequency = np.asarray(spectrum.frequency, dtype=float)
         self._temperature = np.asarray(spectrum.temperature, dtype=float)
         weight = np.asarray(spectrum.weight, dtype=float)
@@ -190,7 +194,11 @@ class GlobalSignal:
         blocks = options.foreground, options.systematics
         components = [None if block is None else block.build(spectrum.frequency, spectrum.kept) for block in blocks]
         error = SignalError.from_option(options.emulator_error, signal_covariance)
-        return cls(spectrum, redshifts, noise, *components, error)
+        made = cls(spectrum, redshifts, noise, *components, error)
+        for block, component in zip(blocks, components):
+            if block is not None:
+                made.meanings |= dict.fromkeys(component.names, block.meaning(spectrum.frequency))
+        return made
 
     def _make_density(self, weight, covariance):
         marginalised, noise = self.marginalised, self.noise
@@ -214,8 +222,8 @@ class GlobalSignal:
         return density
 
     def _centre(self):
-        """The marginalised foreground (n,) mK that is subtracted in advance, at ``density.centre``."""
-        return self.marginalised.evaluate(self.marginalised.mixed(self.density.centre))
+        """The marginalised foreground (n,) mK that is subtracted in advance, at ``density.terms.centre``."""
+        return self.marginalised.evaluate(self.marginalised.mixed(self.density.terms.centre))
 
     def _set_components(self, components):
         noise = self.noise
@@ -237,7 +245,7 @@ class GlobalSignal:
                 "choose another model for one of them"
             )
         self.names = tuple(names)
-        self._dof_at = 0 if noise.sigma is not None else 1
+        self.dof_at = 0 if noise.sigma is not None else 1
         known = read_defaults("global_signal")["params"]
         self.params = {name: known[name] for name in noise.names}
         for component in components:
@@ -253,15 +261,20 @@ class GlobalSignal:
         values : numpy.ndarray
             (len(names),) parameters of the likelihood.
         """
+        r = self.residual(signal, values)
+        sigma = self._sigma if self._sigma is not None else float(values[0])
+        if self._student:
+            return self.density.logpdf_whitened(r, sigma, self._dof or float(values[self.dof_at]))
+        return self.density.logpdf_whitened(r, sigma)
+
+    def residual(self, signal: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Data minus signal and sampled components in the transformed basis, (n,); a new array."""
         r = self.data - (self.root * signal if self.operator is None else self.operator @ signal)
         for basis, part in self.linear:
             r -= basis @ values[part]
         for evaluate, part in self.nonlinear:
             r -= self.density.whiten(evaluate(values[part]))
-        sigma = self._sigma if self._sigma is not None else float(values[0])
-        if self._student:
-            return self.density.logpdf_whitened(r, sigma, self._dof or float(values[self._dof_at]))
-        return self.density.logpdf_whitened(r, sigma)
+        return r
 
     def on_channels(self, signal, redshifts: np.ndarray | None = None) -> np.ndarray:
         """A signal at the channels of the data.
@@ -366,7 +379,7 @@ class GlobalSignal:
             z = _normal_scores(z, noise.dof)
         return float(z @ z)
 
-    def mocked(self, arguments, rng: np.random.Generator | None, redshifts: np.ndarray | None = None):
+    def mocked(self, arguments, rng: np.random.Generator | None, redshifts=None, coefficients=None):
         """Mock data from the model, with the channels and weights of the data.
 
         Parameters
@@ -378,6 +391,8 @@ class GlobalSignal:
             noise. If None, the coefficients are at their prior mean and there is no noise.
         redshifts : numpy.ndarray, optional
             Redshift grid of the signal, if different from that of the likelihood.
+        coefficients : numpy.ndarray, optional
+            Coefficients (k,) of a marginalised foreground, instead of a draw.
 
         Returns
         -------
@@ -388,7 +403,7 @@ class GlobalSignal:
         true = np.array(self.on_channels(signal, redshifts))
         sky, fixed = true + self._with_components(np.zeros(len(true)), values), self.marginalised
         if fixed is not None:
-            sky = sky + fixed.evaluate(fixed.draw(rng))
+            sky = sky + fixed.evaluate(fixed.draw(rng) if coefficients is None else coefficients)
         if rng is not None:
             sky = sky + self.noise.at(values).draw(self.spectrum.weight, rng)
         return dataclasses.replace(self.spectrum, temperature=sky, truth=true)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from lstmfit.likelihoods.foregrounds import ForegroundOptions, SystematicsOptions
 from lstmfit.likelihoods.noise import NoiseOptions
@@ -34,7 +34,17 @@ class GlobalSignalOptions(Block):
     emulator_error : bool, "diagonal" or float
         Whether to add the covariance of the emulator's test errors, or its diagonal, to the noise; or the emulator
         error of every channel in mK.
+    class_ : str, optional
+        Name of the likelihood (``class:``) if the block has another one.
+    data : str, optional
+        Name of the spectrum; by default that of the block.
+    shared : list of str, optional
+        Parameters that it has in common with other spectra, see `lstmfit.spectra`.
     """
+
+    class_: str | None = Field(None, alias="class")
+    data: str | None = None
+    shared: list[str] | None = None
 
     noise: NoiseOptions | None = None
     foreground: ForegroundOptions | None = None

@@ -50,22 +50,22 @@ def _gaussian(noise):
     import jax.numpy as jnp
     from jax.scipy.linalg import solve_triangular
 
-    extra = np.broadcast_to(np.asarray(noise.extra, dtype=float), (noise.n,))
+    extra, terms = np.broadcast_to(np.asarray(noise.extra, dtype=float), (noise.n,)), noise.terms
 
     def logpdf(r, sigma, _values):
         variance = sigma * sigma + extra
         inverse = 1.0 / variance
         norm = -0.5 * (noise.n * LN_2PI + jnp.log(variance).sum()) + noise.log_jacobian
         chi2 = jnp.sum(r * r * inverse)
-        if noise.directions is not None:
-            weighted = noise.directions * inverse
-            factor = jnp.linalg.cholesky(noise.precision + weighted @ noise.directions.T)
-            norm = norm - jnp.log(jnp.diag(factor)).sum() - noise.log_prior_volume
-            v = solve_triangular(factor, weighted @ r + noise.pull, lower=True)
+        if terms is not None:
+            weighted = terms.directions * inverse
+            factor = jnp.linalg.cholesky(terms.precision + weighted @ terms.directions.T)
+            norm = norm - jnp.log(jnp.diag(factor)).sum() - terms.log_prior_volume
+            v = solve_triangular(factor, weighted @ r + terms.pull, lower=True)
             best = solve_triangular(factor, v, lower=True, trans=1)
-            left = r - best @ noise.directions
-            squares = jnp.sum(left * left * inverse) + jnp.sum(((best - noise.mean) / noise.width) ** 2)
-            whole = chi2 + noise.constant
+            left = r - best @ terms.directions
+            squares = jnp.sum(left * left * inverse) + jnp.sum(((best - terms.mean) / terms.width) ** 2)
+            whole = chi2 + terms.constant
             # Avoid the difference of two large numbers, as in `GaussianNoise.logpdf_whitened`.
             chi2 = jnp.where(whole < LARGEST_DIFFERENCE, whole - v @ v, squares)
         return norm - 0.5 * chi2
@@ -78,7 +78,7 @@ def _student(likelihood):
     from jax.scipy.special import gammaln
 
     noise, dof_fixed = likelihood.density, likelihood.noise.dof
-    dof_at = likelihood.names.index("dof") if dof_fixed is None else None
+    dof_at = likelihood.dof_at
     extra = np.broadcast_to(np.asarray(noise.extra, dtype=float), (noise.n,))
 
     def logpdf(r, sigma, values):

@@ -28,15 +28,16 @@ from lstmfit.driver import resolve
 from lstmfit.errors import InputError, one_line
 from lstmfit.files import locked, write_text, writing_into
 from lstmfit.problem import build
-from lstmfit.run_folder import load_problem
+from lstmfit.run_folder import data_files, load_problem
 from lstmfit.sampling.polychord.libraries import check_one_fit_per_rank
 from lstmfit.sampling.samplers import make_sampler
 from lstmfit.signal_functions import AnalyticSignal
 from lstmfit.simulators import SimulationError, load_once, recorded_simulator
+from lstmfit.spectra import find_uses
 from lstmfit.workers import cores, death_as, results_of, worker_pool
 
-BEGUN = {"lock", "mocks", "run.yaml", "channels.csv"}
-"""Files that may exist if a calibration was killed before its plan was written."""
+BEGUN = {"lock", "mocks", "run.yaml"}
+"""Files that may exist, besides those of the channels, if a calibration was killed before its plan was written."""
 MOST_DRAWS = 1000
 """Maximum number of prior draws to find one whose computed parameters are in range."""
 
@@ -122,6 +123,11 @@ def calibrate(
             return summarise(folder, n)
 
 
+def _channel_files(data) -> dict[str, str]:
+    """Files with the channels of the spectra, by the names of the spectra."""
+    return {name: "channels.csv" if len(data) == 1 else f"channels_{name}.csv" for name in data}
+
+
 def _mock_file(folder, i) -> Path:
     return Path(folder) / "mocks" / f"{i:05d}.json"
 
@@ -140,7 +146,7 @@ def _plan(source, folder: Path, truth: str | None, seed: int, points: int):
     plan = json.loads(json.dumps({"run": content, "seed": seed, "points": points, "simulator": simulator}))
     load_once(plan["simulator"])
     there = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
-    if "plan.json" not in there and there - BEGUN:
+    if "plan.json" not in there and there - BEGUN - set(_channel_files(config.data).values()):
         raise InputError(
             f"{folder} contains files that do not belong to a calibration; choose another folder with -o"
         )
@@ -164,13 +170,21 @@ def _begin(folder: Path, plan: dict, problem):
     else:
         (folder / "mocks").mkdir(exist_ok=True)
         run_file.dump(run_file.validate(plan["run"], "resolved run"), folder / "run.yaml")
-        problem.spectrum.write(folder / "channels.csv")
+        for name, channels in _channel_files(problem.data).items():
+            problem.data[name].write(folder / channels)
         # Last, because a folder with a plan is assumed to be complete.
         write_text(file, json.dumps(plan))
 
 
 def _check_drawable(problem):
     """Check that mock data can be drawn for all likelihoods."""
+    spectra = [likelihood.spectrum for likelihood in problem.spectra.values()]
+    for name, likelihood in problem.spectra.items():
+        if sum(likelihood.spectrum is other for other in spectra) > 1:
+            raise InputError(
+                f"likelihood.{name}: mock data cannot be drawn for a spectrum that several likelihoods use; keep one "
+                "of them"
+            )
     for name, likelihood in problem.likelihoods.items():
         if not hasattr(likelihood, "mocked"):
             raise InputError(
@@ -204,21 +218,23 @@ def _fit_mock(folder: str, seed: int, points: int, i: int) -> int:
     plan = json.loads((folder / "plan.json").read_text())
     config = run_file.load(folder / "run.yaml")
     rng = np.random.default_rng([seed, i])
-    template = build(config, read_written_spectrum(folder / "channels.csv"))
+    files = _channel_files(config.data)
+    template = build(config, {name: read_written_spectrum(folder / file) for name, file in files.items()})
     theta = _draw_theta(template, rng)
     try:
-        spectrum, options = draw_mock(template, load_once(plan["simulator"]), theta, rng)
+        spectra, options = draw_mock(template, load_once(plan["simulator"]), theta, rng)
     except SimulationError as error:
         write_text(_mock_file(folder, i), json.dumps({"failed": str(error), "theta": theta.tolist()}))
         return i
     # A separate run folder, as written by `lstmfit fit`.
     work = folder / "work" / f"{i:05d}"
     work.mkdir(parents=True, exist_ok=True)
-    spectrum.write(work / "data.csv")
-    likelihood = {"global_signal": config.likelihood.global_signal} | options
+    uses, files = find_uses(config), data_files(config)
+    for name, spectrum in spectra.items():
+        spectrum.write(work / files[uses[name].data])
     changes = {
-        "data": run_file.Data(file=str((work / "data.csv").resolve())),
-        "likelihood": run_file.Likelihoods.model_validate(likelihood),
+        "data": {name: run_file.Data(file=str((work / file).resolve())) for name, file in files.items()},
+        "likelihood": config.likelihood | options,
     }
     run_file.dump(config.model_copy(update=changes), work / "run.yaml")
     problem = load_problem(work, trust=True)

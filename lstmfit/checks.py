@@ -42,7 +42,7 @@ def check_run(source, n_draws: int = 1000, seed: int = 0) -> dict:
     problem = build(config)
     if not problem.names:
         value = problem.loglikelihood(np.empty(0))[0]
-        return {"parameters": 0, "channels": len(problem.spectrum.frequency), "logZ": value}
+        return {"parameters": 0, "channels": problem.n_channels, "logZ": value}
     rng = np.random.default_rng(seed)
     theta = problem.prior.sample(n_draws, rng)
     problem.loglikelihood(theta[0])
@@ -53,18 +53,18 @@ def check_run(source, n_draws: int = 1000, seed: int = 0) -> dict:
     # Points of zero likelihood may be skipped early, so they are not used for timing.
     timed = theta[good] if good.any() else theta
     full = [problem.signal_parameters(t) for t in timed]
-    signals, own = [np.array(problem.signal(t)) for t in full[:50]], problem.values(timed[0])
+    signals = [np.array(problem.signal(t)) for t in full[:50]]
     times = {
         "prior_us": _time(problem.prior_transform, cubes),
         "signal_us": _time(problem.signal, full),
-        "likelihood_us": _time(lambda s: problem.likelihood(s, own), signals),
+        "likelihood_us": _time_of_spectra(problem, signals, timed[0]),
         "total_us": _time(problem.loglikelihood, timed),
     }
     sampler = make_sampler(resolve(config, problem))
     calls, signals_expected = sampler.calls(problem.space.n_slow) or (None, None)
     report = {
         "parameters": len(problem.names),
-        "channels": len(problem.spectrum.frequency),
+        "channels": problem.n_channels,
         "sampler": sampler.label,
         "n_live": sampler.settings.n_live,
         "num_repeats": getattr(sampler.settings, "num_repeats", None),
@@ -78,7 +78,7 @@ def check_run(source, n_draws: int = 1000, seed: int = 0) -> dict:
     if calls is not None:
         spent = calls * (times["total_us"] + times["prior_us"] + 8.0) - (calls - signals_expected) * times["signal_us"]
         report["seconds_expected_on_one_core"] = 1e-6 * spent
-    if problem.signal.emulator is not None and good.any():
+    if problem.signal.emulator is not None and problem.spectra and good.any():
         report |= _emulator_report(config, problem)
     return report
 
@@ -102,8 +102,8 @@ def _warn_of_limits(problem, theta, good):
 
 def _emulator_report(config, problem) -> dict:
     """Forecast of the emulation bias, from the emulator's test set if there is one, else from its recorded errors."""
-    emulator, sigma = problem.signal.emulator, problem.likelihood.white_sigma
-    error = config.likelihood.global_signal.emulator_error
+    emulator, sigma = problem.signal.emulator, problem.white_sigma
+    error = any(block.emulator_error for block in config.spectrum_blocks.values())
     recorded = emulator.record.get("test", {})
     report = {f"emulator_{what}_rms_mK": recorded[f"{what}_mK"] for what in ("mean", "p95") if recorded}
     test = shipped_test_set(config.emulator.file)
@@ -112,9 +112,20 @@ def _emulator_report(config, problem) -> dict:
         # With the emulator error in the covariance, white noise is no longer white.
         return report | forecast(problem, test, None if error else sigma)
     if sigma is not None and recorded:
-        n = len(problem.spectrum.frequency)
+        n = problem.n_channels
         report |= {f"D_KL_bound_{what}": bound(recorded[f"{what}_mK"], sigma, n) for what in ("mean", "p95")}
     return report
+
+
+def _time_of_spectra(problem, signals, theta) -> float:
+    """Median time of the likelihoods of all spectra in microseconds."""
+    parts = [(part, problem.values(theta, name)) for name, part in problem.spectral_likelihoods.items()]
+
+    def evaluate(signal):
+        for part, own in parts:
+            part(signal, own)
+
+    return _time(evaluate, signals)
 
 
 def _time(function, arguments) -> float:

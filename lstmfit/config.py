@@ -1,5 +1,6 @@
 """The run file: reading, validating and writing it."""
 
+import re
 import warnings
 from importlib import resources
 from pathlib import Path
@@ -104,6 +105,15 @@ class Data(Block):
         """Unit given in the run file; None if it is taken from the header of the data file."""
         return self.unit if "unit" in self.model_fields_set else None
 
+    def beside(self, folder: Path, place: str) -> "Data":
+        """Copy with file paths relative to a folder made absolute; `place` is its dotted key, for messages."""
+        changes: dict[str, Any] = {}
+        if self.file is not None:
+            changes["file"] = str(folder / user_path(self.file, f"{place}.file"))
+        if self.mock is not None:
+            changes["mock"] = self.mock.beside(folder)
+        return self.model_copy(update=changes) if changes else self
+
     @property
     def given_columns(self) -> dict[str, Any] | None:
         """Columns given in the run file; None if they are taken from the header of the data file."""
@@ -119,33 +129,63 @@ class Data(Block):
         return content
 
 
-class Likelihoods(Block):
-    """Likelihoods by name, or by dotted path for your own; their logarithms are added."""
+UNNAMED = "global_signal"
+"""Name of the spectrum if the run file has a single ``data`` block."""
+SPECTRUM_BLOCKS = {"global_signal": GlobalSignalOptions}
+"""Blocks of the shipped likelihoods of a spectrum, which are validated with the run file."""
 
-    model_config = ConfigDict(extra="allow", frozen=True)
 
-    global_signal: GlobalSignalOptions
+def _data(value) -> dict[str, Data]:
+    """Blocks of the data by the names of their spectra; a single block is the spectrum `UNNAMED`."""
+    if not _has_names(value):
+        return {UNNAMED: validate_nested(Data, value)}
+    for name in value:
+        _check_spectrum_name(name)
+    return {name: validate_nested(Data, block, name) for name, block in value.items()}
 
-    @model_validator(mode="before")
-    @classmethod
-    def _known(cls, data):
-        if not isinstance(data, dict):
-            return data
-        for name, options in data.items():
-            if name in cls.model_fields:
-                continue
-            if not (name in LIKELIHOODS or "." in name or ":" in name):
-                find_likelihood(name)
-            if options is not None and not isinstance(options, dict):
-                raise ValueError(f"{name} is {shown(options)}; give its options as a mapping, {{}} for the defaults")
-        # `planck_tau:` without a value means its defaults.
-        others = {name: options or {} for name, options in data.items() if name not in cls.model_fields}
-        return data | others
 
-    @property
-    def others(self) -> dict[str, dict]:
-        """Options of all likelihoods except global_signal, by name."""
-        return {name: dict(options) for name, options in (self.__pydantic_extra__ or {}).items()}
+def _has_names(value) -> bool:
+    """Whether data has named blocks. No key of a block has a value with keys of a block."""
+    keys = Data.model_fields.keys()
+    if not isinstance(value, dict):
+        return False
+    return any(isinstance(b, Data) or (isinstance(b, dict) and not keys.isdisjoint(b)) for b in value.values())
+
+
+def _check_spectrum_name(name):
+    if not isinstance(name, str) or re.fullmatch(r"\w{1,40}", name, flags=re.ASCII) is None:
+        raise ValueError(
+            f"{shown(name)} cannot be the name of a spectrum, which occurs in names of parameters and files; use up to "
+            "40 letters, digits and underscores"
+        )
+
+
+def _likelihoods(value) -> dict[str, Any]:
+    """Blocks of the likelihoods by name, those of spectra first."""
+    if not isinstance(value, dict) or not value:
+        raise ValueError(f"{shown(value)} is not a mapping of likelihoods; give one, such as {{planck_tau: {{}}}}")
+    found = {name: _likelihood(name, options) for name, options in value.items()}
+    return dict(sorted(found.items(), key=lambda item: not isinstance(item[1], Block)))
+
+
+def _likelihood(name, options):
+    if not isinstance(name, str):
+        raise ValueError(f"{shown(name)} cannot be the name of a likelihood; give text")
+    # `planck_tau:` without a value means its defaults.
+    options = {} if options is None else options
+    if isinstance(options, Block):
+        return options
+    if not isinstance(options, dict):
+        raise ValueError(f"{name} is {shown(options)}; give its options as a mapping, {{}} for the defaults")
+    of = options.get("class", name)
+    if not isinstance(of, str):
+        raise ValueError(f"{name}.class is {shown(of)}; give the name of a likelihood")
+    if "class" in options:
+        _check_spectrum_name(name)
+    if not (of in LIKELIHOODS or "." in of or ":" in of):
+        find_likelihood(of)
+    options = {key: option for key, option in options.items() if key != "class" or of != name}
+    return validate_nested(SPECTRUM_BLOCKS[of], options, name) if of in SPECTRUM_BLOCKS else options
 
 
 class Sampler(Block):
@@ -230,14 +270,22 @@ class ParamBlock(Block):
 
 
 class RunConfig(Block):
-    """A whole run file."""
+    """A whole run file.
+
+    Parameters
+    ----------
+    data : dict of str to Data
+        Data by the names of their spectra; a single block without a name is the spectrum `UNNAMED`.
+    likelihood : dict of str to (Block or dict)
+        Likelihoods by name, whose logarithms are added: blocks of those of spectra first, then options of the others.
+    """
 
     emulator: EmulatorSource | None = None
     simulator: str | None = None
     signal: Literal["flattened_gaussian", "none"] | None = None
     extrapolate: StrictBool = False
-    data: Data
-    likelihood: Likelihoods
+    data: Annotated[dict[str, Data], BeforeValidator(_data)] = Field({})
+    likelihood: Annotated[dict[str, Any], BeforeValidator(_likelihoods)]
     priors: str | list[str] | None = None
     params: dict[str, ParamBlock] = Field({})
     sampler: Sampler = Field(default_factory=lambda: Sampler.model_validate({}))
@@ -249,6 +297,35 @@ class RunConfig(Block):
         if sum(signal is not None for signal in (self.emulator, self.simulator, self.signal)) != 1:
             raise ValueError("give exactly one of emulator, simulator and signal (signal: none for no signal)")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_the_name_of_a_single_block(self, handler):
+        content = handler(self)
+        if "data" in content:
+            content["data"] = self._spelled(content["data"])
+        return {key: value for key, value in content.items() if key != "data" or value}
+
+    def _spelled(self, data):
+        return data[UNNAMED] if set(data) == {UNNAMED} else data
+
+    @property
+    def data_places(self) -> dict[str, tuple[str, ...]]:
+        """Keys that lead to the data block of each spectrum, by its name."""
+        return {name: ("data",) if set(self.data) == {UNNAMED} else ("data", name) for name in self.data}
+
+    @property
+    def spectrum_blocks(self) -> dict[str, GlobalSignalOptions]:
+        """Blocks of the shipped likelihoods of spectra, by name."""
+        return {name: block for name, block in self.likelihood.items() if isinstance(block, Block)}
+
+    @property
+    def others(self) -> dict[str, dict]:
+        """Options of the other likelihoods, by name."""
+        return {name: dict(block) for name, block in self.likelihood.items() if not isinstance(block, Block)}
+
+    def with_spectrum_blocks(self, **changes) -> dict[str, Any]:
+        """Copy of the likelihoods with values of all `spectrum_blocks` replaced."""
+        return self.likelihood | {name: b.model_copy(update=changes) for name, b in self.spectrum_blocks.items()}
 
 
 def shipped_runs() -> dict[str, Path]:
@@ -304,14 +381,13 @@ def load(source) -> RunConfig:
 
 def _absolute(config: RunConfig, folder: Path) -> RunConfig:
     """Make all paths in the run file absolute, relative to its folder."""
-    changes = {}
-    data = config.data
-    if data.file is not None:
-        changes["data"] = data.model_copy(update={"file": _beside(folder, data.file, "data.file")})
-    if data.mock is not None:
-        changes["data"] = data.model_copy(update={"mock": data.mock.beside(folder)})
-    block = config.likelihood.global_signal.beside(folder)
-    changes["likelihood"] = config.likelihood.model_copy(update={"global_signal": block})
+    changes: dict[str, Any] = {
+        "data": {
+            name: data.beside(folder, ".".join(place))
+            for (name, data), place in zip(config.data.items(), config.data_places.values())
+        },
+        "likelihood": config.likelihood | {name: b.beside(folder) for name, b in config.spectrum_blocks.items()},
+    }
     if config.emulator is not None:
         changes["emulator"] = config.emulator.beside(folder)
     if config.simulator is not None and "\0" not in config.simulator and (folder / config.simulator).exists():
@@ -322,10 +398,6 @@ def _absolute(config: RunConfig, folder: Path) -> RunConfig:
         paths = [folder / user_path(name, "priors") for name in names]
         changes["priors"] = [str(path) if path.is_file() else name for path, name in zip(paths, names)]
     return config.model_copy(update=changes)
-
-
-def _beside(folder, path, what) -> str:
-    return str(folder / user_path(path, what))
 
 
 def validate(content: dict, where: str) -> RunConfig:

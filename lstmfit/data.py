@@ -1,13 +1,15 @@
 """The data of a run: read from a file, or created as a mock."""
 
+import warnings
+
 import numpy as np
 
-from lstmfit.config import Data, RunConfig
+from lstmfit.config import Data, Mock, RunConfig
 from lstmfit.constants import redshift_to_frequency
 from lstmfit.datasets.gsdata import is_hdf5, read_gsdata
 from lstmfit.datasets.spectrum import Spectrum, read_public_spectrum, read_spectrum
 from lstmfit.emulator.emulator import shipped_test_set
-from lstmfit.errors import InputError, listed, one_line
+from lstmfit.errors import InputError, listed, naming, one_line
 from lstmfit.likelihoods.noise import White
 from lstmfit.parameters import to_array
 from lstmfit.schema import LARGEST
@@ -16,8 +18,8 @@ BRIGHTEST = 1e12
 """Upper limit of temperatures in mK: brighter than any sky, and small enough to preserve the digits of the signal."""
 
 
-def make_data(config: RunConfig, signal) -> Spectrum:
-    """Read the data, or create a mock: the true signal, a foreground, and noise from the seed of the mock.
+def make_data(config: RunConfig, signal) -> dict[str, Spectrum]:
+    """Read the data, or create mocks: the true signal, a foreground, and noise from the seed of the mock.
 
     Parameters
     ----------
@@ -25,12 +27,31 @@ def make_data(config: RunConfig, signal) -> Spectrum:
         The run file.
     signal : Signal
         Signal, which defines the grid of a mock.
+
+    Returns
+    -------
+    dict of str to Spectrum
+        The spectra by name.
+
+    Raises
+    ------
+    InputError
+        A file cannot be read, a mock cannot be made, or several mocks have different signals.
     """
-    return selected(config.data, _make_mock(config, signal)) if config.data.mock is not None else read_data(config.data)
+    mock_of(config)
+    seeds = [data.mock.seed for data in config.data.values() if data.mock is not None]
+    if len(set(seeds)) < len(seeds):
+        warnings.warn("data: mocks of the same seed have the same noise; give each spectrum its own seed", stacklevel=2)
+    spectra = {}
+    for name, data in config.data.items():
+        with naming(".".join(config.data_places[name]), "data"):
+            made = read_data(data) if data.mock is None else selected(data, _make_mock(config, data.mock, signal))
+            spectra[name] = made
+    return spectra
 
 
 def read_data(data: Data) -> Spectrum:
-    """Read the data of a run file that names a file or a public spectrum.
+    """Read the spectrum of a data block that names a file or a public spectrum.
 
     Raises
     ------
@@ -57,8 +78,28 @@ def selected(data: Data, spectrum: Spectrum) -> Spectrum:
     return spectrum if data.bin is None else spectrum.binned(data.bin)
 
 
-def _make_mock(config, signal):
-    mock = config.data.mock
+
+def mock_of(config: RunConfig) -> Mock | None:
+    """The mock whose signal is that of all mocks; None if there is no mock.
+
+    Raises
+    ------
+    InputError
+        Two mocks have different signals.
+    """
+    mocks = {name: data.mock for name, data in config.data.items() if data.mock is not None}
+    first = next(iter(mocks.values()), None)
+    for name, mock in mocks.items():
+        for key in ("theta", "test_signal", "source"):
+            if getattr(mock, key) != getattr(first, key):
+                raise InputError(
+                    f"data.{next(iter(mocks))}.mock and data.{name}.mock have different "
+                    f"{'from' if key == 'source' else key}, but several spectra have one signal; give both the same"
+                )
+    return first
+
+
+def _make_mock(config, mock, signal):
     if mock.test_signal is not None:
         _, true = _test_signal(config, signal, mock.test_signal)
     elif mock.source == "emulator" or config.signal is not None:
@@ -133,8 +174,8 @@ def simulate_truth(config: RunConfig, signal) -> dict[str, np.ndarray]:
 
 
 def true_theta(config: RunConfig, signal) -> np.ndarray:
-    """True physical parameters (n_params,) of the signal of a mock."""
-    mock = config.data.mock
+    """True physical parameters (n_params,) of the signal of the mocks."""
+    mock = mock_of(config)
     if mock.theta is not None:
         theta = to_array(mock.theta, signal.parameters)
         for i, (parameter, value) in enumerate(zip(signal.parameters, theta)):
@@ -147,13 +188,38 @@ def true_theta(config: RunConfig, signal) -> np.ndarray:
     return _test_signal(config, signal, mock.test_signal)[0]
 
 
-def true_parameters(config: RunConfig, signal) -> dict[str, float]:
-    """True values of a mock's parameters by name, including foreground and noise; empty for real data."""
-    mock, block = config.data.mock, config.likelihood.global_signal
-    if mock is None:
+def true_parameters(config: RunConfig, signal, uses, names) -> dict[str, float]:
+    """True values of a mock's parameters by name, including foreground and noise; empty for real data.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The run file.
+    signal : Signal
+        The signal.
+    uses : dict of str to Use
+        See `lstmfit.spectra.find_uses`.
+    names : dict of str to dict of str to str
+        See `lstmfit.spectra.name_parameters`.
+    """
+    if mock_of(config) is None:
         return {}
     truth = {p.name: float(v) for p, v in zip(signal.parameters, true_theta(config, signal))}
-    made, fitted = mock.foreground, block.foreground
+    own: dict[str, float] = {}
+    ambiguous = set()
+    for name, block in config.spectrum_blocks.items():
+        mock = config.data[uses[name].data].mock
+        for plain, value in ({} if mock is None else _own_truth(mock, block)).items():
+            # Names of a foreground that the fit has with fewer terms are as plain as those of a single spectrum.
+            known = names[name].get(plain, plain if uses[name].label is None else f"{plain}_{uses[name].label}")
+            if own.setdefault(known, value) != value:
+                ambiguous.add(known)
+    return truth | {name: value for name, value in own.items() if name not in ambiguous}
+
+
+def _own_truth(mock, block):
+    """True values of the parameters of a spectrum by their names in its likelihood."""
+    made, fitted, truth = mock.foreground, block.foreground, {}
     if made is not None and fitted is not None and fitted.means_the_same(made.foreground):
         truth |= dict(zip(made.names, made.coefficients))
     if mock.has_white_noise and isinstance(block.noise, White):
@@ -176,7 +242,7 @@ def draw_mock(problem, simulate, theta: np.ndarray, rng: np.random.Generator):
     Parameters
     ----------
     problem : Problem
-        The problem. Its spectrum gives the channels and their weights, its other likelihoods the further data.
+        The problem. Its spectra give the channels and their weights, its other likelihoods the further data.
     simulate : Simulator
         The simulator.
     theta : numpy.ndarray
@@ -186,8 +252,8 @@ def draw_mock(problem, simulate, theta: np.ndarray, rng: np.random.Generator):
 
     Returns
     -------
-    spectrum : Spectrum
-        The mock spectrum.
+    spectra : dict of str to Spectrum
+        The mock spectra, by the names of the likelihoods of spectra.
     options : dict of str to dict
         Options of the other likelihoods, with the drawn values instead of the measured ones.
 
@@ -199,10 +265,14 @@ def draw_mock(problem, simulate, theta: np.ndarray, rng: np.random.Generator):
     from lstmfit.simulators.protocol import SimulationError, outputs_of
 
     result, z = outputs_of(simulate(problem.signal_parameters(theta))), simulate.redshifts
-    # From the simulator's own grid to the channels, without the emulator's in between.
-    spectrum = problem.likelihood.mocked([result["signal"], problem.values(theta)], rng, z)
+    spectra = {}
+    for name, likelihood in problem.likelihoods.items():
+        if name not in problem.options:
+            # From the simulator's own grid to the channels, without the emulator's in between.
+            drawn = likelihood.mocked([result["signal"], problem.values(theta, name)], rng, z)
+            spectra |= drawn if isinstance(drawn, dict) else {name: drawn}
     if not problem.options:
-        return spectrum, {}
+        return spectra, {}
     grid, layout = problem.signal.redshifts, problem.signal.layout
     missing = [name for name in layout if name not in result]
     if missing:
@@ -214,4 +284,4 @@ def draw_mock(problem, simulate, theta: np.ndarray, rng: np.random.Generator):
         name: given | problem.likelihoods[name].mocked(problem.arguments(outputs, theta, name), rng)
         for name, given in problem.options.items()
     }
-    return spectrum, options
+    return spectra, options

@@ -16,7 +16,6 @@ from lstmfit import mpi, run_folder
 from lstmfit._version import __version__
 from lstmfit.config import RunConfig
 from lstmfit.data import read_data
-from lstmfit.datasets.spectrum import read_written_spectrum
 from lstmfit.errors import InputError, one_line
 from lstmfit.files import user_path, write_text, writing_into
 from lstmfit.likelihoods.base import with_defaults
@@ -162,7 +161,7 @@ def _prepare(config: RunConfig, source, folder: Path, comm, resume: bool, force:
         run_folder.clear(folder)
     # First, because its record identifies the folder as a run; the data can be created again.
     run_folder.write_config(resolved, folder)
-    problem.spectrum.write(folder / run_folder.DATA)
+    run_folder.write_data(problem.data, config, folder)
     return "new" if problem.names else "nothing sampled"
 
 
@@ -177,20 +176,18 @@ def _resume(config: RunConfig, folder: Path, found: str, resume: bool) -> str:
             f"{folder} already contains an unfinished run; use --resume to continue it, or --force to start over"
         )
     old = run_folder.read_config(folder)
-    data = folder / run_folder.DATA
-    if not data.is_file() and not run_folder.has_progress(folder):
+    if set(config.data) != set(old.data):
+        raise _another_run(folder, ["data"])
+    if not run_folder.has_progress(folder) and not _has_data(folder, old):
         # The fit was killed between writing the run file and the data, so nothing has been sampled.
-        build(config).spectrum.write(data)
-    problem = build(config, read_written_spectrum(data))
+        run_folder.write_data(build(config).data, config, folder)
+    problem = build(config, run_folder.read_data(folder, config))
     new = resolve(config, problem)
     different = run_folder.differences(old, new)
-    if not different and "data.file" not in run_folder.record(old).inputs:
-        different = _changed_data(config, problem.spectrum)
+    if not different:
+        different = _changed_data(config, run_folder.record(old).inputs, problem.data)
     if different:
-        raise InputError(
-            f"{folder} contains a different run (differs in {', '.join(different)}); resume it with the original run "
-            "file, choose another folder with -o, or use --force to start over"
-        )
+        raise _another_run(folder, different)
     if old.emulator != new.emulator or not _same_place(run_folder.record(old), run_folder.record(new)):
         run_folder.write_config(old.model_copy(update={"emulator": new.emulator, "resolved": new.resolved}), folder)
         if found == "finished":
@@ -205,16 +202,33 @@ def _same_place(old, new) -> bool:
     return "emulator" not in new.inputs or old.inputs.get("emulator") == new.inputs["emulator"]
 
 
-def _changed_data(config: RunConfig, written) -> list[str]:
-    """Compare the data file with the fitted data, for run folders of version 0.1 without a checksum."""
-    if config.data.mock is not None:
-        return []
-    spectrum = read_data(config.data)
-    same = len(spectrum.frequency) == len(written.frequency) and all(
-        np.array_equal(getattr(spectrum, name), getattr(written, name))
-        for name in ("frequency", "temperature", "weight")
+def _has_data(folder: Path, config: RunConfig) -> bool:
+    """Whether all spectra have been written into the folder."""
+    return all((folder / file).is_file() for file in run_folder.data_files(config).values())
+
+
+def _another_run(folder, different) -> InputError:
+    return InputError(
+        f"{folder} contains a different run (differs in {', '.join(different)}); resume it with the original run "
+        "file, choose another folder with -o, or use --force to start over"
     )
-    return [] if same else [f"content of data.file ({config.data.file or config.data.public})"]
+
+
+def _changed_data(config: RunConfig, inputs, written) -> list[str]:
+    """Compare data files with the fitted data, for run folders of version 0.1 without a checksum."""
+    changed = []
+    for (name, data), keys in zip(config.data.items(), config.data_places.values()):
+        place = ".".join((*keys, "file"))
+        if data.mock is not None or place in inputs:
+            continue
+        spectrum, fitted = read_data(data), written[name]
+        same = len(spectrum.frequency) == len(fitted.frequency) and all(
+            np.array_equal(getattr(spectrum, what), getattr(fitted, what))
+            for what in ("frequency", "temperature", "weight")
+        )
+        if not same:
+            changed.append(f"content of {place} ({data.file or data.public})")
+    return changed
 
 
 def resolve(config: RunConfig, problem: Problem) -> RunConfig:

@@ -1,6 +1,8 @@
 """The error for invalid input, and helpers for its message."""
 
+import contextlib
 import difflib
+import warnings
 
 LONGEST = 390
 """Maximum length of a message; a longer one is shortened in the middle, because its end says how to fix the error."""
@@ -19,6 +21,39 @@ class InputError(ValueError):
 
     def __init__(self, message):
         super().__init__(one_line(message, LONGEST))
+
+
+@contextlib.contextmanager
+def naming(place: str, unnamed: str):
+    """Name a place in the run file in errors and warnings.
+
+    Parameters
+    ----------
+    place : str
+        Dotted key, such as ``data.lst1``.
+    unnamed : str
+        The key of the same block in a run file with one spectrum, ``data``: messages that begin with it are about a key
+        of the block. If it is the place itself, nothing is changed.
+    """
+    if place == unnamed:
+        yield
+        return
+    caught: list = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+    except InputError as error:
+        raise InputError(_placed(str(error), place, unnamed)) from error
+    finally:
+        for warning in caught:
+            warnings.warn(_placed(str(warning.message), place, unnamed), warning.category, stacklevel=4)
+
+
+def _placed(text, place, unnamed):
+    if text.startswith((f"{unnamed}:", f"{unnamed}.")):
+        return place + text[len(unnamed) :]
+    return f"{place}: {text}"
 
 
 def one_line(text, most: int = 200) -> str:

@@ -1,6 +1,6 @@
 """Evidence over variants of a run file: one fit for each combination of settings, and their comparison.
 
-A folder contains one comparison: ``plan.json``, ``data.csv`` with the data of a mock, a run folder for each variant,
+A folder contains one comparison: ``plan.json``, ``data.csv`` with the data, a run folder for each variant,
 ``evidence.json`` and ``evidence.png``. An interrupted comparison resumes: finished fits are skipped, begun ones go on.
 """
 
@@ -16,7 +16,8 @@ import numpy as np
 from lstmfit import config as run_file
 from lstmfit import run_folder
 from lstmfit.analysis.variants import compare_variants
-from lstmfit.config import RunConfig
+from lstmfit.config import UNNAMED, RunConfig
+from lstmfit.data import mock_of
 from lstmfit.driver import fit_here, resolve
 from lstmfit.errors import InputError, listed, one_line
 from lstmfit.files import locked, write_text, writing_into
@@ -31,7 +32,7 @@ from lstmfit.simulators import SimulationError
 from lstmfit.workers import cores, death_as, results_of, worker_pool
 from lstmfit.yaml_files import dump_yaml, parse_yaml
 
-PLAN, DATA, RESULT, PICTURE = "plan.json", "data.csv", "evidence.json", "evidence.png"
+PLAN, RESULT, PICTURE = "plan.json", "evidence.json", "evidence.png"
 AS_IS = "as-is"
 """Value of a setting that keeps what the run file says."""
 SIGNALS = ("emulator", "simulator", "signal")
@@ -88,11 +89,11 @@ def evidence(source, settings, output, *, jobs: int | None = None, force: bool =
         base, problem, variants = _plan(source, settings, folder)
         plan = {"run": _fixed_content(resolve(base, problem)), "variants": {n: s for n, (s, _) in variants.items()}}
         plan = json.loads(json.dumps(plan))
-        _check_folder(folder, plan, force)
+        _check_folder(folder, plan, run_folder.data_files(base).values(), force)
         folder.mkdir(parents=True, exist_ok=True)
         busy = f"another evidence run is active in {folder}; wait for it or choose another folder with -o"
         with locked(folder / "lock", busy):
-            _begin(folder, plan, problem, force)
+            _begin(folder, plan, base, problem, force)
             done = sum(run_folder.state(folder / name) == "finished" for name in variants)
             if done and progress is not None:
                 progress(done, len(variants))
@@ -165,7 +166,7 @@ def _plan(source, settings: dict[str, list], folder: Path):
         if content in seen:
             raise InputError(f"two variants are equal: {seen[content]} and {said}; leave one of the values out")
         seen[content] = said
-        _check_variant(config, problem, said)
+        _check_variant(config, base, problem, said)
         name = _folder_name([f"{labels[key]}={_text(value)}" for key, value in chosen.items()], variants)
         variants[name] = chosen, config
     return base, problem, variants
@@ -233,9 +234,13 @@ def _without_signal(content, base, problem, folder, key):
     if "." not in key:
         for name in SIGNALS:
             content.pop(name, None)
-    if base.data.mock is not None:
+    if mock_of(base) is not None:
         # A mock is made by its own signal.
-        content["data"] = {"file": str((folder / DATA).absolute())}
+        files = run_folder.data_files(base)
+        for name, data in base.data.items():
+            if data.mock is not None:
+                written = {"file": str((folder / files[name]).absolute())}
+                content["data"] = written if name == UNNAMED else content["data"] | {name: written}
         content["likelihood"] = content["likelihood"] | problem.options
     return content
 
@@ -280,18 +285,17 @@ def _without_unused(config: RunConfig, problem: Problem) -> RunConfig:
         sets = [config.priors] if isinstance(config.priors, str) else config.priors
         changes["priors"] = [name for name in sets if set(load_set(name)) & needed] or None
     if new.emulator is None:
-        block = config.likelihood.global_signal.model_copy(update={"emulator_error": False})
-        changes["likelihood"] = config.likelihood.model_copy(update={"global_signal": block})
+        changes["likelihood"] = config.with_spectrum_blocks(emulator_error=False)
     return config.model_copy(update=changes)
 
 
-def _check_variant(config: RunConfig, problem: Problem, said: str) -> None:
+def _check_variant(config: RunConfig, base: RunConfig, problem: Problem, said: str) -> None:
     """Build the variant and evaluate it once."""
-    if config.likelihood.others.keys() != problem.options.keys():
+    if config.likelihood.keys() != base.likelihood.keys():
         raise InputError(f"{said}: evidences of different data cannot be compared; keep the likelihoods as they are")
     try:
         # The data of the base, because a mock is not written yet.
-        made = build(config, problem.spectrum)
+        made = build(config, problem.data)
         make_sampler(resolve(config, made)).check(made)
         made.loglikelihood(made.prior_transform(np.full(len(made.names), 0.5)))
     except InputError as error:
@@ -319,12 +323,12 @@ def _read_plan(folder: Path) -> dict | None:
         raise InputError(f"{file} is damaged ({one_line(error)}); choose another folder with -o") from None
 
 
-def _check_folder(folder: Path, plan: dict, force: bool) -> None:
+def _check_folder(folder: Path, plan: dict, data, force: bool) -> None:
     """Check that the folder is empty or contains this comparison, or one with fewer variants."""
     old = _read_plan(folder)
     if old is None:
         there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-        if there - {"lock", DATA}:
+        if there - {"lock", *data}:
             raise InputError(f"{folder} contains files that are not of an evidence run; choose another folder with -o")
         return
     if force:
@@ -339,16 +343,17 @@ def _check_folder(folder: Path, plan: dict, force: bool) -> None:
         )
 
 
-def _begin(folder: Path, plan: dict, problem: Problem, force: bool) -> None:
-    """Write the plan; with `force` remove the fits of the old one first."""
+def _begin(folder: Path, plan: dict, base: RunConfig, problem: Problem, force: bool) -> None:
+    """Write the data and the plan; with `force` remove the fits of the old one first."""
+    data = run_folder.data_files(base).values()
     if force:
         for name in (_read_plan(folder) or {"variants": ()})["variants"]:
             if run_folder.is_run(folder / name):
                 run_folder.clear(folder / name)
                 with contextlib.suppress(OSError):
                     (folder / name).rmdir()
-        for name in (RESULT, PICTURE, DATA):
+        for name in (RESULT, PICTURE, *data):
             (folder / name).unlink(missing_ok=True)
-    if not (folder / DATA).is_file():
-        problem.spectrum.write(folder / DATA)
+    if not all((folder / name).is_file() for name in data):
+        run_folder.write_data(problem.data, base, folder)
     write_text(folder / PLAN, json.dumps(plan))

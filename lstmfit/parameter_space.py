@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from lstmfit.config import ParamBlock, RunConfig
 from lstmfit.errors import InputError, did_you_mean, listed, one_line
+from lstmfit.likelihoods.base import in_common
 from lstmfit.parameters import Parameter, check_name, widened
 from lstmfit.priors import Distribution, Prior, compile_expression, load_set, make_distribution
 from lstmfit.priors.expressions import CONSTANTS, FUNCTIONS, names_in
@@ -108,7 +109,7 @@ def _label(parameter: Parameter) -> str:
     return f"{latex}\\ [\\mathrm{{{parameter.unit}}}]" if parameter.unit else latex
 
 
-def make_space(config: RunConfig, signal, likelihoods: dict) -> ParameterSpace:
+def make_space(config: RunConfig, signal, likelihoods: dict, shared=frozenset()) -> ParameterSpace:
     """Determine all parameters of a run.
 
     Parameters
@@ -119,6 +120,8 @@ def make_space(config: RunConfig, signal, likelihoods: dict) -> ParameterSpace:
         Its parameters come first; by default their prior is their range.
     likelihoods : dict of str to Likelihood
         Their parameters come next; parameters of the same name are shared.
+    shared : set of str, optional
+        Parameters that several spectra bring; they have no default prior if those of the spectra differ.
 
     Raises
     ------
@@ -131,6 +134,9 @@ def make_space(config: RunConfig, signal, likelihoods: dict) -> ParameterSpace:
     brought = dict.fromkeys(own, signal.name)
     for part, likelihood in likelihoods.items():
         for name in getattr(likelihood, "params", {}):
+            if name in brought and name in shared:
+                defaults[name] = in_common(defaults[name], likelihood.params[name])
+                continue
             if name in brought:
                 raise InputError(
                     f"parameter {name!r} is defined by both {brought[name]} and {part}, with different meanings; "

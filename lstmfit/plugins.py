@@ -73,7 +73,8 @@ def check_consent(config, where, trust: bool) -> None:
     InputError
         The run file names code to import, and there is no consent.
     """
-    named = [f"likelihood {name}" for name in config.likelihood.others if is_dotted(name)]
+    classes = (options.get("class", name) for name, options in config.others.items())
+    named = [f"likelihood {name}" for name in classes if is_dotted(name)]
     if config.simulator is not None and is_dotted(config.simulator):
         named.append(f"simulator {config.simulator}")
     if named and not (trust or has_consent()):

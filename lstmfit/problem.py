@@ -1,20 +1,23 @@
 """Build a problem from a run file: prior, likelihoods, signal and data."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from lstmfit.config import RunConfig
-from lstmfit.data import make_data, simulate_truth, true_parameters, true_theta
+from lstmfit.config import UNNAMED, RunConfig
+from lstmfit.data import make_data, mock_of, simulate_truth, true_parameters, true_theta
 from lstmfit.datasets.spectrum import Spectrum
 from lstmfit.emulator.base import describe_outside
-from lstmfit.errors import InputError, one_line
+from lstmfit.errors import InputError, naming, one_line
 from lstmfit.likelihoods.base import make_likelihood
+from lstmfit.likelihoods.joint_spectra import JointSpectra
 from lstmfit.parameter_space import ParameterSpace, make_space
 from lstmfit.parameters import is_inside, widened
 from lstmfit.schema import shown
 from lstmfit.signal_functions import Signal, make_signal
+from lstmfit.spectra import find_uses, join, name_parameters, rename
 
 
 class _Part:
@@ -58,14 +61,19 @@ class Problem:
     space : ParameterSpace
         All parameters: sampled, fixed, computed.
     likelihoods : dict of str to Likelihood
-        Likelihoods by their names in the run file, beginning with ``global_signal``. Their logarithms are added.
+        Likelihoods by their names in the run file, beginning with those of spectra. Their logarithms are added. Spectra
+        that share marginalised coefficients have a joint likelihood.
     truth : dict of str to float
         True values of a mock's parameters; empty for real data.
     options : dict of str to dict
-        Options of the likelihoods other than ``global_signal``, including the values of their mocks.
+        Options of the likelihoods that are not of spectra, including the values of their mocks.
     outside : {"raise", "nan", "allow"}
         Treatment of signal parameters outside their range: raise an InputError, return NaN, or extrapolate. ``allow``
         is used for run files with ``extrapolate: true`` and for analytic signals.
+    spectra : dict of str to GlobalSignal
+        Likelihoods of spectra by name, also those that are part of a joint likelihood.
+    data : dict of str to Spectrum
+        The spectra by their names in the run file.
 
     Attributes
     ----------
@@ -73,10 +81,6 @@ class Problem:
         Sampled parameters in the order of theta; labels of the sampled and the derived parameters.
     derived_names : tuple of str
         ``loglike_NAME`` of each likelihood, then the computed and the derived parameters of the run file.
-    likelihood : GlobalSignal
-        The likelihood of the spectrum.
-    spectrum : Spectrum
-        The data of this likelihood.
 
     Notes
     -----
@@ -90,6 +94,8 @@ class Problem:
     truth: dict
     options: dict = field(default_factory=dict)
     outside: str = "raise"
+    spectra: dict = field(default_factory=dict)
+    data: dict[str, Spectrum] = field(default_factory=dict)
 
     def __post_init__(self):
         if self.outside not in ("raise", "nan", "allow"):
@@ -100,12 +106,12 @@ class Problem:
         self._ranges = None if self.outside == "allow" else ranges
         self.prior = space.prior
         self.names, self.prior_transform = self.prior.names, self.prior.transform
-        self.likelihood = self.likelihoods["global_signal"]
-        self.spectrum = self.likelihood.spectrum
-        self._parts = {name: _Part(name, part, self.signal, space.names) for name, part in self.likelihoods.items()}
-        self._calls, self._n_own = tuple(self._parts.values()), own
+        everything = self.spectra | self.likelihoods
+        self._parts = {name: _Part(name, part, self.signal, space.names) for name, part in everything.items()}
+        self._calls, self._n_own = tuple(self._parts[name] for name in self.likelihoods), own
         self.derived_names = (*(f"loglike_{name.replace('.', '_')}" for name in self.likelihoods), *space.derived_names)
-        parts = (r"\ln\mathcal{L}_\mathrm{" + _SHORT.get(name, name).replace("_", r"\_") + "}" for name in self._parts)
+        labels = (_SHORT.get(name, name).replace("_", r"\_") for name in self.likelihoods)
+        parts = (r"\ln\mathcal{L}_\mathrm{" + label + "}" for label in labels)
         self.latex = (
             *(self.prior.latex[name] for name in self.names),
             *parts,
@@ -113,6 +119,28 @@ class Problem:
         )
         self._nothing = (float("nan"),) * len(self.derived_names)
         self._kept_signal = None, None
+
+    @property
+    def spectral_likelihoods(self) -> dict:
+        """Likelihoods of the spectra by name, with joint ones as a whole."""
+        found = self.likelihoods.items()
+        return {name: part for name, part in found if name in self.spectra or isinstance(part, JointSpectra)}
+
+    @property
+    def n_marginalised(self) -> int:
+        """Number of coefficients of foregrounds that are marginalised analytically, shared ones counted once."""
+        return sum(part.n_marginalised for part in self.spectral_likelihoods.values())
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels of all spectra."""
+        return sum(len(spectrum.frequency) for spectrum in self.data.values())
+
+    @property
+    def white_sigma(self) -> float | None:
+        """Noise of each channel in mK if there is one spectrum and it is white, equal everywhere and fixed."""
+        sigmas = [likelihood.white_sigma for likelihood in self.spectra.values()]
+        return sigmas[0] if len(sigmas) == 1 else None
 
     def signal_parameters(self, theta: np.ndarray) -> np.ndarray:
         """All parameters of the signal (n_params,) from the sampled ones (n,); a new array.
@@ -126,7 +154,7 @@ class Problem:
         """Signal (n_channels,) in mK for the sampled parameters (n,); a new float64 array."""
         return np.array(self.signal(self.signal_parameters(theta)), dtype=float)
 
-    def values(self, theta: np.ndarray, name: str = "global_signal") -> np.ndarray:
+    def values(self, theta: np.ndarray, name: str) -> np.ndarray:
         """Parameters of a likelihood, in its order, from the sampled ones (n,)."""
         return self._parts[name].values(self.space.complete(theta))
 
@@ -236,15 +264,15 @@ class Problem:
 _SHORT = {"global_signal": "21cm", "planck_tau": r"\tau", "uvlf_bouwens2015": "UVLF", "uvlf_bouwens2021": "UVLF"}
 
 
-def build(config: RunConfig, spectrum: Spectrum | None = None) -> Problem:
+def build(config: RunConfig, spectra: Mapping[str, Spectrum] | None = None) -> Problem:
     """Build everything that a run file describes.
 
     Parameters
     ----------
     config : RunConfig
         A validated run file.
-    spectrum : Spectrum, optional
-        The data, if they have already been created or read.
+    spectra : mapping of str to Spectrum, optional
+        The data by the names of their spectra, if they have already been created or read.
 
     Returns
     -------
@@ -255,34 +283,58 @@ def build(config: RunConfig, spectrum: Spectrum | None = None) -> Problem:
     InputError
         The run file is inconsistent with the emulator, the data or itself.
     """
+    uses = find_uses(config)
     signal = make_signal(config)
-    if spectrum is None:
-        spectrum = make_data(config, signal)
-    if config.signal is not None:
-        signal = make_signal(config, spectrum.frequency)
-    options = config.likelihood.others
-    blocks = {name: {k: v for k, v in given.items() if k != "mock"} for name, given in options.items()}
+    data = make_data(config, signal) if spectra is None else dict(spectra)
+    if config.signal is not None and data:
+        signal = make_signal(config, np.unique(np.concatenate([spectrum.frequency for spectrum in data.values()])))
+    options = {name: block for name, block in config.others.items() if name not in uses}
     covariance = None if signal.emulator is None else signal.emulator.error_covariance
-    likelihoods = {
-        name: make_likelihood(name, signal.redshifts, block, spectrum, covariance, signal.layout)
-        for name, block in ({"global_signal": config.likelihood.global_signal} | blocks).items()
-    }
+    likelihoods = {}
+    for name, block in config.likelihood.items():
+        if isinstance(block, dict):
+            block = {key: value for key, value in block.items() if key not in _KEYS_OF[name in uses]}
+        spectrum = data[uses[name].data] if name in uses else None
+        with naming(*_place(name, uses)):
+            likelihoods[name] = make_likelihood(name, signal.redshifts, block, spectrum, covariance, signal.layout)
+    names = name_parameters(likelihoods, uses)
+    for name, use in uses.items():
+        rename(likelihoods[name], names[name], use.label)
+    members = {name: likelihoods[name] for name in uses}
+    truth = true_parameters(config, signal, uses, names)
     _check_outputs(signal, likelihoods, config.signal is not None)
-    _make_mocks(config, signal, likelihoods, options)
-    space = make_space(config, signal, likelihoods)
-    truth = true_parameters(config, signal)
+    _make_mocks(config, signal, likelihoods, options, truth)
+    likelihoods = join(likelihoods, names)
+    for likelihood in likelihoods.values():
+        if isinstance(likelihood, JointSpectra):
+            members |= likelihood.members
+    plain = {n for name, use in uses.items() if use.label is not None for given, n in names[name].items() if given == n}
+    space = make_space(config, signal, likelihoods, plain)
     _check_truth(space, truth)
-    _check_noise(space, likelihoods["global_signal"])
+    for name, likelihood in members.items():
+        with naming(*_place(name, uses)):
+            _check_noise(space, likelihood)
     outside = "allow" if config.extrapolate or config.signal is not None else "raise"
-    return Problem(signal, space, likelihoods, truth, options, outside)
+    return Problem(signal, space, likelihoods, truth, options, outside, members, data)
+
+
+def _place(name, uses):
+    """Place of a likelihood in the run file, and that which its messages name."""
+    place = f"likelihood.{name}"
+    return place, f"likelihood.{UNNAMED}" if name in uses else place
+
+
+_KEYS_OF = {False: ("mock",), True: ("data", "shared")}
+"""Keys of a likelihood's options that are not passed to its class, by whether it is one of a spectrum."""
 
 
 def _check_noise(space, likelihood):
     """Warn if data and noise seem to be in different units."""
-    noise, sigma = likelihood.noise, likelihood.noise.sigma
+    sigma = likelihood.noise.sigma
     if sigma is None:
-        distribution = space.prior.distributions.get(noise.name)
-        sigma = space.fixed.get(noise.name) if distribution is None else distribution.support
+        name = likelihood.names[0]
+        distribution = space.prior.distributions.get(name)
+        sigma = space.fixed.get(name) if distribution is None else distribution.support
     if sigma is not None:
         likelihood.check_scale(np.maximum(sigma, 0.0))
 
@@ -313,21 +365,22 @@ def _check_outputs(signal, likelihoods, formula):
                 )
 
 
-def _make_mocks(config, signal, likelihoods, options):
+def _make_mocks(config, signal, likelihoods, options, truth):
     """Replace likelihoods with the option ``mock`` by mocks at the true parameters, and update their options."""
     wanted = {name: given["mock"] for name, given in options.items() if given.get("mock") is not None}
     if not any(wanted.values()):
         for name in wanted:
             options[name] = {key: value for key, value in options[name].items() if key != "mock"}
         return
-    if config.data.mock is None:
+    mock = mock_of(config)
+    if mock is None:
         raise InputError(f"likelihood.{next(iter(wanted))}: mock needs the true parameters, but data is not a mock")
     theta = true_theta(config, signal)
-    if config.data.mock.source == "emulator" or config.simulator is not None:
+    if mock.source == "emulator" or config.simulator is not None:
         outputs = np.array(signal.outputs(theta), dtype=float)
     else:
         outputs = signal.layout.pack(simulate_truth(config, signal))
-    truth = true_parameters(config, signal) | {
+    truth = truth | {
         name: block.value for name, block in config.params.items() if isinstance(block.value, float)
     }
     for name, choice in wanted.items():

@@ -37,21 +37,16 @@ from lstmfit.yaml_files import read_yaml
 RUN_FILE, DATA, SUMMARY, INPUTS = "run.yaml", "data.csv", "summary.json", "inputs"
 FILES = (RUN_FILE, DATA, SUMMARY, "corner.png", "signal.png", "report.html", "chain_bias.json",
          "chain_getdist.txt", "chain_getdist.paramnames", "chain_getdist.ranges", *CHAIN_FILES)  # fmt: skip
-"""All files of a run. There are also the folders `INPUTS`, `PARTS` and PolyChord's ``clusters``."""
-SEALED = (RUN_FILE, DATA, *(f"{ROOT}{s}" for s in (".paramnames", ".txt", "_equal_weights.txt", "_dead-birth.txt")),
+"""Files of a run with one spectrum; several are in `data_files`. There are also the folders `INPUTS`, `PARTS` and
+PolyChord's ``clusters``."""
+SEALED = (RUN_FILE, *(f"{ROOT}{s}" for s in (".paramnames", ".txt", "_equal_weights.txt", "_dead-birth.txt")),
           f"{ROOT}_phys_live-birth.txt")  # fmt: skip
-"""Files of a finished run whose checksums are recorded and verified."""
+"""Files of a finished run whose checksums are recorded and verified, besides its data."""
 MOST_COPIED = 16_000_000
 """Inputs up to this size in bytes are copied into the folder; of larger ones only the checksum is recorded."""
-COPIED = (
-    ("data", "mock", "noise", "file"),
-    *(("data", "mock", "foreground", key) for key in ("file", "mean")),
-    ("likelihood", "global_signal", "noise", "file"),
-    *(("likelihood", "global_signal", "foreground", key) for key in ("file", "mean", "covariance")),
-)
-"""Keys of the run file that name a file of noise or foreground, which is copied into the folder."""
-SLOTS = (("data", "file"), *COPIED)
-"""Keys of the run file that name a file, apart from the emulator."""
+MOCK_FILES = (("mock", "noise", "file"), *(("mock", "foreground", key) for key in ("file", "mean")))
+SPECTRUM_FILES = (("noise", "file"), *(("foreground", key) for key in ("file", "mean", "covariance")))
+"""Keys of a data block and of the likelihood of a spectrum that name a file, which is copied into the folder."""
 SPEC = ("emulator", "parameters")
 """Key of the file that names an emulator's parameters."""
 
@@ -82,6 +77,57 @@ class Record(Block):
     created: str = ""
     truth: dict[str, Number] = Field({})
     inputs: dict[str, InputRecord] = Field({})
+
+
+# ---------------------------------------------------------------- data
+
+
+def data_files(config: RunConfig) -> dict[str, str]:
+    """Names of the files with the fitted spectra, by the names of the spectra."""
+    return {name: DATA if len(config.data) == 1 else f"data_{name}.csv" for name in config.data}
+
+
+def write_data(spectra, config: RunConfig, folder: Path) -> None:
+    """Write the spectra, given by name, into the folder."""
+    for name, file in data_files(config).items():
+        spectra[name].write(folder / file)
+
+
+def read_data(folder, config: RunConfig) -> dict:
+    """Read the fitted spectra of a run folder.
+
+    Returns
+    -------
+    dict of str to Spectrum
+
+    Raises
+    ------
+    InputError
+        A file is missing or damaged.
+    """
+    from lstmfit.datasets.spectrum import read_written_spectrum
+
+    spectra = {}
+    for name, file in data_files(config).items():
+        try:
+            spectra[name] = read_written_spectrum(Path(folder) / file)
+        except (OSError, KeyError, ValueError) as error:
+            missing = isinstance(error, FileNotFoundError)
+            what = f"has no {file}" if missing else f"has a damaged {file} ({error})"
+            raise InputError(f"{folder} {what}, which is the fitted spectrum; repeat the fit with --force") from None
+    return spectra
+
+
+def _names(config: RunConfig) -> tuple[str, ...]:
+    """Names of all files of a run."""
+    return (*FILES, *(file for file in data_files(config).values() if file not in FILES))
+
+
+def _names_in(folder) -> tuple[str, ...]:
+    """Names of all files of the run in a folder, as far as its run file can be read."""
+    with contextlib.suppress(InputError):
+        return _names(read_config(folder))
+    return FILES
 
 
 # ---------------------------------------------------------------- state
@@ -187,13 +233,13 @@ def check_untouched(folder: Path, config: RunConfig, source) -> None:
     if not isinstance(source, dict) and not ours:
         inputs.append(run_file.find_run(source))
     inputs += [Path(name) for name in (config.priors or [])]
-    written = {(folder / name).absolute() for name in FILES}
+    written = {(folder / name).absolute() for name in _names(config)}
     for path in inputs:
         if path.absolute() in written or (path.exists() and path.resolve() in {p.resolve() for p in written}):
             raise InputError(f"the run would overwrite its own input {path}; choose another folder with -o")
     if ours:
         return
-    taken = [name for name in (*FILES, INPUTS, PARTS, "clusters") if os.path.lexists(folder / name)]
+    taken = [name for name in (*_names(config), INPUTS, PARTS, "clusters") if os.path.lexists(folder / name)]
     if taken:
         raise InputError(
             f"{folder} is not a run folder, and a run would overwrite {listed(taken, 4)} in it; "
@@ -203,11 +249,12 @@ def check_untouched(folder: Path, config: RunConfig, source) -> None:
 
 def clear(folder: Path) -> None:
     """Remove the files of a run from its folder; ``run.yaml``, which identifies the folder, is removed last."""
-    for name in FILES[1:]:
+    names = _names_in(folder)
+    for name in names[1:]:
         with contextlib.suppress(IsADirectoryError, PermissionError):
             (folder / name).unlink(missing_ok=True)
     for path in list(folder.iterdir()):
-        if is_leftover(path, FILES):
+        if is_leftover(path, names):
             path.unlink()
     remove_parts(folder)
     remove_files(folder / "clusters", is_cluster_file)
@@ -236,7 +283,7 @@ def check_target(path) -> None:
     """
     path = Path(path)
     drawn = ("report.html", "corner.png", "signal.png")
-    if path.name in FILES and path.name not in drawn and is_run(path.parent):
+    if path.name not in drawn and is_run(path.parent) and path.name in _names_in(path.parent):
         raise InputError(f"{path} belongs to the run in {path.parent}; give another file")
 
 
@@ -260,10 +307,21 @@ def _content(config: RunConfig) -> dict:
     return config.model_dump(by_alias=True, exclude_none=True)
 
 
+def _copied(config: RunConfig) -> list[tuple[str, ...]]:
+    """Keys of the run file that may name a file of noise or foreground, which is copied into the folder."""
+    of_mocks = [(*place, *keys) for place in config.data_places.values() for keys in MOCK_FILES]
+    return of_mocks + [("likelihood", name, *keys) for name in config.spectrum_blocks for keys in SPECTRUM_FILES]
+
+
+def _slots(config: RunConfig) -> list[tuple[str, ...]]:
+    """Keys of the run file that may name a file, apart from the emulator."""
+    return [*((*place, "file") for place in config.data_places.values()), *_copied(config)]
+
+
 def _files(config: RunConfig) -> dict[tuple[str, ...], str]:
     """Files named in a run file, except a shipped emulator, by their keys."""
     content = _content(config)
-    found = {keys: path for keys in SLOTS if (path := _get(content, keys)) is not None}
+    found = {keys: path for keys in _slots(config) if (path := _get(content, keys)) is not None}
     emulator = config.emulator
     if emulator is not None and is_emulator_path(emulator.file):
         found[("emulator",) if emulator.parameters is None else ("emulator", "file")] = emulator.file
@@ -298,7 +356,7 @@ def write_config(config: RunConfig, folder: Path) -> None:
         if not source.exists():
             continue
         name = os.path.relpath(source, folder.absolute())
-        if (keys == SPEC or keys in COPIED) and source.stat().st_size <= MOST_COPIED:
+        if (keys == SPEC or keys in _copied(config)) and source.stat().st_size <= MOST_COPIED:
             copy = folder / INPUTS / _free_name(source, copied)
             if source != copy.absolute():
                 copy.parent.mkdir(exist_ok=True)
@@ -341,8 +399,8 @@ def check_inputs(folder: Path, config: RunConfig) -> RunConfig:
         is missing.
     """
     inputs = record(config).inputs
-    for keys in (*COPIED, SPEC):
-        what = "spec of parameters" if keys == SPEC else f"{keys[2]} file"
+    for keys in (*_copied(config), SPEC):
+        what = "spec of parameters" if keys == SPEC else f"{keys[-2]} file"
         known, path = inputs.get(".".join(keys)), _get(_content(config), keys)
         # The files of a mock are not needed, because it has already been drawn.
         if known is None or path is None or keys[0] == "data":
@@ -377,24 +435,33 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
     list of str
         Blocks of the run file that differ, and files whose content differs.
     """
-    # Version 0.1 always wrote the unit and the columns, even if they were the defaults.
-    omitted = {"unit": "mK", "columns": DEFAULT}
-    a, b = (c | {"data": omitted | c["data"]} for c in (_content(old), _content(new)))
+    a, b = (_comparable(config) for config in (old, new))
     changed = []
     then, now = record(old).inputs, record(new).inputs
-    for keys in SLOTS:
+    for keys in _slots(new):
         place = ".".join(keys)
         if place in then and place in now:
             if then[place].sha256 != now[place].sha256:
                 changed.append(f"content of {place} ({now[place].path})")
-            a, b = _set(a, keys, ""), _set(b, keys, "")
+            if keys in _slots(old):
+                a, b = _set(a, keys, ""), _set(b, keys, "")
     if record(old).signal_checksum == record(new).signal_checksum and old.emulator and new.emulator:
         a, b = a | {"emulator": ""}, b | {"emulator": ""}
-    # Omitted defaults, as in folders of version 0.1, are not a difference.
-    for content in (a, b):
-        content["likelihood"] = {name: with_defaults(name, dict(o or {})) for name, o in content["likelihood"].items()}
     skipped = ("resolved", "output", "priors")
     return changed + [key for key in RunConfig.model_fields if key not in skipped and a.get(key) != b.get(key)]
+
+
+def _comparable(config: RunConfig) -> dict:
+    """Content of a run file in which omitted defaults, as in folders of version 0.1, make no difference."""
+    content = _content(config)
+    for keys in config.data_places.values():
+        block = content
+        for key in keys:
+            block = block[key]
+        # Version 0.1 always wrote the unit and the columns, even if they were the defaults.
+        content = _set(content, keys, {"unit": "mK", "columns": DEFAULT} | block)
+    others = {name: with_defaults(name, options) for name, options in config.others.items()}
+    return content | {"likelihood": content["likelihood"] | others}
 
 
 # ---------------------------------------------------------------- reading
@@ -420,20 +487,13 @@ def load_problem(folder, trust: bool = False):
         The folder is not a run folder, its data are missing, the emulator has changed since the run, or the run file
         names code to import without consent.
     """
-    from lstmfit.datasets.spectrum import read_written_spectrum
     from lstmfit.problem import build
 
     folder = Path(folder)
     config = read_config(folder)
     check_consent(config, folder, trust)
     config = check_inputs(folder, config)
-    try:
-        spectrum = read_written_spectrum(folder / DATA)
-    except (OSError, KeyError, ValueError) as error:
-        missing = isinstance(error, FileNotFoundError)
-        what = f"has no {DATA}" if missing else f"has a damaged {DATA} ({error})"
-        raise InputError(f"{folder} {what}, which is the fitted spectrum; repeat the fit with --force") from None
-    problem = build(config, spectrum)
+    problem = build(config, read_data(folder, config))
     expected = (config.resolved or {}).get("signal_checksum")
     if expected is not None and expected != problem.signal.checksum:
         raise InputError(
@@ -445,7 +505,8 @@ def load_problem(folder, trust: bool = False):
 
 def seal(folder: Path) -> None:
     """Record the checksums of a finished run."""
-    sums = {name: sha256(folder / name) for name in SEALED if (folder / name).is_file()}
+    names = (*SEALED, *data_files(read_config(folder)).values())
+    sums = {name: sha256(folder / name) for name in names if (folder / name).is_file()}
     write_state(folder, ROOT, read_state(folder, ROOT) | {"sha256": sums})
 
 

@@ -45,7 +45,7 @@ def test_the_metric_sees_an_emulator_error_and_a_marginalised_foreground(errors)
     block = {"model": "log_polynomial", "terms": 5}
     foreground = noise_metric(problem_of(likelihood=noise(noise={"sigma": 25}, foreground=block)), theta)
     problem = problem_of(likelihood=noise(noise={"sigma": 25}, foreground=block))
-    smooth = 0.01 * problem.likelihood.marginalised.basis[:, 0]
+    smooth = 0.01 * problem.spectra["global_signal"].marginalised.basis[:, 0]
     assert plain(smooth, smooth) > 1.0
     assert foreground(smooth, smooth) < 1e-4 * plain(smooth, smooth)
     assert foreground(a, a) < plain(a, a)

@@ -40,7 +40,7 @@ def test_written_out_and_read_back_it_is_the_same(tmp_path):
     config.dump(first, tmp_path / "run.yaml")
     again = config.load(tmp_path / "run.yaml")
     assert again == first.model_copy(update={"priors": ["echo21"]})
-    assert again.likelihood.others == {"planck_tau": {}, "x_HI": {"mock": {"seed": 3}}, "my.Likelihood": {}}
+    assert again.others == {"planck_tau": {}, "x_HI": {"mock": {"seed": 3}}, "my.Likelihood": {}}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_mistakes_in_the_noise(noise, message):
         ("likelihood.plank_tau", {}, "did you mean 'planck_tau'"),
         ("likelihood.global_sginal", {}, "did you mean 'global_signal'"),
         ("likelihood.planck_tau", 0.05, "give its options as a mapping"),
-        ("likelihood.global_signal", None, "likelihood.global_signal is missing"),
+        ("likelihood.global_signal", None, "is not a mapping of likelihoods; give one, such as"),
         ("likelihood.global_signal.emulator_error", -1, "is not true, false, diagonal or a positive number"),
         ("likelihood.global_signal.emulator_error", "full", "is not true, false, diagonal or a positive number"),
         ("likelihood.global_signal.foreground", {"trems": 5}, "did you mean 'terms'"),
@@ -115,15 +115,15 @@ def test_paths_are_taken_from_the_run_files_folder(tmp_path):
     (tmp_path / "mine.yaml").write_text("fX: {prior: {min: 0, max: 1}}\n")
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
     read = config.load(tmp_path / "run.yaml")
-    assert read.data.file == str(tmp_path / "data.csv")
-    assert read.likelihood.global_signal.noise.file == str(tmp_path / "sigma.csv")
+    assert read.data["global_signal"].file == str(tmp_path / "data.csv")
+    assert read.likelihood["global_signal"].noise.file == str(tmp_path / "sigma.csv")
     assert read.priors == [str(tmp_path / "mine.yaml"), "echo21"]
 
 
 def test_numbers_as_people_write_them(tmp_path):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(BASE).replace("noise: 25", "noise: 2.5e1"))
-    assert config.load(tmp_path / "run.yaml").data.mock.noise == 25.0
-    assert np.isclose(config.load(changed("data.mock.noise", 1e-3)).data.mock.noise, 1e-3)
+    assert config.load(tmp_path / "run.yaml").data["global_signal"].mock.noise == 25.0
+    assert np.isclose(config.load(changed("data.mock.noise", 1e-3)).data["global_signal"].mock.noise, 1e-3)
 
 
 def mock_of(**changes):

@@ -109,7 +109,7 @@ def test_the_foregrounds_from_files_of_the_documentation_build(tmp_path, rng):
         (tmp_path / f"{i}.yaml").write_text(yaml.safe_dump(run))
         problem = build(config.load(tmp_path / f"{i}.yaml"))
         assert np.isfinite(problem.loglikelihood(problem.prior.sample(1, rng)[0])[0])
-        assert problem.likelihood.n_marginalised == (8 if models[i] == "basis" else 0)
+        assert problem.spectra["global_signal"].n_marginalised == (8 if models[i] == "basis" else 0)
         assert ("beta_2" in problem.names) == (models[i] == "regions")
 
 

@@ -56,7 +56,7 @@ def test_one_variant_for_each_combination(tmp_path):
     variants = planned({TERMS: [2, 3], "signal": ["as-is", "none"]}, tmp_path)
     names = ["terms=2,signal=as-is", "terms=2,signal=none", "terms=3,signal=as-is", "terms=3,signal=none"]
     assert list(variants) == names
-    assert [config.likelihood.global_signal.foreground.terms for config in variants.values()] == [2, 2, 3, 3]
+    assert [config.likelihood["global_signal"].foreground.terms for config in variants.values()] == [2, 2, 3, 3]
     assert [config.signal for config in variants.values()] == [None, "none", None, "none"]
 
 
@@ -64,7 +64,7 @@ def test_a_value_may_be_a_mapping_or_remove_a_key(tmp_path):
     key = "likelihood.global_signal.foreground"
     variants = planned({key: [{"terms": 2, "marginalise": True}, None]}, tmp_path)
     assert list(variants) == ["foreground=terms-2-marginalise-true", "foreground=null"]
-    found = [config.likelihood.global_signal.foreground for config in variants.values()]
+    found = [config.likelihood["global_signal"].foreground for config in variants.values()]
     assert found[0].terms == 2
     assert found[1] is None
 
@@ -82,8 +82,8 @@ def test_no_signal_takes_everything_of_the_signal_out(tmp_path):
     config = planned({"signal": ["as-is", "none"]}, tmp_path, priors="echo21", **changes)["signal=none"]
     assert (config.emulator, config.simulator, config.priors) == (None, None, None)
     assert list(config.params) == ["sigma"]
-    assert config.likelihood.global_signal.emulator_error is False
-    assert config.data.file == str(tmp_path / "e" / "data.csv")
+    assert config.likelihood["global_signal"].emulator_error is False
+    assert config.data["global_signal"].file == str(tmp_path / "e" / "data.csv")
 
 
 def test_another_signal_takes_the_place_of_the_old_one(tmp_path):
@@ -101,7 +101,7 @@ def test_mocks_of_other_data_stay_what_they_are(tmp_path):
     likelihood = with_foreground()["likelihood"] | {"uvlf_bouwens2021": {"mock": {"seed": 1}, "redshifts": [6]}}
     settings = {"emulator": ["as-is", "21cmfast"]}
     variants = planned(settings, tmp_path, likelihood=likelihood, params={})
-    drawn = variants["emulator=21cmfast"].likelihood.others["uvlf_bouwens2021"]
+    drawn = variants["emulator=21cmfast"].others["uvlf_bouwens2021"]
     assert "mock" not in drawn
     assert drawn["values"]
 
@@ -193,11 +193,12 @@ def test_the_averaged_signal_is_the_mixture_of_the_posteriors(finished):
     rng, mean = np.random.default_rng(1), 0.0
     for row in result["variants"]:
         run = read_run(folder / row["folder"])
-        signals = [run.problem.likelihood.on_channels(run.problem.signal_at(t)) for t in equal_weight(run, 400, rng)]
+        likelihood = run.problem.spectra["global_signal"]
+        signals = [likelihood.on_channels(run.problem.signal_at(t)) for t in equal_weight(run, 400, rng)]
         mean = mean + row["posterior_probability"] * np.mean(signals, axis=0)
-    order = np.argsort(run.problem.spectrum.frequency)
+    order = np.argsort(run.problem.data["global_signal"].frequency)
     found = result["signal"]
-    np.testing.assert_allclose(found["frequency"], run.problem.spectrum.frequency[order], rtol=1e-14)
+    np.testing.assert_allclose(found["frequency"], run.problem.data["global_signal"].frequency[order], rtol=1e-14)
     np.testing.assert_allclose(found["mean"], mean[order], atol=8.0)
     for low, high in (("lo95", "lo68"), ("lo68", "median"), ("median", "hi68"), ("hi68", "hi95")):
         assert (np.array(found[low]) <= found[high]).all()
@@ -291,6 +292,41 @@ def test_a_time_limit_ends_it_with_status_75(tmp_path):
     assert f"stopped before the end; to resume, repeat the command (folder {folder})" in error
     assert time.monotonic() - began < 40
     assert "Traceback" not in error
+
+
+def test_several_spectra_and_none(tmp_path):
+    """Two spectra that share coefficients, of which variants have different numbers; then other data alone."""
+    sky = FOREGROUND | {"terms": 2}
+    data = {
+        name: {"mock": tiny_run()["data"]["mock"] | {"foreground": SKY, "seed": seed}, "band": [50, high]}
+        for name, seed, high in (("low", 1, 90), ("high", 2, 110))
+    }
+    block = {"class": "global_signal", "noise": {"sigma": "free"}, "foreground": sky, "shared": ["a0", "a1"]}
+    content = tiny_run(data=data, likelihood={"low": block, "high": block | {"noise": {"sigma": 25}}})
+    settings = {"likelihood.low.noise.sigma": ["free", 25], "signal": ["as-is", "none"]}
+    result = evidence(content, settings, tmp_path / "e", jobs=2)
+    rows = {row["folder"]: row for row in result["variants"]}
+    assert list(rows)[0] == "sigma=free,signal=as-is"
+    problem = read_run(tmp_path / "e" / "sigma=free,signal=none").problem
+    assert problem.names == ("sigma_low",)
+    channels = {name: len(spectrum.frequency) for name, spectrum in problem.data.items()}
+    np.testing.assert_allclose(
+        result["signal"]["frequency"], np.unique(np.concatenate([s.frequency for s in problem.data.values()])), rtol=1e-13
+    )
+    # The coefficients are the same two in both spectra; the noise does not count.
+    fit = read_summary(tmp_path / "e" / "sigma=free,signal=none")["fit"]
+    assert sum(channels.values()) - fit["dof"] == pytest.approx(2.0, abs=0.4)
+    assert fit["verdict"]["text"].startswith("low: residuals are")
+    assert set(fit["spectra"]) == {"low", "high"}
+    assert lstmfit("report", tmp_path / "e" / "sigma=free,signal=none").returncode == 0
+    own = {c["other"]: c["own_parameters"] for c in result["comparisons"]}
+    best = result["comparisons"][0]["best"]
+    if best.startswith("sigma=free"):
+        assert own["sigma=25,signal=as-is"] == ["sigma_low"]
+    nothing = tiny_run(data={}, likelihood={"planck_tau": {}})
+    result = evidence(nothing, {"likelihood.planck_tau.measurement": ["planck2018", "qin2020"]}, tmp_path / "n", jobs=2)
+    assert result["signal"] is None
+    assert result["variants"][0]["chi2"] is None
 
 
 @pytest.mark.mpi

@@ -120,7 +120,7 @@ ROOMS = [
     ("emulator", "simulators"),
     ("sampling",),
     ("config",),
-    ("parameter_space", "signal_functions", "data"),
+    ("parameter_space", "signal_functions", "data", "spectra"),
     ("problem",),
     ("run_folder",),
     ("analysis",),

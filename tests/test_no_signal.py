@@ -43,7 +43,7 @@ def test_it_is_a_flattened_gaussian_of_no_depth():
     flat = no_signal("free", signal="flattened_gaussian", params=shape)
     flat["data"] = flat["data"] | {"mock": flat["data"]["mock"] | {"theta": shape}}
     flat = build(load(flat))
-    np.testing.assert_array_equal(nothing.spectrum.temperature, flat.spectrum.temperature)
+    np.testing.assert_array_equal(nothing.data["global_signal"].temperature, flat.data["global_signal"].temperature)
     for sigma in (20.0, 30.0, 50.0):
         theta = np.array([sigma])
         assert nothing.loglikelihood(theta)[0] == flat.loglikelihood(theta)[0]

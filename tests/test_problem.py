@@ -39,7 +39,7 @@ def test_parts_add_up_and_are_derived_columns(rng):
         assert total == pytest.approx(sum(parts), rel=1e-12)
         outputs = problem.signal.emulator.histories(theta)
         expected = [
-            problem.likelihood(outputs["signal"], np.empty(0)),
+            problem.spectra["global_signal"](outputs["signal"], np.empty(0)),
             make_likelihood("planck_tau", problem.signal.redshifts, {})(outputs["tau"], np.empty(0)),
             make_likelihood("x_HI", problem.signal.redshifts, {})(outputs["x_HI"], np.empty(0)),
             problem.likelihoods["uvlf_bouwens2021"](theta[[4]]),
@@ -77,7 +77,7 @@ def test_fixed_computed_and_derived_parameters(rng):
     np.testing.assert_allclose(full, [10 ** theta[5], *theta[:4], 2.0, theta[4]])
     total, derived = problem.loglikelihood(theta)
     assert derived[1:] == pytest.approx((10 ** theta[5], 10 ** theta[5] / theta[0]))
-    assert total == problem.likelihood(problem.signal(full), np.empty(0))
+    assert total == problem.spectra["global_signal"](problem.signal(full), np.empty(0))
 
 
 def test_parameters_that_leave_the_signal_alone_come_last_and_cost_no_call_of_it(rng):
@@ -217,7 +217,7 @@ def test_mocks_of_all_data_from_one_truth_and_resolved():
     np.testing.assert_allclose(uvlf.phi, uvlf.predict(np.array([0.5])), rtol=1e-12)
     # The resolved run needs the simulator no more and is the same.
     resolved = driver.resolve(config, problem)
-    again = build(resolved, problem.spectrum)
+    again = build(resolved, problem.data)
     theta = np.array(list(THETA.values()))
     assert again.loglikelihood(theta)[0] == problem.loglikelihood(theta)[0]
     assert driver.resolve(resolved, again).likelihood == resolved.likelihood
@@ -233,15 +233,16 @@ def test_a_mock_with_foreground_radiometer_noise_and_a_band():
         "foreground": {"terms": 2, "reference": 75, "marginalise": False},
     }
     problem = build(load(top))
-    nu = problem.spectrum.frequency
+    spectrum, likelihood = problem.data["global_signal"], problem.spectra["global_signal"]
+    nu = spectrum.frequency
     assert nu.min() >= 60
     assert nu.max() <= 100
     assert problem.truth["a0"] == 1750.0
     assert problem.names[-3:] == ("floor", "a0", "a1")
     theta = np.array([*THETA.values(), 1e-3, 1750.0, -120.0])
     signal = problem.signal(problem.signal_parameters(theta))
-    residual = problem.spectrum.temperature - problem.likelihood.model(signal, problem.values(theta))
-    sigma = problem.spectrum.temperature / np.sqrt(0.4e6 * 3.6e5)
+    residual = spectrum.temperature - likelihood.model(signal, problem.values(theta, "global_signal"))
+    sigma = spectrum.temperature / np.sqrt(0.4e6 * 3.6e5)
     assert np.mean((residual / sigma) ** 2) == pytest.approx(1.0, abs=0.5)
     best = problem.loglikelihood(theta)[0]
     theta[-2] += 1.0

@@ -53,7 +53,7 @@ def test_it_evaluates_on_prior_draws(name, request):
         total, parts = problem.loglikelihood(theta)
         assert np.isfinite([total, *parts]).all()
     if name.startswith("mock_") and "foreground" not in name:
-        sigma, n = float(name[5:-2]), len(problem.spectrum.frequency)
+        sigma, n = float(name[5:-2]), len(problem.data["global_signal"].frequency)
         at_truth = problem.loglikelihood(np.array([problem.truth[n] for n in problem.names]))[0]
         chi2 = -2.0 * at_truth - n * np.log(2.0 * np.pi * sigma**2)
         assert chi2 == pytest.approx(n, abs=5.0 * np.sqrt(2.0 * n))

@@ -26,6 +26,7 @@ from lstmfit.analysis.truth import TruthCache, cache_path
 from lstmfit.errors import InputError, one_line
 from lstmfit.files import write_text
 from lstmfit.problem import Problem, build
+from lstmfit.run_folder import data_files
 from lstmfit.signal_functions import AnalyticSignal
 from lstmfit.simulators import recorded_simulator
 
@@ -47,17 +48,16 @@ def truth_problem(run: Run, simulator: str) -> Problem:
         The simulator is unknown or not installed, or has different parameters.
     """
     config = run_file.load(run.folder / "run.yaml")
-    block = config.likelihood.global_signal.model_copy(update={"emulator_error": False})
     changes = {
         "emulator": None,
         "signal": None,
         "simulator": simulator,
-        "likelihood": config.likelihood.model_copy(update={"global_signal": block}),
+        "likelihood": config.with_spectrum_blocks(emulator_error=False),
         # Use the stored data: creating a mock again may need the emulator that has just been removed.
-        "data": run_file.Data(file="data.csv"),
+        "data": {name: run_file.Data(file=file) for name, file in data_files(config).items()},
     }
     try:
-        problem = build(config.model_copy(update=changes), run.problem.spectrum)
+        problem = build(config.model_copy(update=changes), run.problem.data)
     except ImportError as error:
         raise InputError(
             f"the simulator {simulator} is not installed ({error}); to fix this: pip install 'lstmfit[simulate]'"
@@ -283,25 +283,25 @@ def _signal_rms(problem, truth, theta, outputs, base, weights):
     r_s = sqrt(mean_nu (T_true - T(theta_s))^2) (Dorigo Jones et al. 2024, arXiv:2410.07619), but with weights, which
     the published notebooks omit; from the emulator for the emulated posterior, from the simulator for the true one.
     """
-    spectrum = problem.spectrum
-    if spectrum.truth is None:
+    of_truth = [name for name, likelihood in problem.spectra.items() if likelihood.spectrum.truth is not None]
+    if not of_truth:
         return None
 
-    def rms(differences):
-        return np.sqrt(np.mean(differences**2, axis=-1))
+    def rms(parts):
+        return np.sqrt(np.mean(np.concatenate(parts, axis=-1) ** 2, axis=-1))
 
-    emulated = problem.likelihood.on_channels(np.array([problem.signal_at(t) for t in theta]))
+    def differences(some_problem, signals):
+        parts = [some_problem.spectra[name] for name in of_truth]
+        return [part.on_channels(signals) - part.spectrum.truth for part in parts]
+
+    emulated = differences(problem, np.array([problem.signal_at(t) for t in theta]))
     raw = outputs[:, truth.signal.layout["signal"]]
-    simulated = truth.likelihood.on_channels(raw)
     # Residuals of the best-fitting point.
     best = int(np.argmax([truth.loglikelihood_of(o, t) for o, t in zip(outputs, theta)]))
-    (emulated_68,) = weighted_quantiles(rms(emulated - spectrum.truth), base, (0.68,))
-    (true_68,) = weighted_quantiles(rms(simulated - spectrum.truth), weights, (0.68,))
-    return {
-        "emulated_68": emulated_68,
-        "true_68": true_68,
-        "noise": float(rms(truth.likelihood.residuals(raw[best], truth.values(theta[best])))),
-    }
+    residuals = [truth.spectra[n].residuals(raw[best], truth.values(theta[best], n)) for n in of_truth]
+    (emulated_68,) = weighted_quantiles(rms(emulated), base, (0.68,))
+    (true_68,) = weighted_quantiles(rms(differences(truth, raw)), weights, (0.68,))
+    return {"emulated_68": emulated_68, "true_68": true_68, "noise": float(rms(residuals))}
 
 
 def verdict(result: dict) -> dict:

@@ -13,7 +13,7 @@ SEEN = 0.1
 
 
 def noise_metric(problem: Problem, theta: np.ndarray):
-    """Inner product a^T C^-1 b of two errors of the signal, derived from the likelihood.
+    """Inner product a^T C^-1 b of two errors of the signal, derived from the likelihoods of the spectra.
 
     A Gaussian likelihood is quadratic in the signal, so its second difference is exact for any covariance C: with
     correlated noise, an emulator error or a marginalised foreground. For Student-t noise it is the local curvature.
@@ -30,15 +30,19 @@ def noise_metric(problem: Problem, theta: np.ndarray):
     callable
         (a, b) -> float, for errors (n_channels,) in mK on the redshift grid of the signal.
     """
-    likelihood, own = problem.likelihood, np.array(problem.values(theta))
+    parts = [(part, np.array(problem.values(theta, name))) for name, part in problem.spectral_likelihoods.items()]
     base = problem.signal_at(theta)
     if not np.isfinite(base).all():
         # A computed parameter is out of range here; the second difference of a Gaussian is the same everywhere.
         base = np.zeros_like(base)
-    middle = likelihood(base, own)
+
+    def loglikelihood(signal):
+        return sum(part(signal, own) for part, own in parts)
+
+    middle = loglikelihood(base)
 
     def square(a):
-        return 2.0 * middle - likelihood(base + a, own) - likelihood(base - a, own)
+        return 2.0 * middle - loglikelihood(base + a) - loglikelihood(base - a)
 
     def product(a, b):
         return square(a) if a is b else 0.25 * (square(a + b) - square(a - b))
@@ -121,7 +125,7 @@ def forecast(problem: Problem, test, sigma: float | None, seed: int = 0) -> dict
         shifts.append(np.abs(shift))
         bounds.append(0.5 * product(error, error))
     if sigma is not None:
-        n, rms = len(problem.spectrum.frequency), np.sqrt(np.mean(residual**2, axis=1))
+        n, rms = problem.n_channels, np.sqrt(np.mean(residual**2, axis=1))
         limits = bound(rms.mean(), sigma, n), bound(np.percentile(rms, 95), sigma, n)
     else:
         limits = np.mean(bounds), np.percentile(bounds, 95)

@@ -28,20 +28,21 @@ def goodness(run: Run, seed: int = 0) -> dict:
     -------
     dict
         ``fit``: ``spectra``, the result of `spectrum_fit` for each spectrum by name, and over all spectra ``chi2``,
-        ``dof``, ``p_value``, ``posterior_predictive_p`` and ``verdict``. ``at_prior_end``: ``lower`` or ``upper``, by
-        name of the parameters that pile up there.
+        ``dof``, ``p_value``, ``posterior_predictive_p`` and ``verdict``; None without spectra. ``at_prior_end``:
+        ``lower`` or ``upper``, by name of the parameters that pile up there.
     """
     problem, rng = run.problem, np.random.default_rng(seed)
     best = run.samples.iloc[int(np.argmax(run.samples["logL"].to_numpy()))]
     theta = np.vstack([best[list(problem.names)].to_numpy(dtype=float), equal_weight(run, N_DRAWS, rng)])
     signals = np.array([problem.signal_at(t) for t in theta])
+    noise = {n for likelihood in problem.spectra.values() for n in likelihood.names[: len(likelihood.noise.names)]}
     spectra, totals = {}, np.zeros((2, N_DRAWS))
-    for name, likelihood in {"global_signal": problem.likelihood}.items():
+    for name, likelihood in problem.spectra.items():
         values = np.array([problem.values(t, name) for t in theta])
-        n_sampled = len(set(problem.names).difference(likelihood.noise.names))
-        spectra[name], at_draws = spectrum_fit(likelihood, signals, values, n_sampled, rng)
+        spectra[name], at_draws = spectrum_fit(likelihood, signals, values, len(set(problem.names) - noise), rng)
         totals += at_draws
-    return {"fit": {**_total(spectra, totals), "spectra": spectra}, "at_prior_end": prior_ends(run)}
+    fit = {**_total(spectra, totals), "spectra": spectra} if spectra else None
+    return {"fit": fit, "at_prior_end": prior_ends(run)}
 
 
 def spectrum_fit(likelihood, signals: np.ndarray, values: np.ndarray, n_sampled: int, rng: np.random.Generator):

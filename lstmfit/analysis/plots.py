@@ -173,37 +173,48 @@ def signal_figure(run: Run, seed: int = 0):
     theta = equal_weight(run, N_CURVES, rng)
     curves = np.array([problem.signal_at(t) for t in theta])
     nu = redshift_to_frequency(problem.signal.redshifts)
-    spectrum, likelihood = problem.spectrum, problem.likelihood
-    foregrounds = np.array(
-        [likelihood.foreground(c, problem.values(t), rng) for c, t in zip(curves[:200], theta[:200])]
-    )
-    cleaned = spectrum.temperature - foregrounds.mean(axis=0)
-    order = np.argsort(nu)
-    figure = new_figure(figsize=(8.0, 6.0), layout="constrained")
-    top, bottom = figure.subplots(2, 1, sharex=True, height_ratios=(2.4, 1.0))
-    what = "data" if not foregrounds.any() else "data $-$ mean foreground"
-    top.plot(spectrum.frequency, cleaned, ".", color="0.6", ms=3, zorder=1, label=what)
-    for q, alpha, name in ((95, 0.25, "95 %"), (68, 0.5, "68 %")):
-        low, high = np.percentile(curves, (50 - q / 2, 50 + q / 2), axis=0)[:, order]
-        top.fill_between(nu[order], low, high, color=BLUE, alpha=alpha, lw=0, zorder=2, label=f"posterior, {name}")
+    order, spectra = np.argsort(nu), {n: likelihood.spectrum for n, likelihood in problem.spectra.items()}
+    # Without spectra there is one panel with the signal alone.
+    panels = spectra or {"": None}
+    figure = new_figure(figsize=(8.0, 2.3 + 3.7 * len(panels) if len(panels) == 1 else 2.3 + 2.5 * len(panels)),
+                        layout="constrained")  # fmt: skip
+    heights = [2.4 if len(panels) == 1 else 1.4] * len(panels)
+    *tops, bottom = figure.subplots(len(panels) + 1, 1, sharex=True, height_ratios=(*heights, 1.0))
+    for axis, (name, spectrum) in zip(tops, panels.items()):
+        if spectrum is not None:
+            _draw_data(axis, run, name, curves[:200], theta[:200], rng)
+        for q, alpha, what in ((95, 0.25, "95 %"), (68, 0.5, "68 %")):
+            low, high = np.percentile(curves, (50 - q / 2, 50 + q / 2), axis=0)[:, order]
+            axis.fill_between(nu[order], low, high, color=BLUE, alpha=alpha, lw=0, zorder=2, label=f"posterior, {what}")
+        if spectrum is not None and spectrum.truth is not None:
+            sort = np.argsort(spectrum.frequency)
+            axis.plot(spectrum.frequency[sort], spectrum.truth[sort], "--", color=RED, lw=1.2, zorder=3, label="truth")
+        axis.set_ylabel("$T_{21}$ [mK]")
+        if len(panels) > 1:
+            axis.set_title(name, loc="left", fontsize="medium")
     bottom.axhline(0.0, color="0.4", lw=0.8)
-    reference = np.median(curves, axis=0)
-    if spectrum.truth is not None:
-        sort = np.argsort(spectrum.frequency)
-        top.plot(spectrum.frequency[sort], spectrum.truth[sort], "--", color=RED, lw=1.2, zorder=3, label="truth")
-        if len(spectrum.truth) == len(nu):
-            reference = spectrum.truth
+    truths = [spectrum.truth for spectrum in spectra.values() if spectrum.truth is not None]
+    reference = next((truth for truth in truths if len(truth) == len(nu)), np.median(curves, axis=0))
     for q, alpha in ((95, 0.25), (68, 0.5)):
         low, high = np.percentile(curves - reference, (50 - q / 2, 50 + q / 2), axis=0)[:, order]
         bottom.fill_between(nu[order], low, high, color=BLUE, alpha=alpha, lw=0)
-    bottom.set_ylabel("posterior $-$ truth [mK]" if spectrum.truth is not None else "posterior $-$ median [mK]")
-    margin = 0.03 * np.ptp(spectrum.frequency)
-    top.set_xlim(spectrum.frequency.min() - margin, spectrum.frequency.max() + margin)
-    top.set_ylabel("$T_{21}$ [mK]")
+    bottom.set_ylabel("posterior $-$ truth [mK]" if truths else "posterior $-$ median [mK]")
+    shown = np.concatenate([spectrum.frequency for spectrum in spectra.values()]) if spectra else nu
+    margin = 0.03 * np.ptp(shown)
+    bottom.set_xlim(shown.min() - margin, shown.max() + margin)
     bottom.set_xlabel(r"frequency $\nu$ [MHz]")
-    top.legend(frameon=False, loc="lower right")
-    _redshift_axis(top)
+    tops[0].legend(frameon=False, loc="lower right")
+    _redshift_axis(tops[0])
     return figure
+
+
+def _draw_data(axis, run, name, curves, theta, rng):
+    """Draw a spectrum minus the mean of its foregrounds at posterior points, given their signals."""
+    likelihood = run.problem.spectra[name]
+    foregrounds = np.array([likelihood.foreground(c, run.problem.values(t, name), rng) for c, t in zip(curves, theta)])
+    what = "data" if not foregrounds.any() else "data $-$ mean foreground"
+    cleaned = likelihood.spectrum.temperature - foregrounds.mean(axis=0)
+    axis.plot(likelihood.spectrum.frequency, cleaned, ".", color="0.6", ms=3, zorder=1, label=what)
 
 
 def _redshift_axis(axis):

@@ -22,6 +22,7 @@ from lstmfit.analysis.records import Bias, read_figures
 from lstmfit.analysis.style import own_style
 from lstmfit.errors import one_line
 from lstmfit.files import write_text
+from lstmfit.likelihoods.base import class_of
 from lstmfit.yaml_files import dump_yaml
 
 log = logging.getLogger(__name__)
@@ -76,10 +77,9 @@ def write_report(run: Run, path=None) -> Path:
     measured = read_figures(bias, Bias, "measure it again with lstmfit bias") if bias.is_file() else None
     found = goodness(run)
     name = one_line(run.folder.resolve().name, 200)
-    residuals, residual_picture = _residuals(run)
     content = {
         "name": name,
-        "source": f"{run.problem.signal.name}, {len(run.problem.spectrum.frequency)} channels, {summary['sampler']}",
+        "source": f"{run.problem.signal.name}, {run.problem.n_channels} channels, {summary['sampler']}",
         "style": STYLE,
         "style_hash": f"sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}",
         "doubts": doubts(found),
@@ -91,14 +91,10 @@ def write_report(run: Run, path=None) -> Path:
         "pictures": {
             "corner": _drawn("corner", run),
             "signal": _drawn("signal", run),
-            "residuals": residual_picture,
         },
-        "fit": found["fit"],
-        "tests": [_tests(name, figures) for name, figures in found["fit"]["spectra"].items()],
-        "residuals": residuals,
-        "noise": dump_yaml(config.likelihood.global_signal.model_dump(exclude_none=True)),
-        "coefficients": _coefficients(run),
-        "others": dump_yaml(config.likelihood.others) if config.likelihood.others else "",
+        "verdict": None if found["fit"] is None else found["fit"]["verdict"],
+        "spectra": [_spectrum(name, found["fit"]["spectra"][name], config, run) for name in run.problem.spectra],
+        "others": dump_yaml(config.others) if config.others else "",
         "provenance": _provenance(config, summary),
         "references": bibliography(config, run, measured),
         "run_file": (run.folder / "run.yaml").read_text(encoding="utf-8"),
@@ -134,12 +130,26 @@ def _parameters(summary, run):
     return {"columns": columns, "rows": rows}
 
 
-def _residuals(run):
-    """Sentence about the residuals of the posterior-mean model, and their plot as base64."""
+def _spectrum(name, figures, config, run):
+    """Content of the template's section on a spectrum."""
+    text, picture = _residuals(run, name)
+    block = config.likelihood[name]
+    return {
+        "name": name,
+        "tests": _tests(name, figures),
+        "residuals": text,
+        "picture": picture,
+        "options": dump_yaml(block if isinstance(block, dict) else block.model_dump(exclude_none=True, by_alias=True)),
+        "coefficients": _coefficients(run, name),
+    }
+
+
+def _residuals(run, name):
+    """Sentence about the residuals of the posterior-mean model of a spectrum, and their plot as base64."""
     problem, rng = run.problem, np.random.default_rng(0)
-    theta = equal_weight(run, 200, rng)
-    spectrum, likelihood = problem.spectrum, problem.likelihood
-    models = [likelihood.sky(problem.signal_at(t), problem.values(t)) for t in theta]
+    theta, likelihood = equal_weight(run, 200, rng), problem.spectra[name]
+    spectrum = likelihood.spectrum
+    models = [likelihood.sky(problem.signal_at(t), problem.values(t, name)) for t in theta]
     residual = spectrum.temperature - np.mean(models, axis=0)
     text = f"Rms residual {np.sqrt(np.mean(residual**2)):.2f} mK."
     return text, _residual_picture(spectrum.frequency, residual)
@@ -180,14 +190,14 @@ def _tests(name, figures):
     return {"columns": (f"residuals of {name}", "", "p-value"), "rows": cells}
 
 
-def _coefficients(run):
-    """Marginalised foreground coefficients: name, mean and standard deviation of posterior draws."""
-    problem = run.problem
-    if problem.likelihood.n_marginalised == 0:
+def _coefficients(run, name):
+    """Marginalised coefficients of a spectrum's foreground: name, mean and standard deviation of posterior draws."""
+    problem, likelihood = run.problem, run.problem.spectra[name]
+    if likelihood.n_marginalised == 0:
         return []
-    rng, likelihood = np.random.default_rng(0), problem.likelihood
+    rng = np.random.default_rng(0)
     theta = equal_weight(run, 200, rng)
-    draws = [likelihood.coefficients(problem.signal_at(t), problem.values(t), rng) for t in theta]
+    draws = [likelihood.coefficients(problem.signal_at(t), problem.values(t, name), rng) for t in theta]
     mean, std = np.mean(draws, axis=0), np.std(draws, axis=0)
     return [(name, f"{m:.6g}", f"{s:.2g}") for name, m, s in zip(likelihood.marginalised.names, mean, std)]
 
@@ -226,8 +236,10 @@ def _provenance(config, summary):
     rows = [("signal", made.signal), ("checksum or version of the signal", made.signal_checksum)]
     rows += list(made.versions.items())
     rows += [("seed of the sampler", config.sampler.settings.seed)]
-    if config.data.mock is not None:
-        rows.append(("seed of the mock's noise", config.data.mock.seed))
+    for name, data in config.data.items():
+        if data.mock is not None:
+            of = f" of {name}" if len(config.data) > 1 else ""
+            rows.append((f"seed of the mock's noise{of}", data.mock.seed))
     return [*rows, ("parallel runs or ranks", summary["ranks"]), ("created", made.created)]
 
 
@@ -244,9 +256,11 @@ def bibliography(config, run: Run, measured: dict | None = None) -> str:
     if measured is not None:
         keys += ["DorigoJones2023", "Bevins2025", "Vehtari2024"]
     entries = {key: own[key] for key in keys}
-    block = config.likelihood.global_signal
-    files = ["global_signal"] + (["foregrounds"] if block.foreground is not None or config.signal else [])
-    for name in config.likelihood.others:
+    blocks = config.spectrum_blocks.items()
+    files = [class_of(name, block) for name, block in blocks]
+    if config.signal or any(block.foreground is not None for _, block in blocks):
+        files.append("foregrounds")
+    for name in (class_of(*item) for item in config.others.items()):
         files += [name, "uvlf"] if name.startswith("uvlf") else [name]
     for name in files:
         file = resources.files("lstmfit.likelihoods") / f"{name}.bib"

@@ -28,12 +28,8 @@ def check_direct(run: Run, true_run: Run) -> None:
             f"{true_run.folder} was fitted with the emulator {signal.name}, not with the simulator; give a fit with "
             "simulator: instead of emulator:, or use `lstmfit compare`"
         )
-    spectra = run.problem.spectrum, true_run.problem.spectrum
-    if not all(
-        np.shape(getattr(spectra[0], what)) == np.shape(getattr(spectra[1], what))
-        and np.allclose(getattr(spectra[0], what), getattr(spectra[1], what), rtol=1e-6, atol=1e-6)
-        for what in ("frequency", "temperature", "weight")
-    ):
+    one, other = run.problem.data, true_run.problem.data
+    if set(one) != set(other) or not all(_same(one[name], other[name]) for name in one):
         raise InputError(
             f"{run.folder} and {true_run.folder} are fits of different data; give a direct fit of the same data, or "
             "use `lstmfit compare`"
@@ -53,21 +49,32 @@ def check_direct(run: Run, true_run: Run) -> None:
         )
 
 
+def _same(one, other) -> bool:
+    return all(
+        np.shape(getattr(one, what)) == np.shape(getattr(other, what))
+        and np.allclose(getattr(one, what), getattr(other, what), rtol=1e-6, atol=1e-6)
+        for what in ("frequency", "temperature", "weight")
+    )
+
+
 def compared(run: Run) -> dict:
     """Settings by name that must agree between two fits of the same problem, without the emulator error.
 
     Resolved values are compared, so omitting a default or renaming a noise file makes no difference.
     """
     config = run_file.load(run.folder / "run.yaml")
-    block, noise = config.likelihood.global_signal, run.problem.likelihood.noise
-    frequency = run.problem.spectrum.frequency
-    extra = None if noise.extra is None else np.asarray(noise.extra).tolist()
-    blocks = {
-        "likelihood.global_signal.noise": (noise.sigma, noise.name, noise.student, noise.dof, extra),
-        "likelihood.global_signal.foreground": _component(block.foreground, frequency),
-        "likelihood.global_signal.systematics": _component(block.systematics, frequency),
-    }
-    for key, options in config.likelihood.others.items():
+    blocks = {}
+    for name, block in config.spectrum_blocks.items():
+        likelihood = run.problem.spectra[name]
+        noise, frequency = likelihood.noise, likelihood.spectrum.frequency
+        extra = None if noise.extra is None else np.asarray(noise.extra).tolist()
+        blocks |= {
+            f"likelihood.{name}.noise": (noise.sigma, noise.name, noise.student, noise.dof, extra),
+            f"likelihood.{name}.foreground": _component(block.foreground, frequency),
+            f"likelihood.{name}.systematics": _component(block.systematics, frequency),
+            f"likelihood.{name}.shared": block.shared,
+        }
+    for key, options in config.others.items():
         given = {name: value for name, value in options.items() if name != "mock"}
         blocks[f"likelihood.{key}"] = with_defaults(key, given)
     space = run.problem.space

@@ -12,6 +12,7 @@ from lstmfit.analysis.chains import Run, equal_weight, read_run, read_summary
 from lstmfit.analysis.reweight import weighted_quantiles
 from lstmfit.analysis.style import own_style
 from lstmfit.files import write_text
+from lstmfit.likelihoods.joint_spectra import JointSpectra
 
 RESULT, PICTURE = "evidence.json", "evidence.png"
 N_DRAWS = 500
@@ -44,37 +45,69 @@ class Variant:
     @classmethod
     def of(cls, run: Run, rng: np.random.Generator) -> "Variant":
         """From a finished run."""
-        problem, likelihood = run.problem, run.problem.likelihood
+        problem = run.problem
         theta = equal_weight(run, N_DRAWS, rng)
         signals = np.array([problem.signal_at(t) for t in theta])
-        order = np.argsort(problem.spectrum.frequency)
         definitions: list = [(name, json.dumps(d.spec())) for name, d in problem.prior.distributions.items()]
         natural = to_natural(run, theta)
         scaled = natural / to_natural(run, problem.prior.sample(5000, rng)).std(axis=0) if problem.names else natural
-        component = likelihood.marginalised
-        if component is not None:
-            values = [problem.values(t) for t in theta]
-            drawn = np.array([likelihood.coefficients(s, v, rng) for s, v in zip(signals, values)])
-            scale = np.broadcast_to(component.scale, drawn.shape[1:])
-            if component.mixing is not None:
-                scale = np.sqrt(((component.mixing * scale) ** 2).sum(axis=1))
-            scaled = np.column_stack([scaled, drawn / scale])
-            mean = np.broadcast_to(component.mean, drawn.shape[1:])
-            for j, name in enumerate(component.names):
-                definitions.append((name, np.array([*component.basis[order, j], mean[j], scale[j]])))
-        return cls(read_summary(run.folder), likelihood.on_channels(signals)[:, order], definitions, scaled)
+        for name, part in problem.spectral_likelihoods.items():
+            values = [problem.values(t, name) for t in theta]
+            columns, found = _coefficients(name, part, signals, values, rng)
+            scaled = np.column_stack([scaled, columns])
+            several = len(problem.spectra) > 1
+            definitions += [(f"{n}_{spectrum}" if several else n, what) for n, spectrum, what in found]
+        on_channels = [likelihood.on_channels(signals) for likelihood in problem.spectra.values()]
+        at = np.hstack(on_channels)[:, _channels(run)[1]] if on_channels else np.empty((N_DRAWS, 0))
+        return cls(read_summary(run.folder), at, definitions, scaled)
 
     def shares(self, definition) -> bool:
         """Whether it has a parameter of this name and definition."""
         return any(_same(definition, own) for own in self.definitions)
 
 
+def _channels(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Frequencies (n,) of all channels, ascending, and their positions in the spectra one after another."""
+    frequencies = [likelihood.spectrum.frequency for likelihood in run.problem.spectra.values()]
+    return np.unique(np.concatenate([np.empty(0), *frequencies]), return_index=True)
+
+
+def _coefficients(name, likelihood, signals, values, rng):
+    """Marginalised coefficients (m, k) in units of the widths of their priors at m draws.
+
+    Also, for each, its name, that of the spectrum, and its definition: its term with mean and width of the prior.
+    """
+    joint = isinstance(likelihood, JointSpectra)
+    if not joint and likelihood.marginalised is None:
+        return np.empty((len(signals), 0)), []
+    members = likelihood.members if joint else {name: likelihood}
+    drawn = [likelihood.coefficients(signal, own, rng) for signal, own in zip(signals, values)]
+    columns, definitions, seen = [], [], set()
+    for member, spectrum in members.items():
+        component, order = spectrum.marginalised, np.argsort(spectrum.spectrum.frequency)
+        scale = np.broadcast_to(component.scale, (len(component.names),))
+        mean = np.broadcast_to(component.mean, scale.shape)
+        if component.mixing is not None:
+            scale = np.sqrt(((component.mixing * scale) ** 2).sum(axis=1))
+        for j, coefficient in enumerate(component.names):
+            which = likelihood.coefficients_of[member][j] if joint else j
+            if which not in seen:
+                # Otherwise it is shared with an earlier member.
+                seen.add(which)
+                columns.append([(a[member] if joint else a)[j] / scale[j] for a in drawn])
+                definition = np.array([*component.basis[order, j], mean[j], scale[j]])
+                definitions.append((coefficient, member, definition))
+    return np.transpose(columns), definitions
+
+
 def _same(one, other) -> bool:
     (name, what), (other_name, other_what) = one, other
     if name != other_name or type(what) is not type(other_what):
         return False
+    if isinstance(what, str):
+        return what == other_what
     # Up to the rounding of the data files, from which terms are computed.
-    return what == other_what if isinstance(what, str) else bool(np.allclose(what, other_what, rtol=1e-9))
+    return what.shape == other_what.shape and bool(np.allclose(what, other_what, rtol=1e-9))
 
 
 def occam_factor(variant: Variant, other: Variant) -> tuple[list[str], float]:
@@ -113,7 +146,8 @@ def compare_variants(folder, variants: dict[str, dict]) -> dict:
         ``dof``, ``p_value``, ``fits`` and ``folder``. ``comparisons`` of the best with each other: ``best``,
         ``other``, ``delta_logZ``, ``delta_logZ_err``, ``own_parameters`` and their ``log_occam_factor``,
         ``within_error`` and ``priors_decide``. ``warnings``: one line each. ``signal``: ``frequency`` in MHz and in
-        mK ``mean``, ``median``, ``lo68``, ``hi68``, ``lo95``, ``hi95`` of the signal averaged over the variants.
+        mK ``mean``, ``median``, ``lo68``, ``hi68``, ``lo95``, ``hi95`` of the signal averaged over the variants; None
+        without spectra.
 
     Notes
     -----
@@ -139,32 +173,33 @@ def compare_variants(folder, variants: dict[str, dict]) -> dict:
                 "delta_logZ": float(log_z - logZ.max()),
                 "posterior_probability": float(probability),
                 **{key: summary[key] for key in ("D_KL", "d_G")},
-                **{key: fit[key] for key in ("chi2", "dof", "p_value")},
-                "fits": fit["verdict"]["fits"],
+                **{key: None if fit is None else fit[key] for key in ("chi2", "dof", "p_value")},
+                "fits": None if fit is None else fit["verdict"]["fits"],
                 "folder": name,
             }
         )
     comparisons = _comparisons(found, rows)
-    frequency = np.sort(next(iter(runs.values())).problem.spectrum.frequency)
+    frequency, _ = _channels(next(iter(runs.values())))
     result = {
         "prior": f"uniform over {len(rows)} variants",
         "variants": rows,
         "comparisons": comparisons,
         "warnings": _warnings(rows, comparisons),
-        "signal": {"frequency": frequency.tolist(), **averaged_signal(found.values(), chance)},
+        "signal": averaged_signal(frequency, found.values(), chance) if len(frequency) else None,
     }
     _draw(result, folder / PICTURE)
     write_text(folder / RESULT, json.dumps(result, indent=2) + "\n")
     return result
 
 
-def averaged_signal(variants, probabilities) -> dict[str, list[float]]:
-    """Mean and bands of the signal, averaged over variants with their probabilities."""
+def averaged_signal(frequency: np.ndarray, variants, probabilities) -> dict[str, list[float]]:
+    """Mean and bands of the signal at frequencies (n,), averaged over variants with their probabilities."""
     variants = list(variants)
     signals = np.concatenate([variant.signals for variant in variants])
     weights = np.repeat(np.asarray(probabilities) / N_DRAWS, N_DRAWS)
     bands = np.array([weighted_quantiles(column, weights, list(BANDS.values())) for column in signals.T])
-    return {"mean": (weights @ signals).tolist(), **dict(zip(BANDS, bands.T.tolist()))}
+    mean = (weights @ signals).tolist()
+    return {"frequency": frequency.tolist(), "mean": mean, **dict(zip(BANDS, bands.T.tolist()))}
 
 
 def _comparisons(found, rows):
@@ -210,7 +245,7 @@ def _warnings(rows, comparisons):
             f"evidences differ by {difference:.1f}, less than the log Occam factor of these parameters, {factor:.1f}"
         )
     best = max(rows, key=lambda row: row["logZ"])
-    if not best["fits"]:
+    if best["fits"] is False:
         lines.append(f"not even the best variant fits: the residuals of {best['folder']} are not noise")
     return lines
 
@@ -220,7 +255,7 @@ def _draw(result, path):
     """Evidence of each variant, and the averaged signal."""
     rows, signal = result["variants"], result["signal"]
     figure = plots.new_figure(figsize=(11.0, max(3.5, 1.2 + 0.3 * len(rows))), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1.0, 1.3))
+    left, *right = figure.subplots(1, 1 if signal is None else 2, squeeze=False)[0]
     height = np.arange(len(rows))[::-1]
     delta, error = ([row[key] for row in rows] for key in ("delta_logZ", "logZ_err"))
     left.barh(height, delta, xerr=error, color=plots.BLUE, alpha=0.6, height=0.7)
@@ -230,11 +265,12 @@ def _draw(result, path):
     left.set_yticks(height, [row["folder"] for row in rows])
     left.axvline(0.0, color="0.4", lw=0.8)
     left.set_xlabel(r"$\ln Z$ $-$ largest; probability on the right")
-    nu = np.array(signal["frequency"])
-    for (low, high), alpha, label in ((("lo95", "hi95"), 0.25, "95 %"), (("lo68", "hi68"), 0.5, "68 %")):
-        right.fill_between(nu, signal[low], signal[high], color=plots.BLUE, alpha=alpha, lw=0, label=label)
-    right.plot(nu, signal["median"], color=plots.BLUE, lw=1.2, label="median")
-    right.set_xlabel(r"frequency $\nu$ [MHz]")
-    right.set_ylabel("$T_{21}$ [mK], averaged over the variants")
-    right.legend(frameon=False, loc="lower right")
+    for axis in right:
+        nu = np.array(signal["frequency"])
+        for (low, high), alpha, label in ((("lo95", "hi95"), 0.25, "95 %"), (("lo68", "hi68"), 0.5, "68 %")):
+            axis.fill_between(nu, signal[low], signal[high], color=plots.BLUE, alpha=alpha, lw=0, label=label)
+        axis.plot(nu, signal["median"], color=plots.BLUE, lw=1.2, label="median")
+        axis.set_xlabel(r"frequency $\nu$ [MHz]")
+        axis.set_ylabel("$T_{21}$ [mK], averaged over the variants")
+        axis.legend(frameon=False, loc="lower right")
     plots.save(figure, path)

@@ -58,10 +58,10 @@ def evidence(
             f"{row['posterior_probability']:.3g}",
             f"{row['D_KL']:.1f}",
             f"{row['d_G']:.1f}",
-            f"{row['chi2']:.1f}",
+            "–" if row["chi2"] is None else f"{row['chi2']:.1f}",
             "–" if row["dof"] is None else f"{row['dof']:.1f}",
             "–" if row["p_value"] is None else f"{row['p_value']:.2g}",
-            "yes" if row["fits"] else "no",
+            {True: "yes", False: "no", None: "–"}[row["fits"]],
         )
         for row in result["variants"]
     ]

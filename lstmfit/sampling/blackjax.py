@@ -110,27 +110,30 @@ def make_target(problem):
         raise InputError(f"blackjax needs an emulator, but the signal is {problem.signal.name}; {OTHERS}")
     if not isinstance(emulator, Emulator):
         raise InputError(f"blackjax needs an LSTM of lstmfit, but {emulator.name} is {emulator.network}; {OTHERS}")
-    others = [name for name in problem.likelihoods if name != "global_signal"]
+    others = [name for name in problem.likelihoods if name not in problem.spectra]
     if others:
         raise InputError(f"blackjax only supports the likelihood global_signal, not {', '.join(others)}; {OTHERS}")
     if space.expressions:
         raise InputError(
             f"blackjax does not support parameters computed from others ({', '.join(space.expressions)}); {OTHERS}"
         )
-    transform, loglikelihood = make_transform(problem.prior), make_loglikelihood(problem.likelihood)
+    transform = make_transform(problem.prior)
     forward = make_forward(emulator.architecture, emulator.scaling, emulator.weights)
     index = {name: i for i, name in enumerate(space.names)}
     constant = np.zeros(len(index))
     for name, value in space.fixed.items():
         constant[index[name]] = value
     sampled = np.array([index[name] for name in problem.names])
-    own = np.array([index[name] for name in problem.likelihood.names], dtype=int)
+    parts = [
+        (make_loglikelihood(part), np.array([index[name] for name in part.names], dtype=int))
+        for part in problem.likelihoods.values()
+    ]
     n_signal, n_channels = len(problem.signal.parameters), emulator.architecture.n_channels
 
     def target(cube):
         full = jnp.asarray(constant).at[sampled].set(transform(cube))
         signal = forward(full[:n_signal])[:n_channels].astype(cube.dtype)
-        value = loglikelihood(signal, full[own])
+        value = sum(loglikelihood(signal, full[own]) for loglikelihood, own in parts)
         good = jnp.all((cube > 0.0) & (cube < 1.0)) & ~jnp.isnan(value)
         return jnp.where(good, value, -jnp.inf)
 

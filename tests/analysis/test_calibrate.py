@@ -95,9 +95,9 @@ def test_mocks_are_drawn_from_the_model_with_its_own_noise_and_foreground(rng):
     theta = template.prior.sample(1, rng)[0]
     theta[template.names.index("sigma")] = 7.0
     simulate = load("echo21")
-    made = [draw_mock(template, simulate, theta, rng)[0] for _ in range(30)]
-    own = np.array(template.values(theta))
-    sky = made[0].truth + template.likelihood.model(np.zeros(451), own)
+    made = [draw_mock(template, simulate, theta, rng)[0]["global_signal"] for _ in range(30)]
+    own = np.array(template.values(theta, "global_signal"))
+    sky = made[0].truth + template.spectra["global_signal"].model(np.zeros(451), own)
     residual = np.array([m.temperature - sky for m in made])
     assert residual.std() == pytest.approx(7.0, rel=0.03)
     assert abs(residual.mean()) < 0.3
@@ -238,8 +238,8 @@ def test_an_emulator_in_place_of_the_simulator_makes_the_mocks(rng):
     likelihood = small_run()["likelihood"] | {"planck_tau": {}}
     template = build(run_file.load(small_run(likelihood=likelihood)))
     emulator, theta = template.signal.emulator, template.prior.sample(1, rng)[0]
-    spectrum, _ = draw_mock(template, EmulatedSimulator(emulator), theta, rng)
-    np.testing.assert_allclose(spectrum.truth, emulator(template.signal_parameters(theta)), rtol=1e-6)
+    spectra, _ = draw_mock(template, EmulatedSimulator(emulator), theta, rng)
+    np.testing.assert_allclose(spectra["global_signal"].truth, emulator(template.signal_parameters(theta)), rtol=1e-6)
 
     class SignalOnly(EmulatedSimulator):
         def __call__(self, theta):

@@ -35,7 +35,7 @@ def direct_run(noise, target):
 def emulated_problem(noise, folder):
     """The shipped run of the same data."""
     config = run_file.load(shipped_runs()[f"mock_{noise}mK"])
-    return build(config, read_written_spectrum(folder / "data.csv"))
+    return build(config, {"global_signal": read_written_spectrum(folder / "data.csv")})
 
 
 @pytest.mark.parametrize("noise", sorted(BARS))

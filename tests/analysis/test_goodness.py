@@ -39,13 +39,13 @@ def at_the_truth(folder, noise, rng, **changes):
         warnings.simplefilter("ignore")
         config = run_file.load(content)
         problem = build(config)
-    block = config.likelihood.global_signal.noise
-    spectrum = problem.spectrum
+    block = config.likelihood["global_signal"].noise
+    spectrum = problem.data["global_signal"]
     model = block.build(spectrum)
     model = dataclasses.replace(model, sigma=25.0 if model.sigma is None else model.sigma, dof=model.dof or 3.0)
     weight = rng.uniform(0.3, 3.0, N)
     data = spectrum.truth + model.draw(weight, rng)
-    problem = build(config, dataclasses.replace(spectrum, temperature=data, weight=weight))
+    problem = build(config, {"global_signal": dataclasses.replace(spectrum, temperature=data, weight=weight)})
     values = {name: {"sigma": 25.0, "floor": 25.0, "dof": 3.0}.get(name, THETA.get(name)) for name in problem.names}
     run_file.dump(config, folder / "run.yaml")
     return Run(folder, Chain([values | {"logL": 0.0}]), problem)
@@ -71,12 +71,13 @@ def test_residuals_of_the_truth_are_standard_normal_for_every_noise(tmp_path, rn
     prior = {"dof": {"prior": {"min": 1, "max": 20}}} if "free student" in name else {}
     run = at_the_truth(tmp_path, noises(tmp_path)[name], rng, params=small_run()["params"] | prior)
     problem, theta = run.problem, run.samples[list(run.problem.names)].to_numpy()[0]
-    z = problem.likelihood.standard_residuals(problem.signal_at(theta), problem.values(theta))
+    likelihood, values = problem.spectra["global_signal"], problem.values(theta, "global_signal")
+    z = likelihood.standard_residuals(problem.signal_at(theta), values)
     assert kstest(z, "norm").pvalue > 1e-3
     figures = goodness(run)
     fit = figures["fit"]["spectra"]["global_signal"]
     assert fit["chi2"] == z @ z
-    assert fit["chi2"] == pytest.approx(problem.likelihood.chi_square(problem.signal_at(theta), problem.values(theta)))
+    assert fit["chi2"] == pytest.approx(likelihood.chi_square(problem.signal_at(theta), values))
     assert fit["fitted_noise_mK"] == (25.0 if "free" in name else None)
     # All draws are the same point, so that nothing was fitted.
     assert fit["dof"] == pytest.approx(N)
@@ -90,7 +91,7 @@ def test_residuals_of_the_truth_are_standard_normal_for_every_noise(tmp_path, rn
 
 def test_chi_square_of_a_covariance_is_the_dense_one(tmp_path, rng):
     run = at_the_truth(tmp_path, noises(tmp_path)["covariance"], rng)
-    spectrum = run.problem.spectrum
+    spectrum = run.problem.data["global_signal"]
     covariance = np.load(tmp_path / "c.npy") + np.diag(100.0 / spectrum.weight)
     signal = run.problem.signal(run.problem.signal_parameters(np.array([THETA["fX"], THETA["Tmin_vir"]])))
     dense = multivariate_normal(np.array(signal, dtype=float), covariance)
@@ -191,7 +192,7 @@ def with_data(likelihood, temperature, problem):
 
 def drawn(problem, rng, sigma=25.0):
     """Data of the model: coefficients from their prior, a depth of 250 mK if there is a signal."""
-    likelihood = problem.likelihood
+    likelihood = problem.spectra["global_signal"]
     basis, n = likelihood.marginalised.basis, len(likelihood.spectrum.frequency)
     shape = np.array([1.0, 78, 19, 7]) if problem.signal.parameters else np.empty(0)
     template = np.array(problem.signal(shape))
@@ -201,7 +202,7 @@ def drawn(problem, rng, sigma=25.0):
 
 def exact_fit(problem, template, data, rng, sigma=25.0, draws=400):
     """Figures of a fit of the depth, whose posterior is Gaussian and drawn from exactly."""
-    likelihood = with_data(problem.likelihood, data, problem)
+    likelihood = with_data(problem.spectra["global_signal"], data, problem)
     basis, shape = likelihood.marginalised.basis, likelihood.on_channels(template)
     precision = np.linalg.inv(sigma**2 * np.eye(len(data)) + 1e4 * basis @ basis.T)
     variance = 1.0 / (shape @ precision @ shape)
@@ -237,10 +238,11 @@ def test_p_values_are_uniform_if_the_model_is_correct(rng):
 def test_effective_parameters_are_the_trace_of_the_hat_matrix(rng):
     """A prior that is narrow for some of the terms."""
     problem = linear_problem(25.0)
-    basis, scale = problem.likelihood.marginalised.basis, np.array([100.0, 0.05, 0.02, 0.02, 1e-3])
-    component = dataclasses.replace(problem.likelihood.marginalised, scale=scale)
-    spectrum, n = problem.spectrum, len(problem.spectrum.frequency)
-    likelihood = type(problem.likelihood)(spectrum, problem.signal.redshifts, problem.likelihood.noise, component)
+    basis, scale = problem.spectra["global_signal"].marginalised.basis, np.array([100.0, 0.05, 0.02, 0.02, 1e-3])
+    component = dataclasses.replace(problem.spectra["global_signal"].marginalised, scale=scale)
+    spectrum, n = problem.data["global_signal"], len(problem.data["global_signal"].frequency)
+    plain = problem.spectra["global_signal"]
+    likelihood = type(plain)(spectrum, problem.signal.redshifts, plain.noise, component)
     scaled = basis * scale / 25.0
     trace = np.trace(scaled.T @ scaled @ np.linalg.inv(np.eye(5) + scaled.T @ scaled))
     assert 1.5 < trace < 4.5
@@ -252,7 +254,7 @@ def test_effective_parameters_are_the_trace_of_the_hat_matrix(rng):
 def test_the_tests_find_what_they_are_for(rng):
     problem = linear_problem(25.0, "flattened_gaussian")
     template, data = drawn(problem, rng)
-    nu = problem.spectrum.frequency
+    nu = problem.data["global_signal"].frequency
     ripple = exact_fit(problem, template, data + 40.0 * np.sin(nu / 0.6), rng)
     assert ripple["autocorrelation"]["p_value"] < 1e-6
     assert ripple["autocorrelation"]["channels"] > 1
@@ -277,8 +279,8 @@ def test_with_fitted_noise_the_correlation_decides(rng):
     _, data = drawn(problem, rng)
     grid, n = np.geomspace(10, 400, 2000), len(data)
     for added, fits in ((0.0, True), (60.0, False)):
-        changed = data + added * np.sin(problem.spectrum.frequency / 0.6)
-        likelihood = with_data(problem.likelihood, changed, problem)
+        changed = data + added * np.sin(problem.data["global_signal"].frequency / 0.6)
+        likelihood = with_data(problem.spectra["global_signal"], changed, problem)
         logs = np.array([likelihood(np.zeros(n), np.array([sigma])) for sigma in grid])
         chances = np.exp(logs - logs.max())
         sigma = np.r_[grid[logs.argmax()], rng.choice(grid, 400, p=chances / chances.sum())]
@@ -293,7 +295,8 @@ def test_with_fitted_noise_the_correlation_decides(rng):
 def test_the_emulator_error_is_part_of_the_noise(rng):
     """Residuals as large as the emulator error that the run file gives are no misfit."""
     problem = linear_problem(5.0, emulator_error=25.0)
-    assert problem.likelihood.standardise(np.full(155, 1.0), ()) == pytest.approx(np.full(155, 650.0**-0.5))
+    z = problem.spectra["global_signal"].standardise(np.full(155, 1.0), ())
+    assert z == pytest.approx(np.full(155, 650.0**-0.5))
 
 
 @pytest.mark.parametrize("noise", [{"sigma": "free"}, {"sigma": 25}])

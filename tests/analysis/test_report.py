@@ -93,9 +93,8 @@ def test_references_follow_what_was_used(run):
     config = run_file.load(run.folder / "run.yaml")
     assert "Bowman2018" in bibliography(config, run)
     assert "Planck2018VI" not in bibliography(config, run)
-    block = config.likelihood.model_copy(update={})
-    block.__pydantic_extra__["planck_tau"] = {}
-    assert "Planck2018VI" in bibliography(config.model_copy(update={"likelihood": block}), run)
+    likelihood = config.likelihood | {"planck_tau": {}}
+    assert "Planck2018VI" in bibliography(config.model_copy(update={"likelihood": likelihood}), run)
 
 
 def test_an_unfinished_run_is_refused(run):

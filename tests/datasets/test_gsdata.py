@@ -114,7 +114,7 @@ def test_a_run_file_reads_it(tmp_path):
     data = {"file": path.name, "load": "ant", "time": [0, 2], "bin": 1.0}
     content = small_run(data=data, likelihood={"global_signal": {}})
     (tmp_path / "run.yaml").write_text(run_file.dump_yaml(content))
-    data = run_file.load(tmp_path / "run.yaml").data
+    data = run_file.load(tmp_path / "run.yaml").data["global_signal"]
     spectrum = read_data(data)
     assert len(spectrum.frequency) == 31
     channels = read_gsdata(path, time=(0, 2))
@@ -129,7 +129,7 @@ def test_a_run_file_reads_it(tmp_path):
         ({"file": str(path), "time": -1}, r"data.time"),
     ]:
         with pytest.raises(InputError, match=message):
-            read_data(run_file.load(small_run(data=more)).data)
+            read_data(run_file.load(small_run(data=more)).data["global_signal"])
 
 
 def test_other_and_damaged_files_are_one_line(tmp_path):

@@ -336,9 +336,9 @@ def test_a_run_file_leaves_the_unit_to_the_header_and_keeps_what_it_says(tmp_pat
     for given in (None, "mK", "K"):
         data = content["data"] | ({} if given is None else {"unit": given})
         config = run_file.validate(content | {"data": data}, "run")
-        assert config.data.given_unit == given
+        assert config.data["global_signal"].given_unit == given
         run_file.dump(config, tmp_path / "run.yaml")
-        assert run_file.load(tmp_path / "run.yaml").data.given_unit == given
+        assert run_file.load(tmp_path / "run.yaml").data["global_signal"].given_unit == given
     # A run file of version 0.1 has the unit in it, and is the same run.
     old = run_file.validate(content | {"data": {"file": "d.csv", "unit": "mK"}}, "run")
     assert run_file.validate(content, "run").data == old.data

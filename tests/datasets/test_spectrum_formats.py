@@ -68,14 +68,14 @@ def test_a_run_file_leaves_the_columns_to_the_header(tmp_path):
     path = written(tmp_path / "s.csv", "T_mK,freq_MHz", SKY, NU)
     content = small_run(data={"file": str(path)})
     config = run_file.load(content)
-    assert config.data.given_columns is None
+    assert config.data["global_signal"].given_columns is None
     run_file.dump(config, tmp_path / "run.yaml")
     again = run_file.load(tmp_path / "run.yaml")
-    assert again.data.given_columns is None
-    np.testing.assert_allclose(read_data(again.data).frequency, NU)
+    assert again.data["global_signal"].given_columns is None
+    np.testing.assert_allclose(read_data(again.data["global_signal"]).frequency, NU)
     given = run_file.load(small_run(data={"file": str(path), "columns": {"frequency": 0, "temperature": 1}}))
     with pytest.raises(InputError, match="read as the frequency, but its name is 'T_mK'"):
-        read_data(given.data)
+        read_data(given.data["global_signal"])
 
 
 # ---------------------------------------------------------------- sigma
@@ -198,8 +198,9 @@ def test_bins_in_a_run_file(tmp_path):
     nu = np.arange(60.0, 90.0, 0.05)
     path = written(tmp_path / "s.csv", "nu,T,w", nu, 10 + 0 * nu, 1 + 0 * nu)
     problem = problem_of(path, {"sigma": 100}, band=[62, 80], bin=0.5)
-    assert len(problem.spectrum.frequency) == 36
-    np.testing.assert_allclose(problem.spectrum.weight, 10)
-    assert problem.spectrum.kept is None
+    spectrum = problem.data["global_signal"]
+    assert len(spectrum.frequency) == 36
+    np.testing.assert_allclose(spectrum.weight, 10)
+    assert spectrum.kept is None
     with pytest.raises(InputError, match=r"data.bin is 0"):
         problem_of(path, {"sigma": 100}, bin=0)

@@ -168,14 +168,13 @@ def test_a_teachers_own_error_is_part_of_the_error():
     alone = Emulator.load("echo21")
     assert alone.error_covariance is alone.errors["covariance"]
     run = load("dj24_21cmgem_5mK")
-    block = run.likelihood.global_signal.model_copy(update={"emulator_error": True})
-    run = run.model_copy(update={"likelihood": run.likelihood.model_copy(update={"global_signal": block})})
+    run = run.model_copy(update={"likelihood": run.with_spectrum_blocks(emulator_error=True)})
     with_error, without = build(run), build(load("dj24_21cmgem_5mK"))
     theta = np.array([with_error.truth[name] for name in with_error.names])
     values = [problem.loglikelihood(theta)[0] for problem in (with_error, without)]
     # The mock is on the emulator's own channels, by frequency.
-    order = np.argsort(without.spectrum.frequency)[::-1]
-    residual = without.spectrum.temperature[order] - emulator(theta)
+    order = np.argsort(without.data["global_signal"].frequency)[::-1]
+    residual = without.data["global_signal"].temperature[order] - emulator(theta)
     expected = [
         multivariate_normal.logpdf(residual, cov=25.0 * np.eye(451) + extra)
         for extra in (emulator.error_covariance, 0.0)

@@ -20,7 +20,7 @@ from lstmfit.analysis.chains import read_run
 from lstmfit.analysis.same_problem import compared
 from lstmfit.config import load
 from lstmfit.constants import redshift_to_frequency
-from lstmfit.data import make_data, true_parameters
+from lstmfit.data import make_data
 from lstmfit.datasets.channel_files import Kept
 from lstmfit.datasets.spectrum import Spectrum, read_spectrum, read_written_spectrum
 from lstmfit.driver import fit
@@ -456,17 +456,17 @@ def test_mocks_with_these_foregrounds(with_frequencies, tmp_path):
     ]:  # fmt: skip
         config = load(run(mock, foreground))
         signal = make_signal(config)
-        spectrum = make_data(config, signal)
+        spectrum = make_data(config, signal)["global_signal"]
         np.testing.assert_array_equal(spectrum.frequency, GRID[inside])
         residual = (spectrum.temperature - spectrum.truth - 1e3 * sky[inside]) / 25.0
         assert np.abs(residual).max() < 5
         assert residual.std() == pytest.approx(1.0, abs=0.2)
-        truth = true_parameters(config, signal)
+        problem = build(config, {"global_signal": spectrum})
+        truth = problem.truth
         assert [truth[name] for name in names] == mock["coefficients"]
-        problem = build(config, spectrum)
         assert np.isfinite(problem.loglikelihood(np.array([truth[name] for name in problem.names]))[0])
     other = load(run(mock, foreground | {"T_cmb": 0.0}))
-    assert "beta_0" not in true_parameters(other, make_signal(other))
+    assert "beta_0" not in build(other).truth
 
 
 def test_bad_mocks_are_refused(tmp_path):
@@ -492,7 +492,7 @@ def test_files_are_looked_for_beside_the_run_file(tmp_path):
     content = run({"model": "basis", "file": "m.npz", "mean": "mean.txt", "coefficients": [1.0]}, foreground)
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(content))
     config = load(tmp_path / "run.yaml")
-    for block in (config.data.mock.foreground, config.likelihood.global_signal.foreground):
+    for block in (config.data["global_signal"].mock.foreground, config.likelihood["global_signal"].foreground):
         assert (Path(block.file), Path(block.mean)) == (tmp_path / "m.npz", tmp_path / "mean.txt")
     assert Path(block.covariance) == tmp_path / "c.npy"
 

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import yaml
-from helpers import THETA, small_run
+from helpers import small_run
 
 from lstmfit import config as run_file
 from lstmfit.constants import redshift_to_frequency
@@ -15,7 +15,7 @@ from lstmfit.errors import InputError
 from lstmfit.likelihoods import GlobalSignal, make_likelihood
 from lstmfit.likelihoods.interpolation import interpolation_matrix
 from lstmfit.likelihoods.noise import NOISE, Noise, NoiseBlock
-from lstmfit.problem import Problem, build
+from lstmfit.problem import build
 
 Z = np.linspace(12.0, 26.0, 29)
 FREQUENCY = np.linspace(54.0, 105.0, 18)
@@ -87,21 +87,6 @@ def test_white_noise_is_known_where_it_is_one_number(noise, weight, expected):
     assert make_likelihood("global_signal", Z, {"noise": noise}, spectrum).white_sigma == expected
 
 
-def test_two_spectra_in_one_problem_add_up():
-    """In principle: a run file of several spectra is yet to come."""
-    problem = build(run_file.load(small_run(data={"mock": small_run()["data"]["mock"] | {"from": "emulator"}})))
-    second = GlobalSignal.from_options({"noise": {"sigma": 10}}, problem.spectrum.cut(60, 90), problem.signal.redshifts)
-    both = Problem(problem.signal, problem.space, problem.likelihoods | {"second": second}, problem.truth)
-    theta = np.array([THETA["fX"], THETA["Tmin_vir"]])
-    value, parts = both.loglikelihood(theta)
-    alone, signal = problem.loglikelihood(theta)[0], problem.signal_at(theta)
-    assert parts == (alone, second(signal, np.empty(0)))
-    assert value == sum(parts)
-    assert both.derived_names == ("loglike_global_signal", "loglike_second")
-    assert signal.dtype == float
-    assert signal is not problem.signal_at(theta)
-
-
 class Pink(NoiseBlock):
     """A toy: noise that grows towards low frequencies."""
 
@@ -118,7 +103,8 @@ def test_a_new_noise_model_is_one_class_and_its_entry(monkeypatch, tmp_path):
     mock = small_run()["data"]["mock"] | {"from": "emulator", "noise": block}
     config = run_file.load(small_run(data={"mock": mock}, likelihood={"global_signal": {"noise": block}}))
     problem = build(config)
-    z = (problem.spectrum.temperature - problem.spectrum.truth) / (problem.spectrum.frequency / 75.0) ** -2.0
+    spectrum = problem.data["global_signal"]
+    z = (spectrum.temperature - spectrum.truth) / (spectrum.frequency / 75.0) ** -2.0
     assert z.std() == pytest.approx(1.0, abs=0.15)
     run_file.dump(config, tmp_path / "run.yaml")
     assert run_file.load(tmp_path / "run.yaml") == config
@@ -129,7 +115,7 @@ def test_a_new_noise_model_is_one_class_and_its_entry(monkeypatch, tmp_path):
 def test_run_files_of_version_0_1_wrote_mean_and_scale_for_every_foreground(recwarn):
     block = {"model": "hills", "reference": 75.0, "mean": 0.0, "scale": 10000.0}
     run = small_run(likelihood={"global_signal": {"noise": {"sigma": 25.0}, "foreground": block}})
-    read = run_file.load(yaml.safe_load(yaml.safe_dump(run))).likelihood.global_signal.foreground
+    read = run_file.load(yaml.safe_load(yaml.safe_dump(run))).likelihood["global_signal"].foreground
     assert read.model_dump(exclude_none=True) == {"model": "hills", "reference": 75.0}
     assert not recwarn
     run["likelihood"]["global_signal"]["foreground"] = block | {"scale": 30.0}
@@ -143,7 +129,7 @@ def test_noise_files_are_looked_for_beside_the_run_file(tmp_path):
     run["likelihood"] = {"global_signal": {"noise": block}}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(run))
     config = run_file.load(tmp_path / "run.yaml")
-    for noise in (config.data.mock.noise, config.likelihood.global_signal.noise):
+    for noise in (config.data["global_signal"].mock.noise, config.likelihood["global_signal"].noise):
         assert Path(noise.file) == tmp_path / "sigma.txt"
 
 
@@ -151,7 +137,7 @@ def test_a_reference_is_the_middle_of_the_band():
     nu = redshift_to_frequency(Z)
     block = run_file.load(
         small_run(likelihood={"global_signal": {"noise": {"sigma": 25}, "foreground": {"terms": 4}}})
-    ).likelihood.global_signal.foreground
+    ).likelihood["global_signal"].foreground
     resolved = block.resolved(nu)
     assert resolved.reference == 0.5 * (nu.min() + nu.max())
     assert (resolved.terms, resolved.mean, resolved.marginalise) == (4, [0.0] * 4, True)

@@ -1,0 +1,212 @@
+"""Joint likelihood of several spectra whose marginalised foregrounds have coefficients in common.
+
+ln L = ln N(r; F a, V) marginalised over the coefficients a of all spectra, where r are the residuals of all channels, V
+is block diagonal with the noise of each spectrum, and the rows of F are those of each spectrum's basis, with zeros in
+the columns of coefficients that it does not have.
+"""
+
+import math
+
+import numpy as np
+
+from lstmfit.errors import InputError
+from lstmfit.likelihoods.base import in_common
+from lstmfit.likelihoods.gaussian import MarginalisedTerms, choose_centre
+from lstmfit.likelihoods.global_signal import GlobalSignal
+
+
+class JointSpectra:
+    """Likelihood of spectra that share coefficients of a marginalised linear foreground.
+
+    Parameters
+    ----------
+    members : dict of str to GlobalSignal
+        Likelihoods with a marginalised foreground, by name. Their parameters of the same name are the same.
+    coefficients : dict of str to tuple of str
+        Names of the coefficients of each member's foreground; those of the same name are the same.
+
+    Attributes
+    ----------
+    outputs, names, params
+        As for every likelihood; `names` are the parameters of all members.
+    members : dict of str to SharingSpectrum
+        The members, which give their model, foreground and residuals.
+    coefficients_of : dict of str to numpy.ndarray
+        Positions of each member's coefficients in those of all, the vector ``a``.
+    n_marginalised : int
+        Number of different coefficients.
+
+    Raises
+    ------
+    InputError
+        The priors of shared coefficients differ, or are correlated and not all of them are shared.
+    """
+
+    outputs = ("signal",)
+
+    def __init__(self, members: dict[str, GlobalSignal], coefficients: dict[str, tuple[str, ...]]):
+        self.names = tuple(dict.fromkeys(n for likelihood in members.values() for n in likelihood.names))
+        self.params: dict[str, dict] = {}
+        for likelihood in members.values():
+            for name, given in likelihood.params.items():
+                self.params[name] = in_common(self.params.get(name, given), given)
+        names = tuple(dict.fromkeys(n for own in coefficients.values() for n in own))
+        self.coefficients_of = {k: np.array([names.index(n) for n in own]) for k, own in coefficients.items()}
+        self.n_marginalised = len(names)
+        mean, scale = _common_prior(members, coefficients, names)
+        self._mean, self._scale = mean, scale
+        basis, data, weight = [], [], []
+        for name, likelihood in members.items():
+            found, spectrum = likelihood.marginalised, likelihood.spectrum
+            rows = np.zeros((len(spectrum.frequency), len(names)))
+            rows[:, self.coefficients_of[name]] = found.mixed(found.basis)
+            basis.append(rows)
+            data.append(spectrum.temperature - (0.0 if found.offset is None else found.offset))
+            weight.append(spectrum.weight)
+        centre = choose_centre(np.vstack(basis), np.concatenate(data), np.concatenate(weight), mean, scale)
+        whitened = np.vstack([likelihood.density.whiten(rows) for likelihood, rows in zip(members.values(), basis)])
+        self._terms = MarginalisedTerms(whitened, mean, scale, centre)
+        self.members = {name: SharingSpectrum(likelihood, self, name) for name, likelihood in members.items()}
+        self._parts, end, shifts = {}, 0, []
+        for name, likelihood in members.items():
+            at = np.array([self.names.index(n) for n in likelihood.names], dtype=int)
+            self._parts[name] = at, slice(end, end := end + likelihood.density.n)
+            found, own = likelihood.marginalised, likelihood.density.terms.centre
+            change = found.mixed(centre[self.coefficients_of[name]]) - found.mixed(own)
+            shifts.append(likelihood.density.whiten(found.basis @ change))
+        # From the residuals of the members, at centres of their own, to those at the common centre.
+        self._shift = np.concatenate(shifts)
+        self._noise = [(m.noise.sigma, self._parts[name][0], m.density) for name, m in members.items()]
+        self._members = [(likelihood, *self._parts[name]) for name, likelihood in self.members.items()]
+        self._kept = (None,) * 5
+
+    def __call__(self, signal: np.ndarray, values: np.ndarray) -> float:
+        """Log likelihood of all spectra.
+
+        Parameters
+        ----------
+        signal : numpy.ndarray
+            (n_channels,) mK on the redshift grid of the signal; not modified.
+        values : numpy.ndarray
+            (len(names),) parameters.
+        """
+        sigmas = self._sigmas(values)
+        kept = self._kept
+        if sigmas != kept[0]:
+            kept = self._at(sigmas)
+        _, inverse, norm, weighted, inverse_factor = kept
+        if norm == -math.inf:
+            return -math.inf
+        r = self._residual(signal, values)
+        chi2 = float(np.dot(r * inverse, r))
+        return norm - 0.5 * self._terms.chi_square(chi2, r, inverse, weighted, inverse_factor)
+
+    def _sigmas(self, values):
+        return [float(values[at[0]]) if sigma is None else sigma for sigma, at, _ in self._noise]
+
+    def _residual(self, signal, values):
+        return np.concatenate([member.residual(signal, values[at]) for member, at, _ in self._members]) - self._shift
+
+    def _at(self, sigmas):
+        """Everything that depends on the noise only, cached until it changes; see `GaussianNoise`."""
+        inverse, norm = np.empty(self._members[-1][2].stop), 0.0
+        for sigma, (_, _, density), (_, _, part) in zip(sigmas, self._noise, self._members):
+            inverse[part], one = density.noise_at(sigma)
+            norm += one
+        if norm == -math.inf:
+            return None, inverse, norm, None, None
+        weighted, inverse_factor, change = self._terms.at(inverse)
+        kept = sigmas, inverse, norm + change, weighted, inverse_factor
+        self._kept = kept
+        return kept
+
+    def coefficients(self, signal, values, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+        """Conditional mean of the coefficients (k,) of each member given all data, or a random draw of them."""
+        _, _, _, weighted, inverse_factor = self._at(self._sigmas(values))
+        return self._by_member(self._terms.coefficients(self._residual(signal, values), weighted, inverse_factor, rng))
+
+    def _by_member(self, independent):
+        at = self.coefficients_of
+        return {name: m.marginalised.mixed(independent[at[name]]) for name, m in self.members.items()}
+
+    def values_of(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Parameters of a member, of those of all (len(names),)."""
+        return values[self._parts[name][0]]
+
+    def mocked(self, arguments, rng: np.random.Generator | None, redshifts=None) -> dict:
+        """Mock data of each member with common coefficients; as `GlobalSignal.mocked`.
+
+        Returns
+        -------
+        dict of str to Spectrum
+        """
+        signal, values = arguments
+        a = self._mean if rng is None else self._mean + self._scale * rng.standard_normal(self.n_marginalised)
+        coefficients = self._by_member(a)
+        return {
+            name: member.mocked([signal, values[self._parts[name][0]]], rng, redshifts, coefficients[name])
+            for name, member in self.members.items()
+        }
+
+
+class SharingSpectrum(GlobalSignal):
+    """Member of a `JointSpectra`: a `GlobalSignal` whose coefficients depend on the data of all members.
+
+    So its `names` are its own, followed by those of the other members. Its own call is that of the member alone.
+
+    Parameters
+    ----------
+    likelihood : GlobalSignal
+        The member on its own.
+    joint : JointSpectra
+        The joint likelihood.
+    name : str
+        Name of the member.
+    """
+
+    def __init__(self, likelihood: GlobalSignal, joint: JointSpectra, name: str):
+        self.__dict__.update(likelihood.__dict__)
+        self._joint, self._name = joint, name
+        self.names = (*likelihood.names, *(n for n in joint.names if n not in likelihood.names))
+        self._order = np.array([self.names.index(n) for n in joint.names], dtype=int)
+
+    def coefficients(self, signal, values, rng: np.random.Generator | None = None) -> np.ndarray:
+        """As `GlobalSignal.coefficients`, given the data of all members."""
+        return self._joint.coefficients(signal, np.asarray(values)[self._order], rng)[self._name]
+
+
+def _common_prior(members, coefficients, names):
+    """Mean and scale (k,) of all coefficients before their mixing; those of shared ones must agree."""
+    mean, scale = np.zeros(len(names)), np.zeros(len(names))
+    owner: dict[str, str] = {}
+    for name, likelihood in members.items():
+        found, own = likelihood.marginalised, coefficients[name]
+        prior = _independent_prior(found)
+        for coefficient, m, s in zip(own, *prior):
+            k, other = names.index(coefficient), owner.setdefault(coefficient, name)
+            if other == name:
+                mean[k], scale[k] = m, s
+                continue
+            theirs = members[other].marginalised
+            if not (found.mixing is None and theirs.mixing is None):
+                same = own == coefficients[other] and np.array_equal(_mixing(found), _mixing(theirs))
+                if not same:
+                    raise InputError(
+                        f"likelihood.{other} and {name} share {coefficient}, whose prior has correlations; share all "
+                        "coefficients, with the same covariance"
+                    )
+            if (m, s) != (mean[k], scale[k]):
+                raise InputError(
+                    f"likelihood.{other} and {name} share {coefficient}, but its prior is {mean[k]:g} ± {scale[k]:g} K "
+                    f"and {m:g} ± {s:g} K; give both the same"
+                )
+    return mean, scale
+
+
+def _independent_prior(component):
+    mean, scale = (np.broadcast_to(x, (len(component.names),)) for x in (component.mean, component.scale))
+    return mean if component.mixing is None else np.linalg.solve(component.mixing, mean), scale
+
+
+def _mixing(component):
+    return np.eye(len(component.names)) if component.mixing is None else component.mixing
