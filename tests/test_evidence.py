@@ -306,13 +306,12 @@ def test_several_spectra_and_none(tmp_path):
     settings = {"likelihood.low.noise.sigma": ["free", 25], "signal": ["as-is", "none"]}
     result = evidence(content, settings, tmp_path / "e", jobs=2)
     rows = {row["folder"]: row for row in result["variants"]}
-    assert list(rows)[0] == "sigma=free,signal=as-is"
+    assert next(iter(rows)) == "sigma=free,signal=as-is"
     problem = read_run(tmp_path / "e" / "sigma=free,signal=none").problem
     assert problem.names == ("sigma_low",)
     channels = {name: len(spectrum.frequency) for name, spectrum in problem.data.items()}
-    np.testing.assert_allclose(
-        result["signal"]["frequency"], np.unique(np.concatenate([s.frequency for s in problem.data.values()])), rtol=1e-13
-    )
+    frequency = np.unique(np.concatenate([spectrum.frequency for spectrum in problem.data.values()]))
+    np.testing.assert_allclose(result["signal"]["frequency"], frequency, rtol=1e-13)
     # The coefficients are the same two in both spectra; the noise does not count.
     fit = read_summary(tmp_path / "e" / "sigma=free,signal=none")["fit"]
     assert sum(channels.values()) - fit["dof"] == pytest.approx(2.0, abs=0.4)
@@ -323,7 +322,8 @@ def test_several_spectra_and_none(tmp_path):
     best = result["comparisons"][0]["best"]
     if best.startswith("sigma=free"):
         assert own["sigma=25,signal=as-is"] == ["sigma_low"]
-    nothing = tiny_run(data={}, likelihood={"planck_tau": {}})
+    nothing = tiny_run(likelihood={"planck_tau": {}})
+    del nothing["data"]
     result = evidence(nothing, {"likelihood.planck_tau.measurement": ["planck2018", "qin2020"]}, tmp_path / "n", jobs=2)
     assert result["signal"] is None
     assert result["variants"][0]["chi2"] is None
