@@ -68,6 +68,11 @@ class GaussianNoise:
         self._kept = (math.nan,) * 5
 
     @property
+    def has_correlations(self) -> bool:
+        """Whether E is not diagonal, so that residuals are rotated."""
+        return self._rotation is not None
+
+    @property
     def positive_without_sigma(self) -> bool:
         """Whether E alone is a positive definite covariance, so that sigma may be zero."""
         extra = np.asarray(self.extra)

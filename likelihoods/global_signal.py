@@ -163,6 +163,7 @@ class GlobalSignal:
         self.data = self.density.whiten(data)
         self.root, self.operator = np.sqrt(weight), self.density.operator(self._matrix)
         self._sigma, self._dof, self._student = noise.sigma, noise.dof, noise.student
+        self._compiled = self._compile()
         sampled = None if self.marginalised is not None else foreground
         self._set_components([component for component in (sampled, systematics) if component is not None])
 
@@ -221,6 +222,16 @@ class GlobalSignal:
             raise InputError("noise: the covariance is not positive definite; add a floor")
         return density
 
+    def _compile(self):
+        """Compiled functions of this spectrum; None if its signal is on its channels, or its noise not independent."""
+        if self._matrix is None or self.noise.student or self.density.has_correlations:
+            return None
+        from lstmfit.likelihoods.compiled_spectrum import FEWEST, CompiledSpectrum
+
+        if len(self._redshifts) < FEWEST:
+            return None
+        return CompiledSpectrum(self.density, self._redshifts, self._frequency, self.root)
+
     def _centre(self):
         """The marginalised foreground (n,) mK that is subtracted in advance, at ``density.terms.centre``."""
         return self.marginalised.evaluate(self.marginalised.mixed(self.density.terms.centre))
@@ -261,20 +272,35 @@ class GlobalSignal:
         values : numpy.ndarray
             (len(names),) parameters of the likelihood.
         """
-        r = self.residual(signal, values)
         sigma = self._sigma if self._sigma is not None else float(values[0])
+        if self._compiled is not None:
+            value = self._compiled.loglikelihood(signal, self._without_components(values), sigma)
+            # NaN if digits would be lost, or if the signal is NaN.
+            if value == value:
+                return value
+        r = self.residual(signal, values)
         if self._student:
             return self.density.logpdf_whitened(r, sigma, self._dof or float(values[self.dof_at]))
         return self.density.logpdf_whitened(r, sigma)
 
     def residual(self, signal: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Data minus signal and sampled components in the transformed basis, (n,); a new array."""
-        r = self.data - (self.root * signal if self.operator is None else self.operator @ signal)
+        if self._compiled is not None:
+            return self._compiled.residual(signal, self._without_components(values))
+        data = self.data - (self.root * signal if self.operator is None else self.operator @ signal)
+        return self._without_components(values, data)
+
+    def _without_components(self, values, data=None):
+        """Data minus sampled components in the transformed basis, (n,); `data` is modified, if given."""
+        if data is None:
+            if not self.components:
+                return self.data
+            data = self.data.copy()
         for basis, part in self.linear:
-            r -= basis @ values[part]
+            data -= basis @ values[part]
         for evaluate, part in self.nonlinear:
-            r -= self.density.whiten(evaluate(values[part]))
-        return r
+            data -= self.density.whiten(evaluate(values[part]))
+        return data
 
     def on_channels(self, signal, redshifts: np.ndarray | None = None) -> np.ndarray:
         """A signal at the channels of the data.

@@ -32,8 +32,8 @@ def naming(place: str, unnamed: str):
     place : str
         Dotted key, such as ``data.lst1``.
     unnamed : str
-        The key of the same block in a run file with one spectrum, ``data``: messages that begin with it are about a key
-        of the block. If it is the place itself, nothing is changed.
+        Dotted key by which the messages call the block, ``data``; it is replaced. If it is the place itself, nothing is
+        changed.
     """
     if place == unnamed:
         yield

@@ -104,6 +104,11 @@ def natural_prior(parameter: Parameter) -> Distribution:
     return make_distribution({"dist": dist, "min": parameter.min, "max": parameter.max})
 
 
+def natural_parameters(parameters) -> dict[str, dict]:
+    """Default ``prior`` and ``latex`` of the parameters of a signal, by name."""
+    return {p.name: {"prior": natural_prior(p).spec(), "latex": _label(p)} for p in parameters}
+
+
 def _label(parameter: Parameter) -> str:
     latex = parameter.latex or parameter.name
     return f"{latex}\\ [\\mathrm{{{parameter.unit}}}]" if parameter.unit else latex
@@ -130,7 +135,7 @@ def make_space(config: RunConfig, signal, likelihoods: dict, shared=frozenset())
         circular.
     """
     own = {p.name: p for p in signal.parameters}
-    defaults = {name: {"prior": natural_prior(p).spec(), "latex": _label(p)} for name, p in own.items()}
+    defaults = natural_parameters(signal.parameters)
     brought = dict.fromkeys(own, signal.name)
     for part, likelihood in likelihoods.items():
         for name in getattr(likelihood, "params", {}):

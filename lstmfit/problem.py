@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lstmfit.config import UNNAMED, RunConfig
+from lstmfit.config import RunConfig
 from lstmfit.data import make_data, mock_of, simulate_truth, true_parameters, true_theta
 from lstmfit.datasets.spectrum import Spectrum
 from lstmfit.emulator.base import describe_outside
 from lstmfit.errors import InputError, naming, one_line
-from lstmfit.likelihoods.base import make_likelihood
+from lstmfit.likelihoods.base import class_of, make_likelihood
 from lstmfit.likelihoods.joint_spectra import JointSpectra
 from lstmfit.parameter_space import ParameterSpace, make_space
 from lstmfit.parameters import is_inside, widened
 from lstmfit.schema import shown
 from lstmfit.signal_functions import Signal, make_signal
-from lstmfit.spectra import find_uses, join, name_parameters, rename
+from lstmfit.spectra import Use, find_uses, join, name_parameters, rename
 
 
 class _Part:
@@ -289,17 +289,7 @@ def build(config: RunConfig, spectra: Mapping[str, Spectrum] | None = None) -> P
     if config.signal is not None and data:
         signal = make_signal(config, np.unique(np.concatenate([spectrum.frequency for spectrum in data.values()])))
     options = {name: block for name, block in config.others.items() if name not in uses}
-    covariance = None if signal.emulator is None else signal.emulator.error_covariance
-    likelihoods = {}
-    for name, block in config.likelihood.items():
-        if isinstance(block, dict):
-            block = {key: value for key, value in block.items() if key not in _KEYS_OF[name in uses]}
-        spectrum = data[uses[name].data] if name in uses else None
-        with naming(*_place(name, uses)):
-            likelihoods[name] = make_likelihood(name, signal.redshifts, block, spectrum, covariance, signal.layout)
-    names = name_parameters(likelihoods, uses)
-    for name, use in uses.items():
-        rename(likelihoods[name], names[name], use.label)
+    likelihoods, names = make_likelihoods(config, signal, data, uses)
     members = {name: likelihoods[name] for name in uses}
     truth = true_parameters(config, signal, uses, names)
     _check_outputs(signal, likelihoods, config.signal is not None)
@@ -312,16 +302,45 @@ def build(config: RunConfig, spectra: Mapping[str, Spectrum] | None = None) -> P
     space = make_space(config, signal, likelihoods, plain)
     _check_truth(space, truth)
     for name, likelihood in members.items():
-        with naming(*_place(name, uses)):
+        with naming(f"likelihood.{name}", f"likelihood.{class_of(name, config.likelihood[name])}"):
             _check_noise(space, likelihood)
     outside = "allow" if config.extrapolate or config.signal is not None else "raise"
     return Problem(signal, space, likelihoods, truth, options, outside, members, data)
 
 
-def _place(name, uses):
-    """Place of a likelihood in the run file, and that which its messages name."""
-    place = f"likelihood.{name}"
-    return place, f"likelihood.{UNNAMED}" if name in uses else place
+def make_likelihoods(config: RunConfig, signal: Signal, data: Mapping[str, Spectrum], uses: dict[str, Use]):
+    """Build the likelihoods of a run file, with the names that their parameters have in the run.
+
+    Parameters
+    ----------
+    config : RunConfig
+        A validated run file.
+    signal : Signal
+        The signal, whose grid, outputs and emulator error they use.
+    data : mapping of str to Spectrum
+        The data by the names of their spectra.
+    uses : dict of str to Use
+        Result of `lstmfit.spectra.find_uses`.
+
+    Returns
+    -------
+    likelihoods : dict of str to Likelihood
+        By name; not yet joined by shared coefficients (`lstmfit.spectra.join`).
+    names : dict of str to dict of str to str
+        Result of `lstmfit.spectra.name_parameters`.
+    """
+    covariance = None if signal.emulator is None else signal.emulator.error_covariance
+    likelihoods = {}
+    for name, block in config.likelihood.items():
+        if isinstance(block, dict):
+            block = {key: value for key, value in block.items() if key not in _KEYS_OF[name in uses]}
+        spectrum = data[uses[name].data] if name in uses else None
+        with naming(f"likelihood.{name}", f"likelihood.{class_of(name, config.likelihood[name])}"):
+            likelihoods[name] = make_likelihood(name, signal.redshifts, block, spectrum, covariance, signal.layout)
+    names = name_parameters(likelihoods, uses)
+    for name, use in uses.items():
+        rename(likelihoods[name], names[name], use.label)
+    return likelihoods, names
 
 
 _KEYS_OF = {False: ("mock",), True: ("data", "shared")}

@@ -1,6 +1,7 @@
 """Shared pieces of the tests."""
 
 import os
+from pathlib import Path
 
 # Before NumPy is imported anywhere: several processes of several threads each would fight for two cores.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
@@ -9,6 +10,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
+
+EDGES = Path(__file__).parents[2] / "shared" / "data" / "edges2018_figure1.csv"
 
 
 @pytest.fixture
@@ -21,3 +24,14 @@ def pytest_collection_modifyitems(items):
     with_mpi = {item.path for item in items if item.get_closest_marker("mpi")}
     for item in items:
         item.add_marker(pytest.mark.xdist_group("mpi" if item.path in with_mpi else item.path.name))
+
+
+@pytest.fixture
+def edges(tmp_path, monkeypatch):
+    """The fetched EDGES spectrum in a cache of its own."""
+    from lstmfit.datasets.public import fetch
+
+    if not EDGES.is_file():
+        pytest.skip("no copy of the EDGES spectrum at hand")
+    monkeypatch.setenv("LSTMFIT_DATA", str(tmp_path / "cache"))
+    fetch("edges2018", source=str(EDGES))

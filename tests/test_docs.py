@@ -121,6 +121,7 @@ assert result["verdict"]["trusted"]
 assert theta.shape == (5, 2) and signals.shape == (100, 451) and history.signal.shape == (451,)
 """,
     "docs/data.md": "assert spectrum.frequency.tolist() == [60, 61] and spectrum.temperature.tolist() == [1700, 1600]",
+    "docs/frameworks.md": "assert tuple(priors) == likelihood.problem.names",
     "docs/emulator.md": "assert signal.shape == (451,) and emulator.jacobian(batch[0]).shape == (451, 7)",
 }
 

@@ -124,7 +124,7 @@ ROOMS = [
     ("problem",),
     ("run_folder",),
     ("analysis",),
-    ("driver", "benchmark", "doctor"),
+    ("driver", "benchmark", "doctor", "interfaces"),
     ("calibration", "evidence", "checks"),
     ("cli",),
     ("__main__",),

@@ -1,16 +1,15 @@
 """Every run file that ships: it is read, built and evaluated; two are run to the end."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import EDGES
 
 from lstmfit import config
 from lstmfit.config import shipped_runs
 from lstmfit.problem import build
 
-EDGES = Path(__file__).parents[2] / "shared" / "data" / "edges2018_figure1.csv"
 NEEDED = {
     "mock_5mK",
     "mock_10mK",
@@ -24,17 +23,6 @@ NEEDED = {
     "edges2018",
     "edges2018_flattened_gaussian",
 }
-
-
-@pytest.fixture
-def edges(tmp_path, monkeypatch):
-    """The fetched EDGES spectrum in a cache of its own."""
-    from lstmfit.datasets.public import fetch
-
-    if not EDGES.is_file():
-        pytest.skip("no copy of the EDGES spectrum at hand")
-    monkeypatch.setenv("LSTMFIT_DATA", str(tmp_path / "cache"))
-    fetch("edges2018", source=str(EDGES))
 
 
 def test_they_are_all_there():

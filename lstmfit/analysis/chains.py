@@ -1,5 +1,6 @@
 """Read the chains of a finished fit with anesthetic."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from lstmfit.analysis.records import Summary, read_figures
-from lstmfit.errors import InputError, listed
+from lstmfit.errors import InputError, listed, one_line
 from lstmfit.problem import Problem
 from lstmfit.run_folder import check_seal, load_problem
 from lstmfit.sampling.state import read_state
@@ -97,7 +98,7 @@ class Run:
 
 
 def read_samples(root):
-    """Read any chain that anesthetic supports, with the evidence of our own runs.
+    """Read any chain that anesthetic supports, with the evidence of our own runs, or a result of bilby.
 
     Parameters
     ----------
@@ -114,12 +115,44 @@ def read_samples(root):
     from anesthetic import read_chains
 
     root = Path(root)
+    if root.name.endswith("_result.json"):
+        return read_bilby(root)
     samples = read_chains(str(root))
     state = read_state(root.parent, root.name)
     if hasattr(samples, "logZ"):
         samples.attrs["prior_fraction"] = state.get("prior_fraction")
     elif state.get("logZ") is not None:
         samples.attrs["evidence"] = (state["logZ"], state["logZ_err"])
+    return samples
+
+
+def read_bilby(path: Path):
+    """Read a result of bilby: equally weighted samples, with ``attrs["evidence"]`` if the sampler computed it.
+
+    Raises
+    ------
+    InputError
+        The file is not a result of bilby.
+    """
+    from anesthetic import MCMCSamples
+
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        posterior = {name: np.asarray(values) for name, values in content["posterior"]["content"].items()}
+        # Only sampled parameters and the likelihood; bilby adds columns of its own, some of which are not numbers.
+        names = content["search_parameter_keys"]
+        samples = MCMCSamples(
+            data=np.column_stack([posterior[name] for name in names]).astype(float),
+            columns=names,
+            logL=posterior["log_likelihood"].astype(float),
+            labels=[str(label).strip("$") for label in content["parameter_labels"]],
+        )
+        evidence = float(content["log_evidence"]), float(content["log_evidence_err"])
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        what = one_line(f"{type(error).__name__}: {error}", 120)
+        raise InputError(f"{path} is not a result of bilby ({what}); give the file that bilby wrote") from None
+    if np.isfinite(evidence).all():
+        samples.attrs["evidence"] = evidence
     return samples
 
 

@@ -19,10 +19,12 @@ LEAST = 25
 """Minimum effective sample size of a chain."""
 ENDINGS = (
     *("_dead-birth.txt", "dead-birth.txt", "ev.dat"),
-    *(".1.txt", "_1.txt", ".csv", "_equal_weights.txt", ".paramnames"),
+    *(".1.txt", "_1.txt", ".csv", "_result.json", "_equal_weights.txt", ".paramnames"),
 )
-"""Suffixes of chain files: PolyChord, MultiNest (new and old), Cobaya, GetDist, anesthetic, and incomplete PolyChord
-runs. The first suffix found in a folder determines the format."""
+"""Suffixes of chain files: PolyChord, MultiNest (new and old), Cobaya, GetDist, anesthetic, bilby, and incomplete
+PolyChord runs. The first suffix found in a folder determines the format."""
+WHOLE = (".csv", "_result.json")
+"""Suffixes of chains that are one file, whose root is the file itself."""
 BOOKKEEPING = (
     *("logL", "logP", "logL_birth", "nlive", "insertion", "chain", "rank"),
     *("minuslogpost", "minuslogprior", "chi2"),
@@ -32,7 +34,7 @@ written by Cobaya."""
 BEGINNINGS = ("loglike_", "minuslogprior_", "chi2_")
 LOOKED_FOR = (
     "{0}_dead-birth.txt (PolyChord), {0}dead-birth.txt or {0}ev.dat (MultiNest), {0}.1.txt (Cobaya), {0}.txt or "
-    "{0}_1.txt (GetDist), {0}.csv (anesthetic), info/results.json (UltraNest)"
+    "{0}_1.txt (GetDist), {0}.csv (anesthetic), {0}_result.json (bilby), info/results.json (UltraNest)"
 )
 
 
@@ -67,7 +69,7 @@ def find_root(path) -> Path:
     path = Path(path).expanduser().absolute()
     if path.is_dir():
         return _root_in(path)
-    if path.suffix == ".csv" and path.is_file():
+    if path.name.endswith(WHOLE) and path.is_file():
         return path
     if path.is_file():
         for ending in (*ENDINGS, ".ranges", ".txt"):
@@ -91,7 +93,7 @@ def _root_in(folder: Path) -> Path:
         if roots:
             break
         found = [p for p in folder.glob(f"*{ending}") if p.name != "data.csv"]
-        roots = {p if ending == ".csv" else p.with_name(p.name[: -len(ending)]) for p in found}
+        roots = {p if ending in WHOLE else p.with_name(p.name[: -len(ending)]) for p in found}
     if not roots:
         raise InputError(f"{folder} contains no chain of a known format; give the common prefix of the chain files")
     if len(roots) > 1 and folder / "chain" not in roots:
@@ -101,7 +103,8 @@ def _root_in(folder: Path) -> Path:
 
 
 def read_chain(path) -> Chain:
-    """Read a run folder, or any chain that anesthetic supports: PolyChord, MultiNest, UltraNest, GetDist, Cobaya, csv.
+    """Read a run folder, or any chain that anesthetic supports: PolyChord, MultiNest, UltraNest, GetDist, Cobaya, csv;
+    or a result of bilby in JSON.
 
     Raises
     ------

@@ -194,16 +194,21 @@ def signal_figure(run: Run, seed: int = 0):
             axis.set_title(name, loc="left", fontsize="medium")
     bottom.axhline(0.0, color="0.4", lw=0.8)
     truths = [spectrum.truth for spectrum in spectra.values() if spectrum.truth is not None]
-    reference = next((truth for truth in truths if len(truth) == len(nu)), np.median(curves, axis=0))
+    # The truth is known at the channels only, which are the grid unless the run file cuts the band.
+    on_grid = next((truth for truth in truths if len(truth) == len(nu)), None)
+    reference = np.median(curves, axis=0) if on_grid is None else on_grid
     for q, alpha in ((95, 0.25), (68, 0.5)):
         low, high = np.percentile(curves - reference, (50 - q / 2, 50 + q / 2), axis=0)[:, order]
         bottom.fill_between(nu[order], low, high, color=BLUE, alpha=alpha, lw=0)
-    bottom.set_ylabel("posterior $-$ truth [mK]" if truths else "posterior $-$ median [mK]")
+    bottom.set_ylabel("posterior $-$ truth [mK]" if on_grid is not None else "posterior $-$ median [mK]")
     shown = np.concatenate([spectrum.frequency for spectrum in spectra.values()]) if spectra else nu
     margin = 0.03 * np.ptp(shown)
     bottom.set_xlim(shown.min() - margin, shown.max() + margin)
     bottom.set_xlabel(r"frequency $\nu$ [MHz]")
-    tops[0].legend(frameon=False, loc="lower right")
+    if len(panels) == 1:
+        tops[0].legend(frameon=False, loc="lower right")
+    else:
+        figure.legend(*tops[0].get_legend_handles_labels(), frameon=False, loc="outside lower center", ncols=4)
     _redshift_axis(tops[0])
     return figure
 

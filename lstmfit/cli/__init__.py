@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from lstmfit._version import __version__
-from lstmfit.cli import comparison, emulators, fits, foregrounds
+from lstmfit.cli import comparison, emulators, fits, foregrounds, interfaces
 from lstmfit.cli.evidence import evidence
 from lstmfit.console import print_table
 from lstmfit.errors import InputError, one_line
@@ -125,6 +125,6 @@ def doctor(
 # In the order of the help.
 _FITS = (fits.fit, fits.plot, fits.bias, comparison.compare, evidence, fits.calibrate, fits.report, fits.check)
 _EMULATORS = (emulators.simulate, emulators.train, emulators.evaluate, emulators.emulators, emulators.bench)
-for _command in (*_FITS, *_EMULATORS, foregrounds.modes, doctor):
+for _command in (*_FITS, *_EMULATORS, foregrounds.modes, interfaces.cobaya, doctor):
     app.command()(_command)
 app.add_typer(emulators.data, name="data")
