@@ -42,6 +42,8 @@ class Likelihood(Protocol):
     It is built by ``cls(redshifts, **options)`` with the model's redshifts (n_channels,) and the options of the run
     file (and with ``layout``, the `lstmfit.outputs.OutputLayout` of the model, if it has an argument of that name). It
     is called as ``likelihood(*outputs, values)`` with values (len(names),) float64, and must not modify its arguments.
+    ``loglikelihood_batch(*outputs, values)`` may evaluate m points, with each argument (m, ...), and returns (m,); a
+    derived class does not inherit it.
     ``mocked(arguments, rng)`` may return the options of a mock: see `lstmfit.likelihoods.planck_tau`. A class with the
     method ``from_options(options, spectrum, redshifts, signal_covariance)`` is the likelihood of a spectrum and is
     built by it. It must have what `lstmfit.likelihoods.global_signal.GlobalSignal` has, from which it may be derived.

@@ -72,6 +72,7 @@ def test_a_problem_is_pickled_and_copied(name, rng):
     expected = [problem.loglikelihood(t) for t in theta]
     for other in (pickle.loads(pickle.dumps(problem)), copy.deepcopy(problem)):
         assert [other.loglikelihood(t) for t in theta] == expected
+        np.testing.assert_array_equal(other.loglikelihood_batch(theta), problem.loglikelihood_batch(theta))
         np.testing.assert_array_equal(other.prior_transform(np.full(len(theta[0]), 0.3)),
                                       problem.prior_transform(np.full(len(theta[0]), 0.3)))  # fmt: skip
 
@@ -107,12 +108,18 @@ FORK = """
 import multiprocessing, os, signal, sys
 import numpy as np
 from lstmfit import Emulator
+from lstmfit.config import load
+from lstmfit.problem import build
 
 emulator = Emulator.load("echo21")
 emulator._engine.threads = 2
 low, high = np.array([(p.min, p.max) for p in emulator.parameters]).T
 theta = low + (high - low) * np.random.default_rng(1).uniform(size=(300, len(low)))
 expected = emulator.raw_batch(theta)
+problem = build(load("mock_25mK_foreground"))
+problem.signal.emulator._engine.threads = 2
+points = problem.prior.sample(300, np.random.default_rng(2))
+values = problem.loglikelihood_batch(points)
 child = os.fork()
 if child == 0:
     signal.alarm(60)
@@ -122,6 +129,8 @@ if __name__ == "__main__":
     with multiprocessing.get_context("fork").Pool(2) as pool:
         for found in pool.map_async(emulator.raw_batch, [theta] * 4).get(timeout=120):
             np.testing.assert_array_equal(found, expected)
+        for found in pool.map_async(problem.loglikelihood_batch, [points] * 4).get(timeout=120):
+            np.testing.assert_array_equal(found, values)
 """
 
 
@@ -137,6 +146,16 @@ def test_spawned_workers_make_batches(emulator, rng):
     expected = emulator.raw_batch(theta)
     with multiprocessing.get_context("spawn").Pool(2) as pool:
         for found in pool.map_async(emulator.raw_batch, [theta] * 4).get(timeout=120):
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+def test_workers_get_a_problem(method, rng):
+    problem = make("all free")
+    theta = problem.prior.sample(50, rng)
+    expected = problem.loglikelihood_batch(theta)
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        for found in pool.map_async(problem.loglikelihood_batch, [theta] * 4).get(timeout=120):
             np.testing.assert_array_equal(found, expected)
 
 

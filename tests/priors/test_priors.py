@@ -46,6 +46,7 @@ def test_joint_prior_keeps_the_order_and_its_input():
     assert prior.latex == {"b": "b", "a": r"\alpha"}
     np.testing.assert_allclose(theta, [0.0, np.sqrt(1e-3 * 1e2)])
     np.testing.assert_array_equal(cube, [0.25, 0.5])
+    np.testing.assert_allclose(prior.transform(np.stack([cube, 2 * cube**2])), [theta, prior.transform(2 * cube**2)])
     expected = stats.uniform(-1, 4).logpdf(0.0) + stats.loguniform(1e-3, 1e2).logpdf(theta[1])
     assert prior.logpdf(theta) == pytest.approx(expected)
 
