@@ -19,9 +19,8 @@ from lstmfit.schema import shown
 from lstmfit.signal_functions import Signal, make_signal
 from lstmfit.spectra import Use, find_uses, join, name_parameters, rename
 
-
 BATCH = 1024
-"""Number of points that `Problem.loglikelihood_batch` evaluates at a time, which limits the memory for their signals."""
+"""Number of points that `Problem.loglikelihood_batch` evaluates at a time, to limit the memory for their signals."""
 
 
 class _Part:

@@ -133,7 +133,7 @@ class Twice(GlobalSignal):
 class Own:
     """Has a batch of its own."""
 
-    outputs, names, params = ("tau", "signal"), ("fX",), {}  # noqa: RUF012
+    outputs, names, params = ("tau", "signal"), ("fX",), {}
 
     def __init__(self, redshifts, **options):
         pass
