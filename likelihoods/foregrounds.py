@@ -19,6 +19,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, StrictBool, model_v
 from lstmfit.errors import InputError
 from lstmfit.likelihoods.base import read_defaults
 from lstmfit.likelihoods.components import Component, ComponentBlock, WithReference, one_each, only_sampled
+from lstmfit.likelihoods.foreground_emulator import Emulated
 from lstmfit.likelihoods.foreground_files import Basis, Regions
 from lstmfit.likelihoods.foreground_formulae import (
     hills,
@@ -91,7 +92,7 @@ class _Linear(_Foreground):
         changes = {what: one_each(what, getattr(self, what), found.terms) for what in ("mean", "scale")}
         return found.model_copy(update=changes | {"marginalise": self.marginalise is not False})
 
-    def build(self, frequency, kept=None):
+    def build(self, frequency, kept=None, load_emulator=None):
         """As `ComponentBlock.build`."""
         given = self.resolved(frequency)
         basis = type(self).BASIS(frequency, given.terms, given.reference)
@@ -145,7 +146,7 @@ class _Nonlinear(_Foreground):
         known = read_defaults("foregrounds")[self.model]
         return {name: known[name] for name in self.names}
 
-    def build(self, frequency, kept=None):
+    def build(self, frequency, kept=None, load_emulator=None):
         """As `ComponentBlock.build`."""
         reference = self.resolved(frequency).reference
         evaluate = functools.partial(_evaluate, type(self).FUNCTION, frequency, reference)
@@ -222,7 +223,7 @@ class Log10Polynomial(ComponentBlock):
             )
         return self.model_copy(update={"band": band, "marginalise": False})
 
-    def build(self, frequency, kept=None):
+    def build(self, frequency, kept=None, load_emulator=None):
         """As `ComponentBlock.build`."""
         band = self.resolved(frequency).band
         # There are no published priors of all coefficients that we know of.
@@ -246,7 +247,7 @@ class Sinusoid(WithReference):
 
     model: Literal["sinusoid"] = "sinusoid"
 
-    def build(self, frequency, kept=None):
+    def build(self, frequency, kept=None, load_emulator=None):
         """As `ComponentBlock.build`."""
         evaluate = functools.partial(_evaluate, sinusoid, frequency, self.resolved(frequency).reference)
         return Component(self.NAMES, evaluate, read_defaults("foregrounds")[self.model])
@@ -260,6 +261,7 @@ FOREGROUNDS: dict[str, type[ComponentBlock]] = {
     "hills": Hills,
     "basis": Basis,
     "regions": Regions,
+    "emulator": Emulated,
 }
 """Foreground models by their names in run files; the first is the default."""
 
@@ -281,7 +283,7 @@ class MockForeground(Block):
     band : (float, float), optional
         Band in MHz of `Log10Polynomial`.
     file, mean, T_cmb : optional
-        Options of `Basis` and `Regions`.
+        Options of `Basis`, `Regions` and `Emulated`.
     """
 
     model: str = next(iter(FOREGROUNDS))
@@ -311,19 +313,20 @@ class MockForeground(Block):
     def foreground(self) -> ComponentBlock:
         """The foreground block of a fit with this model."""
         given = self.model_dump(exclude_none=True, exclude={"coefficients"})
-        if self.model != "regions":
+        if self.model not in ("regions", "emulator"):
             given["terms"] = len(self.coefficients)
         if self.model == "basis":
             # Its coefficients are given, so it does not need the prior.
             given["scale"] = 1.0
         return validate_model(FOREGROUNDS, "foreground", given)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of its parameters."""
+    def names(self, load_emulator: Callable | None = None) -> tuple[str, ...]:
+        """Names of its parameters; `load_emulator` as in `ComponentBlock.build`."""
         block, n = self.foreground, len(self.coefficients)
         if isinstance(block, (_Foreground, Log10Polynomial)):
             return block.names
+        if isinstance(block, Emulated):
+            return tuple(block.load(load_emulator).params)
         return block.names_of(n) if isinstance(block, Regions) else tuple(f"a{i}" for i in range(n))
 
     def beside(self, folder: Path) -> "MockForeground":
@@ -331,22 +334,50 @@ class MockForeground(Block):
         files = self.foreground.beside(folder).files
         return self.model_copy(update=files) if files else self
 
-    def evaluate(self, frequency: np.ndarray) -> np.ndarray:
+    def evaluate(
+        self, frequency: np.ndarray, load_emulator: Callable | None = None, band: tuple[float, float] | None = None
+    ) -> np.ndarray:
         """Temperature (n,) in mK at frequencies (n,) in MHz; infinite if it overflows.
+
+        Parameters
+        ----------
+        frequency : numpy.ndarray
+            (n,) MHz.
+        load_emulator : callable, optional
+            As in `ComponentBlock.build`.
+        band : (float, float), optional
+            Channels in MHz that are kept. The grid of an emulator need only cover these; outside, the temperature is
+            that at the edge of the band.
 
         Raises
         ------
         InputError
-            As `ComponentBlock.build`; also if the number of coefficients is not that of the regions.
+            As `ComponentBlock.build`; also if the number of coefficients is not that of the regions or of the
+            parameters of an emulator, or if these are outside its training range.
         """
-        with np.errstate(over="ignore", invalid="ignore"):
-            component = self.foreground.build(frequency)
-            if len(component.names) != len(self.coefficients):
+        block = self.foreground
+        if isinstance(block, Emulated):
+            at = frequency if band is None else frequency[(frequency >= band[0]) & (frequency <= band[1])]
+            component = block.build(at, None, load_emulator)
+            self._check_number(component, "parameters of the emulator; give a value of each")
+            sky = component.evaluate(np.array(self.coefficients))
+            if not np.isfinite(sky).all():
                 raise InputError(
-                    f"data.mock.foreground: {len(self.coefficients)} coefficients for {len(component.names)} regions; "
-                    "give one spectral index for each"
+                    f"data.mock.foreground: the coefficients {self.coefficients} are outside the training range of "
+                    f"{Path(block.file).name} ({', '.join(component.names)}); choose others"
                 )
+            order = np.argsort(at)
+            return np.interp(frequency, at[order], sky[order])
+        with np.errstate(over="ignore", invalid="ignore"):
+            component = block.build(frequency)
+            self._check_number(component, "regions; give one spectral index for each")
             return component.evaluate(np.array(self.coefficients))
+
+    def _check_number(self, component, expected):
+        if len(component.names) != len(self.coefficients):
+            raise InputError(
+                f"data.mock.foreground: {len(self.coefficients)} coefficients for {len(component.names)} {expected}"
+            )
 
 
 def _options(models: dict[str, type[ComponentBlock]], what: str) -> Any:

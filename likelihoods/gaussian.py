@@ -104,7 +104,12 @@ class GaussianNoise:
     def whiten(self, x: np.ndarray) -> np.ndarray:
         """Transform (n,) or the columns of (n, m) to the basis of `logpdf_whitened`; returns a new array."""
         x = self._root[:, None] * x if x.ndim == 2 else self._root * x
-        return x if self._rotation is None else self._rotation @ x
+        if self._rotation is None:
+            return x
+        if x.ndim == 1 and not math.isfinite(total := x.sum()):
+            # A rotation of infinite numbers would be NaN, but ln L of an infinite foreground is minus infinity.
+            return np.full(self.n, total)
+        return self._rotation @ x
 
     def operator(self, matrix: np.ndarray | None) -> np.ndarray | None:
         """Matrix that combines `matrix` (n, m) and `whiten` in one product; None if `whiten` alone is cheaper."""

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from lstmfit.errors import InputError
 from lstmfit.likelihoods.base import read_defaults
 from lstmfit.likelihoods.components import Component
 from lstmfit.likelihoods.gaussian import GaussianNoise, StudentNoise, choose_centre
-from lstmfit.likelihoods.global_signal_options import GlobalSignalOptions, RelativeError
+from lstmfit.likelihoods.global_signal_options import LARGEST_FRACTION, GlobalSignalOptions, RelativeError
 from lstmfit.likelihoods.interpolation import interpolation_matrix
 from lstmfit.likelihoods.noise import LARGEST_SIGMA, SMALLEST_SIGMA, Channels, Noise, NoiseBlock
 from lstmfit.likelihoods.scale_check import check_scale
@@ -77,6 +78,10 @@ class SignalError:
         """Covariance at n channels in mK^2, (n,) if diagonal or (n, n), given the `interpolation_matrix`."""
         if not 0 <= self.channel <= LARGEST_SIGMA:
             raise InputError(f"emulator_error is {self.channel:g} mK; give a number up to {LARGEST_SIGMA:g} mK")
+        if not 0 <= self.fraction <= LARGEST_FRACTION:
+            raise InputError(
+                f"emulator_error is {self.fraction:g} times the signal; give a fraction up to {LARGEST_FRACTION:g}"
+            )
         error = self.covariance
         if error is not None and matrix is not None:
             error = matrix @ error @ matrix.T
@@ -183,7 +188,12 @@ class GlobalSignal:
 
     @classmethod
     def from_options(
-        cls, options, spectrum, redshifts: np.ndarray, signal_covariance: np.ndarray | None = None
+        cls,
+        options,
+        spectrum,
+        redshifts: np.ndarray,
+        signal_covariance: np.ndarray | None = None,
+        load_emulator: Callable | None = None,
     ) -> "GlobalSignal":
         """Build the likelihood from the options of a run file.
 
@@ -197,6 +207,8 @@ class GlobalSignal:
             (n_channels,) redshift grid of the signal.
         signal_covariance : numpy.ndarray, optional
             (n_channels, n_channels) mK^2, covariance of the emulator error, if known.
+        load_emulator : callable, optional
+            As in `lstmfit.likelihoods.components.ComponentBlock.build`.
 
         Raises
         ------
@@ -207,7 +219,8 @@ class GlobalSignal:
             options = validate_block(GlobalSignalOptions, options, "likelihood.global_signal")
         noise = _noise_block(options, spectrum).build(spectrum)
         blocks = options.foreground, options.systematics
-        components = [None if block is None else block.build(spectrum.frequency, spectrum.kept) for block in blocks]
+        at = spectrum.frequency, spectrum.kept, load_emulator
+        components = [None if block is None else block.build(*at) for block in blocks]
         error = SignalError.from_option(options.emulator_error, signal_covariance)
         made = cls(spectrum, redshifts, noise, *components, error)
         for block, component in zip(blocks, components):

@@ -11,10 +11,13 @@ from lstmfit.mistakes import validate_nested
 from lstmfit.schema import Block, Positive, shown, to_number
 
 
+LARGEST_FRACTION = 10.0
+
+
 class RelativeError(Block):
     """Independent error of each channel that is a fraction of the signal there."""
 
-    fraction: Annotated[Positive, Field(le=10)]
+    fraction: Annotated[Positive, Field(le=LARGEST_FRACTION)]
 
 
 def _emulator_error(value):

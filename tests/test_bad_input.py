@@ -231,6 +231,7 @@ def test_the_same_from_python(rng):
     refused("sigma is nan mK", GlobalSignal, *args, noise.Noise(float("nan")))
     refused("dof is inf", GlobalSignal, *args, noise.Noise(1.0, student=True, dof=float("inf")))
     refused("emulator_error is nan mK", GlobalSignal, *args, noise.Noise(1.0), error=SignalError(channel=float("nan")))
+    refused("emulator_error is nan times", GlobalSignal, *args, noise.Noise(1.0), error=SignalError(fraction=np.nan))
 
 
 def test_files_of_noise_that_hold_something_else(tmp_path):
@@ -240,7 +241,7 @@ def test_files_of_noise_that_hold_something_else(tmp_path):
         of_file(message, path, kind)
 
     def of_file(message, path, kind="channels"):
-        refused(message, noise.NOISE[kind](file=str(path)).build, *3 * [np.ones(3)])
+        refused(message, noise.NOISE[kind](file=str(path)).build, Spectrum(*3 * [np.ones(3)]))
 
     def text(content):
         return lambda path: path.write_bytes(content)
