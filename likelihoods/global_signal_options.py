@@ -10,7 +10,6 @@ from lstmfit.likelihoods.noise import NoiseOptions
 from lstmfit.mistakes import validate_nested
 from lstmfit.schema import Block, Positive, shown, to_number
 
-
 LARGEST_FRACTION = 10.0
 
 
