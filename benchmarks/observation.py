@@ -189,8 +189,10 @@ def fit_all(folder: Path, jobs: int | None) -> None:
 def table(folder: Path) -> str:
     """Evidence, goodness of fit and distance from the truth of each fit, in Markdown."""
     truth = json.loads((folder / "truth.json").read_text())
-    header = ["fit", "parameters", "ln Z", "chi-square / dof", "p", "mean - truth [sigma]: largest, of", "width of log10 fX",
-              "of log10 Tmin_vir", "ln L calls", "wall [s]"]  # fmt: skip
+    header = [
+        "fit", "parameters", "ln Z", "chi-square / dof", "p", "largest (mean - truth) / sigma", "sigma of log10 fX",
+        "of log10 Tmin_vir", "ln L calls", "wall [s]",
+    ]  # fmt: skip
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for name in run_files():
         summary = json.loads((folder / name / "summary.json").read_text())
