@@ -22,6 +22,7 @@ from lstmfit.likelihoods.components import Component, ComponentBlock, WithRefere
 from lstmfit.likelihoods.foreground_files import Basis, Regions
 from lstmfit.likelihoods.foreground_formulae import (
     hills,
+    log10_polynomial,
     log_polynomial,
     loglog_polynomial,
     physical_linear,
@@ -163,6 +164,72 @@ class LoglogPolynomial(_Nonlinear):
         return {name: known | {"latex": f"a_{{{name[1:]}}}"} for name in self.names}
 
 
+class Log10Polynomial(ComponentBlock):
+    """Polynomial in log-log space on a band, see `log10_polynomial`.
+
+    Parameters
+    ----------
+    terms : int
+        Number of coefficients, 7 as for SARAS3.
+    band : (float, float), optional
+        Frequencies in MHz that are mapped to -1 and 1; by default the lowest and the highest of the data.
+    marginalise : bool, optional
+        Only false, because the model is not linear in its parameters.
+    """
+
+    MEANING = ("band",)
+
+    model: Literal["log10_polynomial"] = "log10_polynomial"
+    terms: Annotated[Count, Field(le=100)] = 7
+    band: tuple[Positive, Positive] | None = None
+    marginalise: StrictBool | None = None
+
+    @model_validator(mode="after")
+    def _valid(self):
+        if self.band is not None and not self.band[0] < self.band[1]:
+            raise ValueError(f"band is {list(self.band)}; give two frequencies in MHz, the lower one first")
+        return only_sampled(self)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its parameters."""
+        return tuple(f"a{i}" for i in range(self.terms))
+
+    def meaning(self, frequency):
+        """As `ComponentBlock.meaning`."""
+        low, high = self.resolved(frequency).band
+        return f"{self.model} with band {low:.6g} to {high:.6g} MHz"
+
+    def resolved(self, frequency):
+        """As `ComponentBlock.resolved`.
+
+        Raises
+        ------
+        InputError
+            The data are far from the band, probably in Hz or GHz, or there are not fewer terms than channels.
+        """
+        low, high = float(np.min(frequency)), float(np.max(frequency))
+        if self.terms >= len(frequency):
+            raise InputError(
+                f"foreground: {self.terms} terms for {len(frequency)} channels; use at least 1 and fewer terms than "
+                "channels"
+            )
+        band = (low, high) if self.band is None else self.band
+        if not 0.5 * band[0] <= low <= high <= 2.0 * band[1]:
+            raise InputError(
+                f"foreground: band is {list(band)} MHz, but the data span {low:.4g} to {high:.4g} MHz; give the "
+                "lowest and the highest frequency of the data in MHz, or omit band"
+            )
+        return self.model_copy(update={"band": band, "marginalise": False})
+
+    def build(self, frequency, kept=None):
+        """As `ComponentBlock.build`."""
+        band = self.resolved(frequency).band
+        # There are no published priors of all coefficients that we know of.
+        params = {name: {"latex": f"a_{{{name[1:]}}}"} for name in self.names}
+        return Component(self.names, functools.partial(_evaluate, log10_polynomial, frequency, band), params)
+
+
 class Hills(_Nonlinear):
     """Sky with ionospheric absorption and emission, see `hills`."""
 
@@ -189,6 +256,7 @@ FOREGROUNDS: dict[str, type[ComponentBlock]] = {
     "log_polynomial": LogPolynomial,
     "physical_linear": PhysicalLinear,
     "loglog_polynomial": LoglogPolynomial,
+    "log10_polynomial": Log10Polynomial,
     "hills": Hills,
     "basis": Basis,
     "regions": Regions,
@@ -209,7 +277,9 @@ class MockForeground(Block):
     coefficients : list of float
         Values of its parameters.
     reference : float, optional
-        Reference frequency in MHz; only `Basis` and `Regions` can do without.
+        Reference frequency in MHz of models that have one; only `Regions` can do without.
+    band : (float, float), optional
+        Band in MHz of `Log10Polynomial`.
     file, mean, T_cmb : optional
         Options of `Basis` and `Regions`.
     """
@@ -217,6 +287,7 @@ class MockForeground(Block):
     model: str = next(iter(FOREGROUNDS))
     coefficients: Annotated[list[Number], Field(min_length=1, max_length=1000)]
     reference: Positive | None = None
+    band: tuple[Positive, Positive] | None = None
     file: str | None = None
     mean: str | None = None
     T_cmb: NotNegative | None = None
@@ -226,8 +297,9 @@ class MockForeground(Block):
     def _with_its_reference(cls, data):
         if isinstance(data, dict) and set(data) <= set(cls.model_fields):
             block = FOREGROUNDS.get(str(data.get("model", next(iter(FOREGROUNDS)))))
-            if block is not None and not block.FILES and data.get("reference") is None:
-                raise ValueError("reference is missing")
+            for key in () if block is None or block.FILES else block.MEANING:
+                if data.get(key) is None:
+                    raise ValueError(f"{key} is missing")
         return data
 
     @model_validator(mode="after")
@@ -250,7 +322,7 @@ class MockForeground(Block):
     def names(self) -> tuple[str, ...]:
         """Names of its parameters."""
         block, n = self.foreground, len(self.coefficients)
-        if isinstance(block, _Foreground):
+        if isinstance(block, (_Foreground, Log10Polynomial)):
             return block.names
         return block.names_of(n) if isinstance(block, Regions) else tuple(f"a{i}" for i in range(n))
 
@@ -288,5 +360,5 @@ SystematicsOptions = _options(SYSTEMATICS, "systematics")
 """A ``systematics:`` block, validated by the class of its model."""
 
 
-def _evaluate(function, frequency, reference, values):
-    return function(frequency, values, reference)
+def _evaluate(function, frequency, where, values):
+    return function(frequency, values, where)

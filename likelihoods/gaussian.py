@@ -157,6 +157,18 @@ class GaussianNoise:
             chi2 = self.terms.chi_square(chi2, r, inverse, weighted, inverse_factor)
         return norm - 0.5 * chi2
 
+    def logpdf_with(self, variance: np.ndarray, r: np.ndarray, sigma: float) -> float:
+        """As `logpdf_whitened` without F, with a further variance (n,) in the transformed basis, such as w_i T_i^2.
+
+        It may change from call to call, so that nothing is computed in advance.
+        """
+        square = sigma * sigma
+        if not (square > 0 or (square == 0 and self.positive_without_sigma)):
+            return -math.inf
+        total = square + self.extra + variance
+        chi2 = float(np.dot(r / total, r))
+        return -0.5 * (self.n * LN_2PI + float(np.log(total).sum()) + chi2) + self.log_jacobian
+
     def logpdf(self, residual: np.ndarray, sigma: float) -> float:
         """Log density of a residual.
 

@@ -1,5 +1,6 @@
 """The likelihood of a global-signal spectrum."""
 
+import copy
 import dataclasses
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from lstmfit.errors import InputError
 from lstmfit.likelihoods.base import read_defaults
 from lstmfit.likelihoods.components import Component
 from lstmfit.likelihoods.gaussian import GaussianNoise, StudentNoise, choose_centre
-from lstmfit.likelihoods.global_signal_options import GlobalSignalOptions
+from lstmfit.likelihoods.global_signal_options import GlobalSignalOptions, RelativeError
 from lstmfit.likelihoods.interpolation import interpolation_matrix
 from lstmfit.likelihoods.noise import LARGEST_SIGMA, SMALLEST_SIGMA, Channels, Noise, NoiseBlock
 from lstmfit.likelihoods.scale_check import check_scale
@@ -41,11 +42,14 @@ class SignalError:
         Use only the variances of `covariance` at the channels of the data.
     channel : float
         Independent error in mK, the same in every channel of the data.
+    fraction : float
+        Independent error of each channel of the data as a fraction of the signal there.
     """
 
     covariance: np.ndarray | None = None
     diagonal: bool = False
     channel: float = 0.0
+    fraction: float = 0.0
 
     @classmethod
     def from_option(cls, value, covariance: np.ndarray | None) -> "SignalError":
@@ -56,6 +60,8 @@ class SignalError:
         InputError
             The option requires a covariance, but there is none.
         """
+        if isinstance(value, RelativeError):
+            return cls(fraction=value.fraction)
         if type(value) is float:
             return cls(channel=value)
         if not value:
@@ -97,7 +103,8 @@ class GlobalSignal:
     foreground, systematics : Component, optional
         Components added to the signal: sampled, or marginalised analytically if the foreground requests it.
     error : SignalError, optional
-        Emulator error, which is added to the noise.
+        Emulator error, which is added to the noise. If it is a fraction of the signal, C depends on the signal, and a
+        foreground must be sampled and the noise Gaussian and independent.
 
     Attributes
     ----------
@@ -121,6 +128,8 @@ class GlobalSignal:
     root, operator : numpy.ndarray
         Transformation of a signal to that basis: the matrix `operator` (n, n_channels) or, if it is None, the factor
         `root` (n,).
+    fraction : float
+        Error of each channel as a fraction of the signal there; mocks and `standard_residuals` do not include it.
     meanings : dict of str to str
         Model and reference of the parameters of foreground and systematics, if known.
     dof_at : int
@@ -153,6 +162,7 @@ class GlobalSignal:
         _check_noise(noise)
         self._redshifts = np.asarray(redshifts, dtype=float)
         self._matrix = interpolation_matrix(self._redshifts, self._frequency)
+        self.fraction = 0.0 if error is None else error.fraction
         error = None if error is None else error.on_channels(self._matrix, len(self._frequency))
         self._covariance = covariance = _sum_covariances(noise.extra, error)
         self.marginalised = foreground if foreground is not None and foreground.marginalise else None
@@ -164,6 +174,10 @@ class GlobalSignal:
         self.root, self.operator = np.sqrt(weight), self.density.operator(self._matrix)
         self._sigma, self._dof, self._student = noise.sigma, noise.dof, noise.student
         self._compiled = self._compile()
+        # The compiled ln L has a noise that does not depend on the signal.
+        self._fast = None if self.fraction else self._compiled
+        if self.fraction:
+            self._check_fraction()
         sampled = None if self.marginalised is not None else foreground
         self._set_components([component for component in (sampled, systematics) if component is not None])
 
@@ -232,6 +246,20 @@ class GlobalSignal:
             return None
         return CompiledSpectrum(self.density, self._redshifts, self._frequency, self.root)
 
+    def _check_fraction(self):
+        problem = None
+        if self.marginalised is not None:
+            problem = "but the foreground is marginalised; set marginalise: false in it"
+        elif self.noise.student:
+            problem = "but the noise is student_t; choose white, channels or radiometer noise"
+        elif self.density.has_correlations:
+            problem = "but the noise has a full covariance; choose white, channels or radiometer noise"
+        if problem is not None:
+            raise InputError(
+                "emulator_error as a fraction of the signal needs independent Gaussian noise and a sampled foreground, "
+                f"{problem}"
+            )
+
     def _centre(self):
         """The marginalised foreground (n,) mK that is subtracted in advance, at ``density.terms.centre``."""
         return self.marginalised.evaluate(self.marginalised.mixed(self.density.terms.centre))
@@ -273,11 +301,15 @@ class GlobalSignal:
             (len(names),) parameters of the likelihood.
         """
         sigma = self._sigma if self._sigma is not None else float(values[0])
-        if self._compiled is not None:
-            value = self._compiled.loglikelihood(signal, self._without_components(values), sigma)
+        if self._fast is not None:
+            value = self._fast.loglikelihood(signal, self._without_components(values), sigma)
             # NaN if digits would be lost, or if the signal is NaN.
             if value == value:
                 return value
+        if self.fraction:
+            signal = self._whitened(signal)
+            r = self._without_components(values) - signal
+            return self.density.logpdf_with((self.fraction * signal) ** 2, r, sigma)
         r = self.residual(signal, values)
         if self._student:
             return self.density.logpdf_whitened(r, sigma, self._dof or float(values[self.dof_at]))
@@ -289,6 +321,24 @@ class GlobalSignal:
             return self._compiled.residual(signal, self._without_components(values))
         data = self.data - (self.root * signal if self.operator is None else self.operator @ signal)
         return self._without_components(values, data)
+
+    def _whitened(self, signal):
+        """Signal in the transformed basis, (n,)."""
+        if self._compiled is not None:
+            return -self._compiled.residual(signal, np.zeros(self.density.n))
+        return self.root * signal if self.operator is None else self.operator @ signal
+
+    def with_variance_at(self, signal: np.ndarray) -> "GlobalSignal":
+        """Likelihood in which an error that is a fraction of the signal keeps its value at a signal (n_channels,) mK.
+
+        So its ln L is quadratic in the signal. Without such an error it is the likelihood itself.
+        """
+        if not self.fraction:
+            return self
+        made = copy.copy(self)
+        made.fraction, made.density = 0.0, copy.copy(self.density)
+        made.density.extra = self.density.extra + (self.fraction * self._whitened(signal)) ** 2
+        return made
 
     def _without_components(self, values, data=None):
         """Data minus sampled components in the transformed basis, (n,); `data` is modified, if given."""
