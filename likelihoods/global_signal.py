@@ -134,7 +134,7 @@ class GlobalSignal:
         Transformation of a signal to that basis: the matrix `operator` (n, n_channels) or, if it is None, the factor
         `root` (n,).
     fraction : float
-        Error of each channel as a fraction of the signal there; mocks and `standard_residuals` do not include it.
+        Error of each channel as a fraction of the signal there; mocks do not include it.
     meanings : dict of str to str
         Model and reference of the parameters of foreground and systematics, if known.
     dof_at : int
@@ -169,7 +169,7 @@ class GlobalSignal:
         self._matrix = interpolation_matrix(self._redshifts, self._frequency)
         self.fraction = 0.0 if error is None else error.fraction
         error = None if error is None else error.on_channels(self._matrix, len(self._frequency))
-        covariance = _sum_covariances(noise.extra, error)
+        self._covariance = covariance = _sum_covariances(noise.extra, error)
         self.marginalised = foreground if foreground is not None and foreground.marginalise else None
         self.density = self._make_density(weight, covariance)
         data = self._temperature
@@ -350,7 +350,9 @@ class GlobalSignal:
             return self
         made = copy.copy(self)
         made.fraction, made.density = 0.0, copy.copy(self.density)
-        made.density.extra = self.density.extra + (self.fraction * self._whitened(signal)) ** 2
+        whitened = (self.fraction * self._whitened(signal)) ** 2
+        made.density.extra = self.density.extra + whitened
+        made._covariance = _sum_covariances(self._covariance, whitened / self.root**2)
         return made
 
     def _without_components(self, values, data=None):
@@ -424,32 +426,50 @@ class GlobalSignal:
         return self._temperature - self.sky(signal, values)
 
     def standard_residuals(self, signal, values) -> np.ndarray:
-        """`residuals` in units of the noise without the emulator error, in ascending order of frequency.
+        """`residuals` in units of the noise, see `standardise`."""
+        return self.with_variance_at(signal).standardise(self.residuals(signal, values), values)
+
+    def standardise(self, residuals: np.ndarray, values) -> np.ndarray:
+        """Residuals in units of the noise, including the emulator error, in ascending order of frequency.
+
+        An error that is a fraction of the signal is not included, unless `with_variance_at` has fixed it.
+
+        Parameters
+        ----------
+        residuals : numpy.ndarray
+            (n,) or (m, n) mK.
+        values : numpy.ndarray
+            (len(names),) parameters of the likelihood, which give the noise.
 
         Returns
         -------
         numpy.ndarray
-            (n,) independent and standard normal if model and noise are correct. Student-t residuals are mapped to
-            normal ones through their distribution functions; correlated residuals are whitened, starting at the lowest
-            frequency.
+            (n,) or (m, n), independent and standard normal if model and noise are correct. Student-t residuals are
+            mapped to normal ones through their distribution functions; correlated residuals are whitened, starting at
+            the lowest frequency.
         """
         order = np.argsort(self._frequency, kind="stable")
-        noise = self.noise.at(values).in_order(order)
-        residual, weight = self.residuals(signal, values)[order], self.spectrum.weight[order]
-        variance, extra = noise.sigma**2 / weight, noise.extra
-        if extra is None or extra.ndim == 1:
-            z = residual / np.sqrt(variance + (0.0 if extra is None else extra))
+        noise, fixed = self.noise.at(values), self._covariance
+        variance = (noise.sigma**2 / np.asarray(self.spectrum.weight, dtype=float))[order]
+        residuals = np.asarray(residuals, dtype=float)[..., order]
+        if fixed is None or fixed.ndim == 1:
+            z = residuals / np.sqrt(variance + (0.0 if fixed is None else fixed[order]))
         else:
-            z = solve_triangular(np.linalg.cholesky(extra + np.diag(variance)), residual, lower=True)
-        if noise.student:
-            from scipy.stats import norm, t
-
-            z = np.sign(z) * norm.isf(t.sf(np.abs(z), noise.dof))
-        return z
+            factor = np.linalg.cholesky(fixed[np.ix_(order, order)] + np.diag(variance))
+            z = solve_triangular(factor, residuals.T, lower=True).T
+        return _normal_scores(z, noise.dof) if noise.student else z
 
     def chi_square(self, signal, values) -> float:
         """Sum of the squares of `standard_residuals`."""
-        z = self.standard_residuals(signal, values)
+        return self.with_variance_at(signal).chi_square_of(self.residuals(signal, values), values)
+
+    def chi_square_of(self, residual: np.ndarray, values) -> float:
+        """Sum of the squares of a residual (n,) in mK, as from `standardise`."""
+        # The order of the channels does not matter, so that unlike there no factorisation is needed.
+        noise = self.noise.at(values)
+        z = self.density.whiten(residual) / np.sqrt(noise.sigma**2 + self.density.extra)
+        if noise.student:
+            z = _normal_scores(z, noise.dof)
         return float(z @ z)
 
     def mocked(self, arguments, rng: np.random.Generator | None, redshifts=None, coefficients=None):
@@ -504,6 +524,14 @@ class GlobalSignal:
         """Warn if data and noise seem to be in different units; see `lstmfit.likelihoods.scale_check.check_scale`."""
         spectrum = self.spectrum
         check_scale(spectrum.frequency, spectrum.temperature, spectrum.weight, sigma, self.noise.extra)
+
+
+def _normal_scores(x, dof):
+    """Normal deviates with the cumulative probabilities of Student-t deviates."""
+    from scipy.stats import norm, t
+
+    # The smallest number keeps a residual in the far tail finite.
+    return np.copysign(norm.isf(np.maximum(t.sf(np.abs(x), dof), np.finfo(float).tiny)), x)
 
 
 def _noise_block(options, spectrum) -> NoiseBlock:

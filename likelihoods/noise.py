@@ -62,13 +62,6 @@ class Noise:
         sigma = self.sigma if self.sigma is not None else found[self.name]
         return dataclasses.replace(self, sigma=sigma, dof=found.get("dof", self.dof))
 
-    def in_order(self, order: np.ndarray) -> "Noise":
-        """Copy with the channels reordered by indices (n,)."""
-        if self.extra is None:
-            return self
-        extra = np.asarray(self.extra)
-        return dataclasses.replace(self, extra=extra[order] if extra.ndim == 1 else extra[np.ix_(order, order)])
-
     def draw(self, weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw noise (n,) mK for channels with these weights.
 

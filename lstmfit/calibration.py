@@ -14,7 +14,6 @@ import contextlib
 import functools
 import json
 import shutil
-from concurrent import futures
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +27,14 @@ from lstmfit.datasets.spectrum import read_written_spectrum
 from lstmfit.driver import resolve
 from lstmfit.errors import InputError, one_line
 from lstmfit.files import locked, write_text, writing_into
-from lstmfit.mpi import under_mpirun
 from lstmfit.problem import build
 from lstmfit.run_folder import data_files, load_problem
-from lstmfit.sampling.polychord.libraries import load_library
+from lstmfit.sampling.polychord.libraries import check_one_fit_per_rank
 from lstmfit.sampling.samplers import make_sampler
-from lstmfit.signal_functions import FlattenedGaussianSignal
+from lstmfit.signal_functions import AnalyticSignal
 from lstmfit.simulators import SimulationError, load_once, recorded_simulator
 from lstmfit.spectra import find_uses
-from lstmfit.workers import cores, death_as, worker_pool
+from lstmfit.workers import cores, death_as, results_of, worker_pool
 
 BEGUN = {"lock", "mocks", "run.yaml"}
 """Files that may exist, besides those of the channels, if a calibration was killed before its plan was written."""
@@ -118,21 +116,11 @@ def calibrate(
             done = n - len(todo)
             if done and progress is not None:
                 progress(done, n)
-            for _ in _results(pool, functools.partial(_fit_mock, str(folder), seed, points), todo):
+            for _ in results_of(pool, functools.partial(_fit_mock, str(folder), seed, points), todo):
                 done += 1
                 if progress is not None:
                     progress(done, n)
             return summarise(folder, n)
-
-
-def _results(pool, function, todo):
-    running = [pool.submit(function, i) for i in todo]
-    try:
-        for future in futures.as_completed(running):
-            yield future.result()
-    finally:
-        for future in running:
-            future.cancel()
 
 
 def _channel_files(data) -> dict[str, str]:
@@ -149,10 +137,7 @@ def _plan(source, folder: Path, truth: str | None, seed: int, points: int):
     config = run_file.load(source)
     problem = build(config)
     _check_drawable(problem)
-    pypolychord = config.sampler.name == "polychord" and Path(load_library().path).name == "pypolychord"
-    if under_mpirun() and pypolychord:
-        # pypolychord uses all MPI ranks, but here each rank does its own fit, so that they would wait for each other.
-        raise InputError("calibrate cannot use pypolychord under mpirun; start it without mpirun (--jobs N)")
+    check_one_fit_per_rank(config.sampler.name, "calibrate")
     resolved = resolve(config, problem)
     make_sampler(resolved).check(problem)
     content = resolved.model_dump(by_alias=True, exclude_none=True)
@@ -219,8 +204,9 @@ def _check_drawable(problem):
 
 def _simulator(problem) -> str:
     emulator = problem.signal.emulator
-    if isinstance(problem.signal, FlattenedGaussianSignal):
-        raise InputError(f"calibrate does not support signal: {problem.signal.name}; give an emulator or a simulator")
+    if isinstance(problem.signal, AnalyticSignal):
+        name = problem.signal.name.removeprefix("signal: ")
+        raise InputError(f"calibrate does not support signal: {name}; give an emulator or a simulator")
     if emulator is None:
         return problem.signal.name
     return recorded_simulator(emulator, "name the simulator of the mocks with --truth")

@@ -282,7 +282,7 @@ class RunConfig(Block):
 
     emulator: EmulatorSource | None = None
     simulator: str | None = None
-    signal: Literal["flattened_gaussian"] | None = None
+    signal: Literal["flattened_gaussian", "none"] | None = None
     extrapolate: StrictBool = False
     data: Annotated[dict[str, Data], BeforeValidator(_data)] = Field({})
     likelihood: Annotated[dict[str, Any], BeforeValidator(_likelihoods)]
@@ -295,7 +295,7 @@ class RunConfig(Block):
     @model_validator(mode="after")
     def _one_signal(self):
         if sum(signal is not None for signal in (self.emulator, self.simulator, self.signal)) != 1:
-            raise ValueError("give exactly one of emulator, simulator and signal")
+            raise ValueError("give exactly one of emulator, simulator and signal (signal: none for no signal)")
         return self
 
     @model_serializer(mode="wrap")

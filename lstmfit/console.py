@@ -70,7 +70,8 @@ def _blocks_of_columns(widths, width) -> list[list[int]]:
     shown = [min(w, LONGEST_CELL) for w in widths]
     blocks = [[0]]
     for i in range(1, len(widths)):
-        if len(blocks[-1]) > 1 and sum(shown[j] + 1 for j in (*blocks[-1], i)) > width:
+        # Two spaces between columns.
+        if len(blocks[-1]) > 1 and sum(shown[j] + 2 for j in (*blocks[-1], i)) - 2 > width:
             blocks.append([0])
         blocks[-1].append(i)
     return blocks

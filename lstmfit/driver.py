@@ -92,6 +92,31 @@ def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=N
     return folder
 
 
+def fit_here(config: RunConfig, folder: Path) -> None:
+    """Fit a run file in this process only, for programs that run many fits at a time; resumes, or skips a finished fit.
+
+    Parameters
+    ----------
+    config : RunConfig
+        A run file with absolute paths.
+    folder : pathlib.Path
+        Output folder.
+
+    Raises
+    ------
+    InputError
+        As `fit`.
+    """
+    with run_folder.locked_folder(folder), writing_into(folder, "and repeat the command; finished work is kept"):
+        begun = _prepare(config, {}, folder, None, resume=True, force=False)
+        make_problem = functools.partial(load_problem, str(folder), trust=True)
+        if begun == "nothing sampled":
+            _finish_without_sampling(folder, make_problem)
+        elif begun != "finished":
+            sampler = make_sampler(run_folder.read_config(folder))
+            _finish(folder, sampler, sampler.run_here(make_problem(), folder, resume=True))
+
+
 def output_folder(config: RunConfig, source, output=None) -> Path:
     """Output folder of a fit: `output`, the run file's ``output``, or ``chains/NAME``.
 
@@ -260,6 +285,9 @@ def _finish(folder: Path, sampler: Sampler, result: Result):
 
 def _finish_without_sampling(folder: Path, make_problem):
     """Write the result of a run without free parameters: its evidence is the likelihood itself."""
+    from lstmfit.analysis.chains import read_run
+    from lstmfit.analysis.goodness import goodness
+
     problem = make_problem()
     logL, derived = problem.loglikelihood(np.empty(0))
     if not np.isfinite(logL):
@@ -273,7 +301,8 @@ def _finish_without_sampling(folder: Path, make_problem):
     write_state(folder, ROOT, make_request(problem) | facts | evidence | {"finished": True})
     run_folder.seal(folder)
     summary = evidence | {"D_KL": 0.0, "D_KL_err": 0.0, "d_G": 0.0, "insertion_p": None, **facts}
-    summary |= {"n_live": 0, "sampler": "none, as no parameter is free", "parameters": {}}
+    summary |= {"n_live": 0, "sampler": "none, as no parameter is free"}
+    summary |= goodness(read_run(folder, problem=problem)) | {"parameters": {}}
     write_text(folder / run_folder.SUMMARY, json.dumps(summary, indent=2) + "\n")
 
 

@@ -130,14 +130,23 @@ def flattened_gaussian(frequency, values) -> np.ndarray:
     return a * np.expm1(-tau * np.exp(b)) / -np.expm1(-tau)
 
 
-class FlattenedGaussianSignal(Signal):
-    """The phenomenological absorption of Bowman et al. (2018), evaluated at the channels of the data.
+class AnalyticSignal(Signal):
+    """Abstract base class of signals without a simulator, which are evaluated at the channels of the data.
 
     Parameters
     ----------
     frequency : numpy.ndarray
         (n,) MHz, in any order.
     """
+
+    def __init__(self, frequency: np.ndarray):
+        self._frequency = np.sort(frequency)[::-1]
+        self.redshifts = frequency_to_redshift(self._frequency)
+        self.layout = OutputLayout.of(len(frequency), ("signal",))
+
+
+class FlattenedGaussianSignal(AnalyticSignal):
+    """The phenomenological absorption of Bowman et al. (2018)."""
 
     name, checksum = "flattened_gaussian", "Bowman et al. 2018"
     # Our own wide ranges, which cover the whole EDGES low band.
@@ -148,14 +157,24 @@ class FlattenedGaussianSignal(Signal):
         Parameter("tau", 0.1, 20, latex=r"\tau"),
     )
 
-    def __init__(self, frequency: np.ndarray):
-        self._frequency = np.sort(frequency)[::-1]
-        self.redshifts = frequency_to_redshift(self._frequency)
-        self.layout = OutputLayout.of(len(frequency), ("signal",))
-
     def outputs(self, theta: np.ndarray) -> np.ndarray:
         """As `Signal.outputs`."""
         return flattened_gaussian(self._frequency, theta)
+
+
+class NoSignal(AnalyticSignal):
+    """A signal of zero in every channel, without parameters."""
+
+    name, checksum = "signal: none", "none"
+    parameters = ()
+
+    def outputs(self, theta: np.ndarray) -> np.ndarray:
+        """As `Signal.outputs`."""
+        return np.zeros(len(self._frequency))
+
+
+ANALYTIC: dict[str, type[AnalyticSignal]] = {"flattened_gaussian": FlattenedGaussianSignal, "none": NoSignal}
+"""Analytic signals by their names in run files (``signal:``)."""
 
 
 MOCK_REDSHIFTS = np.linspace(5.0, 50.0, 451)
@@ -173,7 +192,7 @@ def make_signal(config: RunConfig, frequency: np.ndarray | None = None) -> Signa
         (n,) MHz, channels of the data, for a signal without its own grid.
     """
     if config.signal is not None:
-        return FlattenedGaussianSignal(redshift_to_frequency(MOCK_REDSHIFTS) if frequency is None else frequency)
+        return ANALYTIC[config.signal](redshift_to_frequency(MOCK_REDSHIFTS) if frequency is None else frequency)
     if config.simulator is not None:
         return SimulatedSignal(config.simulator)
     return EmulatedSignal(Emulator.load(config.emulator))

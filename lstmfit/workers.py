@@ -8,7 +8,7 @@ import threading
 from concurrent import futures
 
 from lstmfit.errors import InputError
-from lstmfit.mpi import world
+from lstmfit.mpi import abort, status_of, world
 from lstmfit.schema import shown
 
 THREAD_VARIABLES = (
@@ -74,18 +74,49 @@ def worker_pool(jobs: int):
     from mpi4py.futures import MPICommExecutor
 
     with _worker_environment(), MPICommExecutor(comm, root=0) as pool:
-        yield pool, comm.Get_size() - 1
+        try:
+            yield pool, comm.Get_size() - 1
+        except SystemExit as error:
+            # As for processes: the other ranks are in the middle of their tasks.
+            abort(comm, status_of(error))
+
+
+def results_of(pool, function, tasks):
+    """Yield the results of `function` for each task, in the order in which they finish; cancel the rest if one fails.
+
+    Parameters
+    ----------
+    pool : concurrent.futures.Executor
+        As from `worker_pool`.
+    function : callable
+        Picklable function of one task.
+    tasks : sequence of object
+        The tasks.
+    """
+    running = [pool.submit(function, task) for task in tasks]
+    try:
+        for future in futures.as_completed(running):
+            yield future.result()
+    finally:
+        for future in running:
+            future.cancel()
 
 
 @contextlib.contextmanager
 def process_pool(jobs: int):
     """Open a pool of single-threaded processes on this machine, which end when this process ends."""
-    context = multiprocessing.get_context("spawn")
+    context, others = multiprocessing.get_context("spawn"), set(multiprocessing.active_children())
     with (
         _worker_environment(),
         futures.ProcessPoolExecutor(jobs, mp_context=context, initializer=_end_with_parent) as pool,
     ):
-        yield pool
+        try:
+            yield pool
+        except (SystemExit, KeyboardInterrupt):
+            # A time limit or a signal: leaving the context would wait for the tasks to finish.
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
 
 
 @contextlib.contextmanager

@@ -241,7 +241,7 @@ def test_files_of_noise_that_hold_something_else(tmp_path):
         of_file(message, path, kind)
 
     def of_file(message, path, kind="channels"):
-        refused(message, noise.NOISE[kind](file=str(path)).build, Spectrum(*3 * [np.ones(3)]))
+        refused(message, noise.NOISE[kind](file=str(path)).build, Spectrum(*np.ones((3, 3))))
 
     def text(content):
         return lambda path: path.write_bytes(content)

@@ -125,7 +125,7 @@ ROOMS = [
     ("run_folder",),
     ("analysis",),
     ("driver", "benchmark", "doctor", "interfaces"),
-    ("calibration", "checks"),
+    ("calibration", "evidence", "checks"),
     ("cli",),
     ("__main__",),
 ]

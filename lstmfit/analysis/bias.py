@@ -28,6 +28,7 @@ from lstmfit.files import write_text
 from lstmfit.likelihoods.global_signal_options import RelativeError
 from lstmfit.problem import Problem, build
 from lstmfit.run_folder import data_files
+from lstmfit.signal_functions import AnalyticSignal
 from lstmfit.simulators import recorded_simulator
 
 MOST_FAILURES = 0.05
@@ -87,7 +88,7 @@ def emulated_simulator(run: Run) -> str:
     emulator = run.problem.signal.emulator
     if emulator is None:
         raise InputError(
-            f"{run.folder} was fitted with {run.problem.signal.name} itself, so there is no emulation bias; "
+            f"{run.folder} was fitted without an emulator ({run.problem.signal.name}), so there is no emulation bias; "
             "give the folder of a fit with an emulator"
         )
     return recorded_simulator(emulator, "give --truth SIMULATOR or the folder of a direct fit")
@@ -124,7 +125,8 @@ def measure_bias(
     InputError
         As `truth_problem`; also if there are fewer than 25 points, or if the simulator fails at all of them.
     """
-    simulator = emulated_simulator(run) if simulator is None else simulator
+    if simulator is None or isinstance(run.problem.signal, AnalyticSignal):
+        simulator = emulated_simulator(run)
     if isinstance(n, bool) or n < 25:
         raise InputError(f"n is {n}, but at least 25 points are needed to judge the weights; 500 is a typical number")
     problem, truth = run.problem, truth_problem(run, simulator)

@@ -32,14 +32,27 @@ class ParameterFigures(Figures):
     log10: Annotated[bool, Field(strict=True)] = False
 
 
-class SpectrumFit(Figures):
-    """Goodness of fit of one of several spectra."""
+class FitVerdict(Figures):
+    """Whether the residuals are noise."""
 
-    chi2: Finite | None
-    dof: Whole | None
+    fits: Annotated[bool, Field(strict=True)]
+    text: Text
+
+
+class FitTotals(Figures):
+    """Goodness of fit of one spectrum or of all."""
+
+    chi2: Finite
+    dof: Finite | None
     p_value: Finite | None
-    residual_correlation: Finite | None
-    fitted_noise_mK: Finite | None
+    posterior_predictive_p: Finite
+    verdict: FitVerdict
+
+
+class Fit(FitTotals):
+    """Goodness of fit, see `lstmfit.analysis.goodness.goodness`."""
+
+    spectra: dict[str, FitTotals]
 
 
 class Summary(Figures):
@@ -55,13 +68,8 @@ class Summary(Figures):
     ranks: Whole
     sampler: Text
     insertion_p: Finite | None = None
-    chi2: Finite | None = None
-    dof: Whole | None = None
-    p_value: Finite | None = None
-    residual_correlation: Finite | None = None
-    fitted_noise_mK: Finite | None = None
+    fit: Fit | None = None
     at_prior_end: dict[str, Text] = Field(default={})
-    spectra: dict[str, SpectrumFit] = Field(default={})
     parameters: dict[str, ParameterFigures]
 
     @model_validator(mode="after")

@@ -75,14 +75,14 @@ def write_report(run: Run, path=None) -> Path:
     config = run_file.load(run.folder / "run.yaml")
     bias = bias_file(run.folder)
     measured = read_figures(bias, Bias, "measure it again with lstmfit bias") if bias.is_file() else None
-    fit = goodness(run)
+    found = goodness(run)
     name = one_line(run.folder.resolve().name, 200)
     content = {
         "name": name,
         "source": f"{run.problem.signal.name}, {run.problem.n_channels} channels, {summary['sampler']}",
         "style": STYLE,
         "style_hash": f"sha256-{base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()}",
-        "doubts": doubts(fit),
+        "doubts": doubts(found),
         "summary": summary,
         "small_p": SMALL,
         "parameters": _parameters(summary, run),
@@ -92,8 +92,8 @@ def write_report(run: Run, path=None) -> Path:
             "corner": _drawn("corner", run),
             "signal": _drawn("signal", run),
         },
-        "chi_square": _chi_square(fit, run, config, len(run.problem.names) + run.problem.n_marginalised),
-        "spectra": [_spectrum(name, fit, config, run) for name in run.problem.spectra],
+        "verdict": None if found["fit"] is None else found["fit"]["verdict"],
+        "spectra": [_spectrum(name, found["fit"]["spectra"][name], config, run) for name in run.problem.spectra],
         "others": dump_yaml(config.others) if config.others else "",
         "provenance": _provenance(config, summary),
         "references": bibliography(config, run, measured),
@@ -130,15 +130,13 @@ def _parameters(summary, run):
     return {"columns": columns, "rows": rows}
 
 
-def _spectrum(name, fit, config, run):
-    """Content of the template's section on a spectrum; `chi_square` is empty if there is only one."""
-    problem, likelihood = run.problem, run.problem.spectra[name]
-    fitted = sum(n in problem.names for n in likelihood.params) + likelihood.n_marginalised
+def _spectrum(name, figures, config, run):
+    """Content of the template's section on a spectrum."""
     text, picture = _residuals(run, name)
     block = config.likelihood[name]
     return {
         "name": name,
-        "chi_square": _chi_square(fit["spectra"][name], run, config, fitted, name) if "spectra" in fit else "",
+        "tests": _tests(name, figures),
         "residuals": text,
         "picture": picture,
         "options": dump_yaml(block if isinstance(block, dict) else block.model_dump(exclude_none=True, by_alias=True)),
@@ -153,13 +151,7 @@ def _residuals(run, name):
     spectrum = likelihood.spectrum
     models = [likelihood.sky(problem.signal_at(t), problem.values(t, name)) for t in theta]
     residual = spectrum.temperature - np.mean(models, axis=0)
-    r = residual[np.argsort(spectrum.frequency)]
-    neighbours = float(np.corrcoef(r[:-1], r[1:])[0, 1]) if len(r) > 2 and r.std() > 0 else 0.0
-    sigma = 1.0 / np.sqrt(max(len(r) - 1, 1))
-    text = (
-        f"Rms residual {np.sqrt(np.mean(residual**2)):.2f} mK; correlation of neighbouring channels "
-        f"{neighbours:+.2f} (± {sigma:.2f} for white noise)."
-    )
+    text = f"Rms residual {np.sqrt(np.mean(residual**2)):.2f} mK."
     return text, _residual_picture(spectrum.frequency, residual)
 
 
@@ -177,26 +169,25 @@ def _residual_picture(frequency, residual) -> str:
         return base64.b64encode(path.read_bytes()).decode()
 
 
-def _chi_square(figures, run, config, n_fitted, name=None) -> str:
-    """Sentence about the chi-square of the best sample with respect to the noise, of one or of all spectra."""
-    if not run.problem.spectra:
-        return "No spectrum was fitted."
-    if figures["chi2"] is None:
-        return "The chi-square of the best sample is not finite."
-    likelihoods = run.problem.spectra.values() if name is None else [run.problem.spectra[name]]
-    n = sum(len(likelihood.spectrum.frequency) for likelihood in likelihoods)
-    free = figures["fitted_noise_mK"]
-    blocks = [block.noise for key, block in config.spectrum_blocks.items() if name in (None, key)]
-    models = dict.fromkeys("the data's own" if block is None else block.model for block in blocks)
-    noise = f" with {' and '.join(models)} noise" if models else ""
-    fitted = "" if free is None else f" (fitted {next(iter(likelihoods)).noise.name}: {free:.4g} mK)"
-    ratio = ""
-    if figures["dof"] is not None:
-        ratio = f": {figures['chi2'] / figures['dof']:.2f} per degree of freedom (p = {figures['p_value']:.2g})"
-    return (
-        f"Best sample: chi-square {figures['chi2']:.1f}{noise}{fitted} for {n} channels and {n_fitted} fitted "
-        f"parameters{ratio}."
-    )
+def _tests(name, figures):
+    """Table of the tests of a spectrum's residuals."""
+    noise, correlation, runs = (figures[key] for key in ("fitted_noise_mK", "autocorrelation", "runs"))
+    outlier = figures["largest_outlier"]
+    dof = "none" if figures["dof"] is None else f"{figures['dof']:.1f}"
+    fitted = "" if noise is None else f", for a fitted noise of {noise:.4g} mK"
+    chi2 = f"{figures['chi2']:.1f} for {dof} degrees of freedom{fitted}"
+    rows = [
+        ("chi-square of the best point", chi2, figures["p_value"]),
+        ("posterior prediction of chi-square", "", figures["posterior_predictive_p"]),
+    ]
+    if correlation is not None:
+        what = f"{correlation['lag_1']:+.2f} between neighbours; Ljung-Box {correlation['ljung_box']:.1f}"
+        rows.append(("correlation of the residuals", f"{what} over {correlation['lags']} lags", correlation["p_value"]))
+        rows.append(("runs of one sign", f"{runs['n']}, {runs['expected']:.1f} expected", runs["p_value"]))
+    far = f"{outlier['sigma']:+.1f} sigma at {outlier['frequency']:.4g} MHz"
+    rows.append(("largest outlier", far, outlier["p_value"]))
+    cells = [(what, figure, "" if p is None else f"{p:.2g}") for what, figure, p in rows]
+    return {"columns": (f"residuals of {name}", "", "p-value"), "rows": cells}
 
 
 def _coefficients(run, name):

@@ -25,7 +25,7 @@ def summarise(run: Run, facts: dict, n_draws: int = 1000) -> dict:
     dict
         Content of ``summary.json``; log-uniform parameters are in log10. logZ refers to the whole prior: PolyChord
         discards the part of the prior where the likelihood is zero, which `prior_fraction` corrects. insertion_p is the
-        p-value of `lstmfit.analysis.insertion`, None for weighted samples; chi2, dof, p_value and the rest are those of
+        p-value of `lstmfit.analysis.insertion`, None for weighted samples; fit and at_prior_end are those of
         `lstmfit.analysis.goodness.goodness`.
     """
     samples = run.natural()

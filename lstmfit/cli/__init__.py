@@ -13,6 +13,7 @@ import typer
 
 from lstmfit._version import __version__
 from lstmfit.cli import comparison, emulators, fits, foregrounds, interfaces
+from lstmfit.cli.evidence import evidence
 from lstmfit.console import print_table
 from lstmfit.errors import InputError, one_line
 from lstmfit.mpi import promised_rank, stopping_all_ranks, under_mpirun
@@ -122,7 +123,7 @@ def doctor(
 
 
 # In the order of the help.
-_FITS = (fits.fit, fits.plot, fits.bias, comparison.compare, fits.calibrate, fits.report, fits.check)
+_FITS = (fits.fit, fits.plot, fits.bias, comparison.compare, evidence, fits.calibrate, fits.report, fits.check)
 _EMULATORS = (emulators.simulate, emulators.train, emulators.evaluate, emulators.emulators, emulators.bench)
 for _command in (*_FITS, *_EMULATORS, foregrounds.modes, interfaces.cobaya, doctor):
     app.command()(_command)

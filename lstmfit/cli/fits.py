@@ -4,6 +4,7 @@ import contextlib
 import re
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -17,7 +18,8 @@ RESUME_STATUS = 75
 """Exit status of a fit that stopped early and can be resumed: EX_TEMPFAIL of sysexits.h."""
 
 
-def _seconds(text: str | None) -> float | None:
+def seconds_of(text: str | None) -> float | None:
+    """Seconds of a time limit such as 90s, 30m or 11.5h."""
     if text is None:
         return None
     found = re.fullmatch(r"([0-9]{1,9}\.?[0-9]{0,9})([smh])", text)
@@ -27,19 +29,18 @@ def _seconds(text: str | None) -> float | None:
 
 
 @contextlib.contextmanager
-def _ending_well(seconds: float | None, folder: Path):
+def ending_well(seconds: float | None, how: Callable[[], str]):
     """Report how to resume a run that ends early: at its time limit, or on SIGUSR1, SIGTERM or Ctrl-C.
 
-    SIGUSR1 is the warning of a batch system. It and the time limit give the exit status `RESUME_STATUS`.
+    SIGUSR1 is the warning of a batch system. It and the time limit give the exit status `RESUME_STATUS`. `how` gives
+    the text, which is that of the moment.
     """
-    from lstmfit import mpi, run_folder
+    from lstmfit import mpi
 
     def say_how(what):
         # Every rank gets the signal; only the first one reports it, and ends them all.
         if mpi.promised_rank() == 0:
-            begun = run_folder.state(folder) in ("unfinished", "finished")
-            how = f"to resume, repeat the command with --resume (folder {folder})" if begun else "nothing was written"
-            sys.stderr.write(f"lstmfit: {what}; {how}\n")
+            sys.stderr.write(f"lstmfit: {what}; {how()}\n")
 
     def stop(number, _frame):
         if number == signal.SIGTERM:
@@ -76,16 +77,21 @@ def fit(
     ] = None,
 ):
     """Fit a run file on all cores, or with MPI under mpirun."""
-    from lstmfit import config, mpi
+    from lstmfit import config, mpi, run_folder
     from lstmfit.driver import fit as run_fit
     from lstmfit.driver import output_folder
 
-    seconds = _seconds(time_limit)
+    seconds = seconds_of(time_limit)
     folder = output_folder(config.load(run), run, output)
     first = mpi.rank() == 0
     line = ProgressLine() if first else None
+
+    def how():
+        begun = run_folder.state(folder) in ("unfinished", "finished")
+        return f"to resume, repeat the command with --resume (folder {folder})" if begun else "nothing was written"
+
     try:
-        with _ending_well(seconds, folder):
+        with ending_well(seconds, how):
             run_fit(run, folder, jobs=jobs, resume=resume, force=force, progress=line)
     finally:
         if line is not None:
@@ -119,6 +125,8 @@ def _show_summary(folder):
     p = summary.get("insertion_p")
     if p is not None:
         say(f"insertion-index test: p = {p:.2g}{'' if p > SMALL else SUSPICIOUS}")
+    if summary["fit"] is not None and summary["fit"]["verdict"]["fits"]:
+        say(summary["fit"]["verdict"]["text"])
     for line in doubts(summary):
         say(f"warning: {line}")
 
@@ -159,7 +167,7 @@ def bias(
         result = bias_between(done, read_run(truth, trust), seed)
     else:
         writable_folder(folder)
-        with _bar("point") as progress:
+        with bar("point") as progress:
             result = measure_bias(done, truth, n, jobs=jobs, seed=seed, progress=progress)
         write_bias(folder, result)
     _show_bias(result)
@@ -167,14 +175,15 @@ def bias(
 
 
 @contextlib.contextmanager
-def _bar(unit):
+def bar(unit: str):
+    """Progress bar of tasks, called with (finished, n)."""
     from tqdm import tqdm
 
-    with tqdm(unit=unit, dynamic_ncols=True, disable=None) as bar:
+    with tqdm(unit=unit, dynamic_ncols=True, disable=None) as line:
 
         def progress(done, total):
-            bar.total = total
-            bar.update(done - bar.n)
+            line.total = total
+            line.update(done - line.n)
 
         yield progress
 
@@ -214,7 +223,7 @@ def calibrate(
     from lstmfit.calibration import calibrate as run_campaign
 
     output = Path("chains") / f"calibration_{Path(run).stem}" if output is None else output
-    with _bar("mock") as progress:
+    with bar("mock") as progress:
         result = run_campaign(run, output, n, truth=truth, points=points, jobs=jobs, seed=seed, progress=progress)
     if result is None:
         return

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import yaml
-from helpers import small_run
+from helpers import small_run, tiny_run
 from scipy.stats import genpareto
 
 from lstmfit import Emulator
@@ -178,7 +178,9 @@ def direct_run(**changes):
 
 @pytest.fixture(scope="module")
 def direct(tmp_path_factory):
-    return fit(direct_run(), tmp_path_factory.mktemp("direct") / "run", jobs=2)
+    # Fewer calls than with the emulator, as each costs a simulation.
+    sampler = {"polychord": {"nlive": 40, "num_repeats": 3, "seed": 1}}
+    return fit(direct_run(sampler=sampler), tmp_path_factory.mktemp("direct") / "run", jobs=2)
 
 
 def test_a_good_emulator_is_called_good(honest):
@@ -272,7 +274,7 @@ def test_the_noise_is_that_of_the_data_under_a_foreground_too(tmp_path):
         foreground = {"terms": 3, "reference": 75, "mean": [1750.0, -120.0, 5.0], "scale": 1}
         foreground["marginalise"] = marginalise
         likelihood = {"global_signal": {"noise": {"model": "white", "sigma": 25}, "foreground": foreground}}
-        folder = fit(small_run(data={"mock": mock}, likelihood=likelihood), tmp_path / str(marginalise), jobs=2)
+        folder = fit(tiny_run(data={"mock": mock}, likelihood=likelihood), tmp_path / str(marginalise), jobs=2)
         assert measure_bias(run_of(folder), n=50)["signal_rms_mK"]["noise"] == pytest.approx(25.0, rel=0.1)
 
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import re
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,13 +14,14 @@ from scipy.stats import kstest, multivariate_normal
 
 from lstmfit import config as run_file
 from lstmfit.analysis.chains import Run, read_run, read_summary
-from lstmfit.analysis.goodness import doubts, goodness, prior_ends
+from lstmfit.analysis.goodness import doubts, goodness, prior_ends, spectrum_fit
 from lstmfit.constants import redshift_to_frequency
 from lstmfit.driver import fit
 from lstmfit.likelihoods.scale_check import check_scale
 from lstmfit.problem import build
 
 N = 451
+EDGES = Path(__file__).parents[3] / "shared" / "data" / "edges2018_figure1.csv"
 FEW = {"polychord": {"nlive": 30, "num_repeats": 2, "seed": 1}}
 
 
@@ -72,11 +75,16 @@ def test_residuals_of_the_truth_are_standard_normal_for_every_noise(tmp_path, rn
     z = likelihood.standard_residuals(problem.signal_at(theta), values)
     assert kstest(z, "norm").pvalue > 1e-3
     figures = goodness(run)
-    assert figures["chi2"] == likelihood.chi_square(problem.signal_at(theta), values) == z @ z
-    assert figures["fitted_noise_mK"] == (25.0 if "free" in name else None)
-    assert figures["dof"] == N - len(problem.names)
-    assert 1e-3 < figures["p_value"] < 1 - 1e-3
-    assert abs(figures["residual_correlation"]) < 4 / np.sqrt(N)
+    fit = figures["fit"]["spectra"]["global_signal"]
+    assert fit["chi2"] == z @ z
+    assert fit["chi2"] == pytest.approx(likelihood.chi_square(problem.signal_at(theta), values))
+    assert fit["fitted_noise_mK"] == (25.0 if "free" in name else None)
+    # All draws are the same point, so that nothing was fitted.
+    assert fit["dof"] == pytest.approx(N)
+    assert 1e-3 < fit["p_value"] < 1 - 1e-3
+    assert fit["p_value"] == pytest.approx(fit["posterior_predictive_p"], abs=1e-6)
+    assert abs(fit["autocorrelation"]["lag_1"]) < 4 / np.sqrt(N)
+    assert fit["verdict"]["fits"]
     assert not doubts(figures | {"at_prior_end": {}})
     json.dumps(figures)
 
@@ -88,7 +96,7 @@ def test_chi_square_of_a_covariance_is_the_dense_one(tmp_path, rng):
     signal = run.problem.signal(run.problem.signal_parameters(np.array([THETA["fX"], THETA["Tmin_vir"]])))
     dense = multivariate_normal(np.array(signal, dtype=float), covariance)
     expected = 2.0 * (dense.logpdf(dense.mean) - dense.logpdf(spectrum.temperature))
-    assert goodness(run)["chi2"] == pytest.approx(expected, rel=1e-9)
+    assert goodness(run)["fit"]["chi2"] == pytest.approx(expected, rel=1e-9)
 
 
 def trough(folder, amplitude, noise):
@@ -105,14 +113,16 @@ def test_a_model_that_does_not_fit_is_named_in_summary_command_and_report(tmp_pa
     run_file.dump(run_file.validate(content, ""), tmp_path / "run.yaml")
     done = lstmfit("fit", tmp_path / "run.yaml", "-o", tmp_path / "run", "--jobs", "1")
     assert done.returncode == 0, done.stderr
-    assert "warning: the model does not fit the data: chi-square" in done.stdout
-    assert "warning: the residuals are not noise" in done.stdout
-    summary = read_summary(tmp_path / "run")
-    assert summary["p_value"] < 1e-4
-    assert summary["chi2"] > 3 * summary["dof"]
+    assert "warning: residuals are not noise: the model does not fit, chi-square" in done.stdout
+    assert "correlated over" in done.stdout
+    found = read_summary(tmp_path / "run")["fit"]
+    assert not found["verdict"]["fits"]
+    assert found["p_value"] < 1e-4
+    assert found["posterior_predictive_p"] < 1e-4
+    assert found["chi2"] > 3 * found["dof"]
     report = lstmfit("report", tmp_path / "run")
     assert report.returncode == 0, report.stderr
-    assert "the model does not fit the data" in (tmp_path / "run" / "report.html").read_text()
+    assert "residuals are not noise: the model does not fit" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_free_noise_that_takes_in_the_misfit_is_seen_by_the_correlation_and_at_its_end(tmp_path):
@@ -120,7 +130,7 @@ def test_free_noise_that_takes_in_the_misfit_is_seen_by_the_correlation_and_at_i
     params = small_run()["params"] | {"sigma": {"prior": {"dist": "loguniform", "min": 1, "max": 300}}}
     content = small_run(data=trough(tmp_path, 500.0, 25.0), likelihood=noise, params=params, sampler=FEW)
     lines = doubts(read_summary(fit(content, tmp_path / "run", jobs=1)))
-    assert any("residuals are not noise" in line and "fitted noise of 3" in line for line in lines)
+    assert any("residuals are not noise" in line and "because the noise is fitted (3" in line for line in lines)
     assert any("sigma (upper)" in line for line in lines)
     low = params | {"sigma": {"prior": {"dist": "loguniform", "min": 100, "max": 300}}}
     content = small_run(likelihood=noise, params=low, sampler=FEW)
@@ -129,19 +139,191 @@ def test_free_noise_that_takes_in_the_misfit_is_seen_by_the_correlation_and_at_i
 
 
 def test_a_good_fit_has_no_doubts(tmp_path):
-    summary = read_summary(fit(small_run(), tmp_path / "run", jobs=1))
-    assert {"chi2", "dof", "p_value", "residual_correlation", "fitted_noise_mK", "at_prior_end"} <= set(summary)
-    assert 1e-4 < summary["p_value"] < 1 - 1e-4
+    run_file.dump(run_file.validate(small_run(), ""), tmp_path / "run.yaml")
+    done = lstmfit("fit", tmp_path / "run.yaml", "-o", tmp_path / "run", "--jobs", "1")
+    assert "\nresiduals are noise: chi-square" in done.stdout
+    assert "warning" not in done.stdout
+    summary = read_summary(tmp_path / "run")
+    assert {"chi2", "dof", "p_value", "posterior_predictive_p", "verdict", "spectra"} <= set(summary["fit"])
+    assert 1e-4 < summary["fit"]["p_value"] < 1 - 1e-4
+    assert N - 2.5 < summary["fit"]["dof"] < N - 1.5
     assert doubts(summary) == []
     run = read_run(tmp_path / "run")
     assert prior_ends(run) == {}
+    assert goodness(run)["fit"] == summary["fit"]
 
 
-def test_data_that_scatter_less_than_the_noise_and_old_summaries():
-    figures = {"chi2": 44.6, "dof": 446, "p_value": 1.0}
-    assert "scatter less than the noise" in doubts(figures)[0]
+def test_summaries_without_a_fit_have_no_doubts():
+    """Those of version 0.1."""
     assert doubts({}) == []
     assert doubts({"chi2": None, "dof": None, "p_value": None, "at_prior_end": {}}) == []
+
+
+# ---------------------------------------------------------------- the tests of the residuals
+
+
+def linear_problem(sigma, signal="none", **changes):
+    """A depth and five foreground terms: a linear model on 155 channels."""
+    shape = {"A": 0, "nu_0": 78, "w": 19, "tau": 7} if signal != "none" else {}
+    return build(
+        run_file.load(
+            {
+                "signal": signal,
+                "data": {"mock": {"theta": shape, "noise": 25, "seed": 1}, "band": [50, 110]},
+                "params": {name: value for name, value in shape.items() if name != "A"},
+                "likelihood": {
+                    "global_signal": {
+                        "noise": {"sigma": sigma},
+                        "foreground": {"terms": 5, "reference": 75, "marginalise": True, "mean": 0, "scale": 100},
+                        **changes,
+                    }
+                },
+            }
+        )
+    )
+
+
+def with_data(likelihood, temperature, problem):
+    """The same likelihood with other data."""
+    spectrum = dataclasses.replace(likelihood.spectrum, temperature=temperature)
+    noise = dataclasses.replace(likelihood.noise)
+    return type(likelihood)(spectrum, problem.signal.redshifts, noise, likelihood.marginalised)
+
+
+def drawn(problem, rng, sigma=25.0):
+    """Data of the model: coefficients from their prior, a depth of 250 mK if there is a signal."""
+    likelihood = problem.spectra["global_signal"]
+    basis, n = likelihood.marginalised.basis, len(likelihood.spectrum.frequency)
+    shape = np.array([1.0, 78, 19, 7]) if problem.signal.parameters else np.empty(0)
+    template = np.array(problem.signal(shape))
+    data = 250.0 * likelihood.on_channels(template) + basis @ (100.0 * rng.standard_normal(5))
+    return template, data + sigma * rng.standard_normal(n)
+
+
+def exact_fit(problem, template, data, rng, sigma=25.0, draws=400):
+    """Figures of a fit of the depth, whose posterior is Gaussian and drawn from exactly."""
+    likelihood = with_data(problem.spectra["global_signal"], data, problem)
+    basis, shape = likelihood.marginalised.basis, likelihood.on_channels(template)
+    precision = np.linalg.inv(sigma**2 * np.eye(len(data)) + 1e4 * basis @ basis.T)
+    variance = 1.0 / (shape @ precision @ shape)
+    mean = variance * (shape @ precision @ data)
+    depth = np.r_[mean, mean + np.sqrt(variance) * rng.standard_normal(draws)]
+    return spectrum_fit(likelihood, depth[:, None] * template, np.empty((draws + 1, 0)), 1, rng)[0]
+
+
+def p_values(figures):
+    tests = (figures, figures["autocorrelation"], figures["runs"], figures["largest_outlier"])
+    return [test["p_value"] for test in tests] + [figures["posterior_predictive_p"]]
+
+
+def test_p_values_are_uniform_if_the_model_is_correct(rng):
+    """Of fits, whose residuals are not white. A count of runs is discrete, and its p-values are a little too large."""
+    problem, found, n_fitted = linear_problem(25.0, "flattened_gaussian"), [], []
+    for _ in range(150):
+        template, data = drawn(problem, rng)
+        figures = exact_fit(problem, template, data, rng)
+        assert figures["verdict"]["fits"]
+        found.append(p_values(figures))
+        n_fitted.append(len(data) - figures["dof"])
+    chi2, correlation, runs, outlier, predictive = np.transpose(found)
+    for p in (chi2, correlation, outlier):
+        assert kstest(p, "uniform").pvalue > 1e-3
+    assert kstest(runs, "uniform", alternative="greater").pvalue > 1e-3
+    # Its distribution is narrower than uniform.
+    assert np.std(predictive) < np.std(chi2)
+    # A depth and five terms with wide priors.
+    assert np.mean(n_fitted) == pytest.approx(6.0, abs=0.15)
+
+
+def test_effective_parameters_are_the_trace_of_the_hat_matrix(rng):
+    """A prior that is narrow for some of the terms."""
+    problem = linear_problem(25.0)
+    basis, scale = problem.spectra["global_signal"].marginalised.basis, np.array([100.0, 0.05, 0.02, 0.02, 1e-3])
+    component = dataclasses.replace(problem.spectra["global_signal"].marginalised, scale=scale)
+    spectrum, n = problem.data["global_signal"], len(problem.data["global_signal"].frequency)
+    plain = problem.spectra["global_signal"]
+    likelihood = type(plain)(spectrum, problem.signal.redshifts, plain.noise, component)
+    scaled = basis * scale / 25.0
+    trace = np.trace(scaled.T @ scaled @ np.linalg.inv(np.eye(5) + scaled.T @ scaled))
+    assert 1.5 < trace < 4.5
+    draws = 4000
+    figures, _ = spectrum_fit(likelihood, np.zeros((draws + 1, n)), np.empty((draws + 1, 0)), 0, rng)
+    assert n - figures["dof"] == pytest.approx(trace, abs=0.2)
+
+
+def test_the_tests_find_what_they_are_for(rng):
+    problem = linear_problem(25.0, "flattened_gaussian")
+    template, data = drawn(problem, rng)
+    nu = problem.data["global_signal"].frequency
+    ripple = exact_fit(problem, template, data + 40.0 * np.sin(nu / 0.6), rng)
+    assert ripple["autocorrelation"]["p_value"] < 1e-6
+    assert ripple["autocorrelation"]["channels"] > 1
+    assert "correlated over" in ripple["verdict"]["text"]
+    one = exact_fit(problem, template, data + 200.0 * (np.arange(len(nu)) == 70), rng)
+    assert one["largest_outlier"]["frequency"] == np.sort(nu)[len(nu) - 71]
+    assert one["largest_outlier"]["p_value"] < 1e-6
+    assert "largest outlier" in one["verdict"]["text"]
+    quiet = exact_fit(problem, template, 0.5 * data, rng)
+    assert "they scatter less than the noise" in quiet["verdict"]["text"]
+    loud = exact_fit(problem, template, 2.0 * data, rng)
+    assert loud["p_value"] < 1e-6
+    assert loud["posterior_predictive_p"] < 1e-6
+    zigzag = exact_fit(problem, template, data + 40.0 * (-1.0) ** np.arange(len(nu)), rng)
+    assert "neighbouring channels anticorrelated" in zigzag["verdict"]["text"]
+    assert zigzag["runs"]["p_value"] < 1e-4
+
+
+def test_with_fitted_noise_the_correlation_decides(rng):
+    """Chi-square is the number of channels minus that of the terms for any data."""
+    problem = linear_problem("free")
+    _, data = drawn(problem, rng)
+    grid, n = np.geomspace(10, 400, 2000), len(data)
+    for added, fits in ((0.0, True), (60.0, False)):
+        changed = data + added * np.sin(problem.data["global_signal"].frequency / 0.6)
+        likelihood = with_data(problem.spectra["global_signal"], changed, problem)
+        logs = np.array([likelihood(np.zeros(n), np.array([sigma])) for sigma in grid])
+        chances = np.exp(logs - logs.max())
+        sigma = np.r_[grid[logs.argmax()], rng.choice(grid, 400, p=chances / chances.sum())]
+        figures, _ = spectrum_fit(likelihood, np.zeros((401, n)), sigma[:, None], 0, rng)
+        assert figures["chi2"] == pytest.approx(n - 5, rel=0.01)
+        assert 0.3 < figures["p_value"] < 0.7
+        assert 0.3 < figures["posterior_predictive_p"] < 0.7
+        assert figures["verdict"]["fits"] is fits
+        assert "chi-square cannot tell, because the noise is fitted" in figures["verdict"]["text"]
+
+
+def test_the_emulator_error_is_part_of_the_noise(rng):
+    """Residuals as large as the emulator error that the run file gives are no misfit."""
+    problem = linear_problem(5.0, emulator_error=25.0)
+    z = problem.spectra["global_signal"].standardise(np.full(155, 1.0), ())
+    assert z == pytest.approx(np.full(155, 650.0**-0.5))
+
+
+@pytest.mark.parametrize("noise", [{"sigma": "free"}, {"sigma": 25}])
+def test_edges_with_a_polynomial_is_told_that_it_does_not_fit(tmp_path, noise):
+    if not EDGES.is_file():
+        pytest.skip("the EDGES spectrum is not here")
+    foreground = {"terms": 5, "reference": 75, "marginalise": True}
+    content = {
+        "signal": "none",
+        "data": {"file": str(EDGES), "columns": {"frequency": 0, "temperature": 2, "weight": 1}, "unit": "K"},
+        "likelihood": {"global_signal": {"noise": noise, "foreground": foreground}},
+        "sampler": FEW,
+    }
+    lines = doubts(read_summary(fit(content, tmp_path / "run", jobs=1)))
+    assert re.match(r"residuals are not noise: .*correlated over 10 channels, p \de-[5-9]\d", lines[0])
+
+
+@pytest.mark.parametrize("n", [3, 6])
+def test_few_channels_are_not_tested_for_correlation(tmp_path, n):
+    nu = np.linspace(60.0, 90.0, n)
+    np.savetxt(tmp_path / "d.txt", np.column_stack([nu, 25.0 * (-1.0) ** np.arange(n)]))
+    content = small_run(signal="none", data={"file": str(tmp_path / "d.txt")}, params={})
+    del content["emulator"]
+    found = read_summary(fit(content, tmp_path / "run"))["fit"]
+    assert found["spectra"]["global_signal"]["autocorrelation"] is None
+    assert (found["chi2"], found["dof"]) == (pytest.approx(n), n)
+    assert lstmfit("report", tmp_path / "run").returncode == 0
 
 
 # ---------------------------------------------------------------- before the fit

@@ -474,7 +474,8 @@ def test_the_documented_spec_on_the_command_line(tmp_path, rng):
         },
     )  # fmt: skip
     assert [command[1] for command in commands] == ["train", "evaluate"]
-    small = {"train": ["--updates", "4", "--units", "8", "--encoder", "8"], "evaluate": ["--json", "errors.json"]}
+    train = ["--updates", "4", "--units", "8", "--steps", "2", "--encoder", "8"]
+    small = {"train": train, "evaluate": ["--json", "errors.json"]}
     for command in commands:
         done = lstmfit(*command[1:], *small[command[1]], cwd=tmp_path)
         assert done.returncode == 0, done.stderr

@@ -79,6 +79,7 @@ def test_an_edited_source_that_is_inlined_is_compiled_again(toy):
     assert run(folder, SOLVE)[0] == "19.0 1"
 
 
+@pytest.mark.slow
 def test_the_integrator_sees_new_physics(tmp_path):
     """The case that was found: `_radau.integrate` calls `_kernel.derivative`."""
     package = tmp_path / "lstmfit"

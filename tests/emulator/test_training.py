@@ -23,7 +23,7 @@ def make_set(rng, n=256):
     return SignalSet(z, PARAMETERS, split(n), split(64), split(64), {"simulator": "gaussians"})
 
 
-SIZES = {"units": 16, "steps": 5, "encoder": (16,)}
+SIZES = {"units": 16, "steps": 3, "encoder": (16,)}
 RECIPE = Recipe(updates=600, batch=32, validate_every=100, warm_up=50, learning_rate=2e-2)
 
 

@@ -88,6 +88,22 @@ def test_it_agrees_with_scipy(case):
     assert twice == pytest.approx(wider.logpdf(data.temperature - at_channels - foreground).sum(), rel=1e-9)
 
 
+def test_residuals_are_in_units_of_the_whole_noise():
+    order = np.random.default_rng(3).permutation(40)
+    data = Spectrum(FREQUENCY[order], spectrum().temperature[order], WEIGHT[order], sigma=np.linspace(9.0, 30.0, 40))
+    made, values = likelihood(data, noise={"model": "channels", "floor": 5}), A
+    at_channels = interpolation_matrix(Z, FREQUENCY) @ SIGNAL
+    residual = spectrum().temperature - at_channels - sky(A, 55.0, 85.0)
+    sigma = np.empty(40)
+    sigma[order] = data.sigma
+    z = residual / np.sqrt(sigma**2 + 25.0 / WEIGHT + (0.25 * at_channels) ** 2)
+    np.testing.assert_allclose(made.standard_residuals(SIGNAL, values), z, rtol=1e-6)
+    assert made.chi_square(SIGNAL, values) == pytest.approx(z @ z, rel=1e-6)
+    fixed = made.with_variance_at(SIGNAL)
+    assert fixed.with_variance_at(2.0 * SIGNAL) is fixed
+    assert fixed(SIGNAL, values) == pytest.approx(made(SIGNAL, values), rel=1e-12)
+
+
 def test_it_needs_independent_gaussian_noise_and_a_sampled_foreground(tmp_path):
     np.save(tmp_path / "C.npy", 600.0 * np.eye(40) + 20.0)
     linear = {"model": "log_polynomial", "terms": 3}
@@ -169,6 +185,7 @@ def test_a_fit_and_its_bias(tmp_path):
     content = run(sampler={"polychord": {"nlive": 20, "num_repeats": 2, "seed": 1}})
     finished = lstmfit.fit(content, tmp_path / "out")
     assert np.isfinite(finished.summary["logZ"])
+    assert finished.summary["fit"]["spectra"]["global_signal"]["chi2"] > 0
     again = run_file.load(tmp_path / "out" / "run.yaml")
     assert again.likelihood["global_signal"].emulator_error.fraction == 0.25
     assert truth_problem(finished, "echo21").spectra["global_signal"].fraction == 0.25

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from lstmfit.errors import InputError
+from lstmfit.mpi import under_mpirun
 from lstmfit.sampling.polychord.build import (
     CHANGES,
     MPI_LIBRARY,
@@ -54,6 +55,25 @@ def load_library(mpi=False):
     if importlib.util.find_spec("pypolychord") is not None:
         return _PyPolyChord()
     return _CtypesLibrary(mpi)
+
+
+def check_one_fit_per_rank(sampler: str, command: str) -> None:
+    """Check that each MPI rank can do a fit of its own, if there are several.
+
+    Parameters
+    ----------
+    sampler : str
+        Name of the sampler.
+    command : str
+        Name of the command that distributes the fits, for the message.
+
+    Raises
+    ------
+    InputError
+        pypolychord uses all MPI ranks for one fit, so that they would wait for each other.
+    """
+    if under_mpirun() and sampler == "polychord" and Path(load_library().path).name == "pypolychord":
+        raise InputError(f"{command} cannot use pypolychord under mpirun; start it without mpirun (--jobs N)")
 
 
 class _PyPolyChord:
