@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from helpers import THETA, lstmfit, small_run
+from networks import write_sky
 from scipy.integrate import quad
 
 import lstmfit as package
@@ -100,9 +101,10 @@ def test_the_foregrounds_of_the_documentation_build(tmp_path, rng):
     np.savez(tmp_path / "spectra.npz", spectra=spectra.sum(axis=1), frequencies=grid)
     done = lstmfit("modes", "spectra.npz", "-o", "modes.h5", "-n", 8, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    write_sky(tmp_path / "sky.h5", rng, np.linspace(5.0, 50.0, 45))
     shown = [parse_yaml(block, "likelihoods.md") for block in blocks("docs/likelihoods.md", "yaml")][1:-1]
     models = [block["likelihood"]["global_signal"]["foreground"]["model"] for block in shown]
-    assert models == ["log10_polynomial", "basis", "regions", "regions"]
+    assert models == ["log10_polynomial", "basis", "regions", "regions", "emulator"]
     for i, block in enumerate(shown):
         run = small_run() | block
         run["data"]["mock"]["from"] = "emulator"

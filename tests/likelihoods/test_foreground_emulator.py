@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 from helpers import THETA, small_run
-from networks import PARAMETERS, draw_theta, random_network
+from networks import PARAMETERS, draw_theta, write_sky
 from scipy import stats
 from scipy.interpolate import CubicSpline
 
@@ -35,18 +35,9 @@ INSIDE = np.array([0.3, 0.2, 1.7])
 VALUES = dict(zip("abc", INSIDE.tolist()))
 
 
-def write(path, rng, parameters=PARAMETERS):
-    """An emulator of random spectra of thousands of K."""
-    architecture, scaling, weights = random_network(rng)
-    scaling.offset[0] = 2.6e6 * (GRID / 75.0) ** -2.55
-    scaling.scale[0] = 2e5
-    Emulator(architecture, scaling, weights, NODES, parameters).save(path)
-    return path
-
-
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    return str(write(tmp_path_factory.mktemp("sky") / "sky.h5", np.random.default_rng(4)))
+    return write_sky(tmp_path_factory.mktemp("sky") / "sky.h5", np.random.default_rng(4), NODES)
 
 
 def sky(file, theta, frequency=FREQUENCY):
@@ -128,6 +119,7 @@ def run(file, **changes):
     return content | changes
 
 
+@pytest.mark.filterwarnings("ignore:.*neighbouring channels scatter")
 def test_a_mock_and_its_fit(file, tmp_path):
     """The grid of the emulator only covers the band of the mock; files travel with the run folder."""
     shutil.copy(file, tmp_path / "sky.h5")
@@ -156,7 +148,7 @@ def test_a_mock_and_its_fit(file, tmp_path):
 def test_bad_emulators_are_refused(file, tmp_path, rng):
     (tmp_path / "text.h5").write_text("no")
     clash = (Parameter("fX", 1e-2, 1e2, log=True), *PARAMETERS[1:])
-    write(tmp_path / "clash.h5", rng, clash)
+    write_sky(tmp_path / "clash.h5", rng, NODES, clash)
     wide = Spectrum(np.linspace(45.0, 105.0, 60), np.full(60, 1e6), np.ones(60))
     block = {"noise": {"sigma": 25}, "foreground": {"model": "emulator", "file": file}}
     with pytest.raises(InputError, match=r"^foreground: sky.h5: 8 of 60 channels lie outside .* exclude them"):
@@ -193,8 +185,9 @@ def test_bad_mocks_are_refused(file):
         build(load(content))
 
 
+@pytest.mark.filterwarnings("ignore:.*neighbouring channels scatter")
 def test_several_spectra_have_emulators_of_their_own(file, tmp_path, rng):
-    other = str(write(tmp_path / "other.h5", rng))
+    other = write_sky(tmp_path / "other.h5", rng, NODES)
     blocks = {name: {"class": "global_signal", "noise": {"sigma": 25}, "foreground": {"model": "emulator", "file": f}}
               for name, f in (("lst1", file), ("lst2", other))}  # fmt: skip
     blocks["lst2"]["shared"] = ["b"]
