@@ -19,6 +19,8 @@ from lstmfit.likelihoods.scale_check import check_scale
 from lstmfit.mistakes import validate_block
 from lstmfit.schema import LARGEST
 
+ROWS = 128
+"""Number of residuals that `GlobalSignal.loglikelihood_batch` computes at a time, so that they stay in the cache."""
 SMALLEST_DOF = 1e-3
 """Smallest number of degrees of freedom of a Student-t distribution."""
 
@@ -327,6 +329,27 @@ class GlobalSignal:
         if self._student:
             return self.density.logpdf_whitened(r, sigma, self._dof or float(values[self.dof_at]))
         return self.density.logpdf_whitened(r, sigma)
+
+    def loglikelihood_batch(self, signals: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Log likelihoods (m,) of signals (m, n_channels) with parameters (m, len(names))."""
+        if self._compiled is not None or self._student or self.fraction:
+            return np.array([self(signal, own) for signal, own in zip(signals, values)])
+        found = np.empty(len(signals))
+        for first in range(0, len(signals), ROWS):
+            rows = slice(first, first + ROWS)
+            sigma = values[rows, 0] if self._sigma is None else self._sigma
+            found[rows] = self.density.logpdf_whitened_batch(self._residual_batch(signals[rows], values[rows]), sigma)
+        return found
+
+    def _residual_batch(self, signals, values):
+        """`residual` of signals (m, n_channels), (m, n)."""
+        data = self.data - (self.root * signals if self.operator is None else signals @ self.operator.T)
+        for basis, part in self.linear:
+            data -= values[:, part] @ basis.T
+        for evaluate, part in self.nonlinear:
+            for row, own in zip(data, values):
+                row -= self.density.whiten(evaluate(own[part]))
+        return data
 
     def residual(self, signal: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Data minus signal and sampled components in the transformed basis, (n,); a new array."""

@@ -75,6 +75,29 @@ class ParameterSpace:
             full[i] = value
         return full
 
+    def fill_batch(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `fill` for many points.
+
+        Parameters
+        ----------
+        theta : numpy.ndarray
+            (n, n_params) sampled parameters.
+
+        Returns
+        -------
+        full : numpy.ndarray
+            (n, n_all); a new array.
+        good : numpy.ndarray of bool
+            (n,) whether all computed parameters are in range. Rows of `full` where they are not are incomplete.
+        """
+        full, good = np.tile(self._template, (len(theta), 1)), np.ones(len(theta), dtype=bool)
+        full[:, self._sampled] = theta
+        for i, function, low, high in self._computed:
+            for j in np.flatnonzero(good):
+                full[j, i] = value = function(full[j])
+                good[j] = low <= value <= high
+        return full, good
+
     def complete(self, theta: np.ndarray) -> np.ndarray:
         """As `fill`, but never None: a computed parameter may be NaN or outside its range."""
         full = self._template.copy()

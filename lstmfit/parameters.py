@@ -161,7 +161,11 @@ def to_array(theta, parameters: Sequence[Parameter]) -> np.ndarray:
     InputError
         A name is missing or unknown, or the last axis has the wrong length.
     """
-    names = [p.name for p in parameters]
+    return to_array_of(theta, [p.name for p in parameters])
+
+
+def to_array_of(theta, names: Sequence[str]) -> np.ndarray:
+    """As `to_array`, for parameters of which only the names are known."""
     if hasattr(theta, "iloc"):
         return _from_pandas(theta, names)
     if hasattr(theta, "keys"):

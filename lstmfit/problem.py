@@ -14,11 +14,14 @@ from lstmfit.errors import InputError, naming, one_line
 from lstmfit.likelihoods.base import class_of, make_likelihood
 from lstmfit.likelihoods.joint_spectra import JointSpectra
 from lstmfit.parameter_space import ParameterSpace, make_space
-from lstmfit.parameters import is_inside, widened
+from lstmfit.parameters import is_inside, to_array_of, widened
 from lstmfit.schema import shown
 from lstmfit.signal_functions import Signal, make_signal
 from lstmfit.spectra import Use, find_uses, join, name_parameters, rename
 from lstmfit.spectrum_emulator import SpectrumEmulator
+
+BATCH = 1024
+"""Number of points that `Problem.loglikelihood_batch` evaluates at a time, to limit the memory for their signals."""
 
 
 class _Part:
@@ -49,6 +52,14 @@ class _Part:
             at = ", ".join(f"{name}={value:.6g}" for name, value in zip(self._names, full.tolist()))
             message = f"likelihood.{self.name} failed ({said}) at {one_line(at, 180)}"
             raise InputError(message) from error
+
+    def batch(self, outputs, full):
+        """Ln L (n,) for outputs (n, n_out) and all parameters (n, n_all)."""
+        # An inherited method would leave out what a derived class changes.
+        if "loglikelihood_batch" in vars(type(self.likelihood)):
+            arguments = [(outputs if emitted else full)[:, where] for emitted, where in self._outputs]
+            return self.likelihood.loglikelihood_batch(*arguments, full[:, self._columns])
+        return np.array([self(*pair) for pair in zip(outputs, full)])
 
 
 @dataclass
@@ -105,6 +116,7 @@ class Problem:
         ranges = tuple(widened(p.min, p.max, p.log) for p in self.signal.parameters)
         # None if ranges are not checked, so that the likelihood only needs one test.
         self._ranges = None if self.outside == "allow" else ranges
+        self._limits = np.array(ranges).reshape(own, 2).T
         self.prior = space.prior
         self.names, self.prior_transform = self.prior.names, self.prior.transform
         everything = self.spectra | self.likelihoods
@@ -213,29 +225,60 @@ class Problem:
         said = describe_outside(self.signal.parameters, own)
         raise InputError(f"{self.signal.name}: {said}; build the problem with extrapolate: true, or outside=\"nan\"")
 
-    def loglikelihoods(self, theta: np.ndarray):
-        """Ln L (n,) and the derived parameters (n, n_derived) of many points (n, n_params), with signals in one batch.
+    def loglikelihood_batch(self, theta, return_derived: bool = False):
+        """Ln L of many points, with signals and likelihoods in batches: at least twice as fast as single calls.
 
-        The derived parameters are NaN if a computed parameter is out of range, where ln L is -inf, or if a parameter is
-        outside the range of the signal, where ln L is NaN (see `outside`).
+        Parameters
+        ----------
+        theta : array_like or pandas.DataFrame
+            (n, n_params) sampled parameters in the order of `names`, or a table with columns of these names.
+        return_derived : bool
+            Whether to return the derived parameters as well.
+
+        Returns
+        -------
+        logL : numpy.ndarray
+            (n,). It is -inf where a computed parameter is out of range, and NaN where a parameter is outside the range
+            of the signal and `outside` is ``nan``.
+        derived : numpy.ndarray
+            (n, n_derived), only with `return_derived`; NaN in these two cases.
+
+        Raises
+        ------
+        InputError
+            theta has another shape, or as for `loglikelihood`.
         """
+        theta = to_array_of(theta, self.names)
+        if theta.ndim != 2:
+            raise InputError(
+                f"theta is one point; expected (n, {len(self.names)}) numbers, or use loglikelihood(theta)"
+            )
         values = np.full(len(theta), -np.inf)
         derived = np.full((len(theta), len(self.derived_names)), np.nan)
-        rows, full = [], []
-        for i, point in enumerate(theta):
-            filled = self.space.fill(point)
-            if filled is None:
-                continue
-            if self._ranges is not None and not self._is_inside(filled[: self._n_own]):
+        for first in range(0, len(theta), BATCH):
+            part = slice(first, first + BATCH)
+            self._evaluate_batch(theta[part], values[part], derived[part])
+        return (values, derived) if return_derived else values
+
+    def _evaluate_batch(self, theta, values, derived):
+        """Write ln L (n,) and the derived parameters (n, n_derived) of points (n, n_params)."""
+        full, good = self.space.fill_batch(theta)
+        own = full[:, : self._n_own]
+        if self._ranges is not None:
+            low, high = self._limits
+            for i in np.flatnonzero(good & ~((own >= low) & (own <= high)).all(axis=1)):
+                good[i] = self._is_inside(own[i])
                 values[i] = np.nan
-                continue
-            rows.append(i)
-            full.append(filled)
-        if rows:
-            outputs = self.signal.batch(np.array(full)[:, : self._n_own])
-            for i, out, row in zip(rows, outputs, full):
-                values[i], derived[i] = self._evaluate(out, row)
-        return values, derived
+        if not good.any():
+            return
+        if not good.all():
+            full, own = full[good], own[good]
+        outputs = self.signal.batch(own)
+        outputs.flags.writeable = False
+        parts = [part.batch(outputs, full) for part in self._calls]
+        values[good] = sum(parts)
+        columns = [self.space.columns(row) for row in full]
+        derived[good] = np.column_stack([*parts, np.array(columns).reshape(len(full), -1)])
 
     def loglikelihood_of(self, outputs: np.ndarray, theta: np.ndarray) -> float:
         """Ln L for given outputs, such as those of a simulator, instead of the outputs of the signal.

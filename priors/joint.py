@@ -74,24 +74,32 @@ class Prior:
         Parameters
         ----------
         cube : numpy.ndarray
-            (n_params,) in 0..1; not modified.
+            (n_params,) or (n, n_params) in 0..1; not modified.
 
         Returns
         -------
         numpy.ndarray
-            (n_params,) physical; a new array.
+            Same shape, physical; a new array.
         """
+        if cube.ndim > 1:
+            return self._transform_batch(cube)
         u = cube.tolist()
         for group in self.groups:
             sort_group(u, group)
         return np.array([ppf(x) for ppf, x in zip(self._ppf, u)])
 
-    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw n sets of physical parameters, (n, n_params)."""
-        columns = list(rng.uniform(size=(n, len(self))).T)
+    def _transform_batch(self, cubes):
+        columns = list(cubes.T)
         for group in self.groups:
             sort_group(columns, group)
-        return np.array([ppf(u) for ppf, u in zip(self._ppf, columns)], dtype=float).reshape(len(self), n).T.copy()
+        theta = np.empty(cubes.shape)
+        for i, (ppf, u) in enumerate(zip(self._ppf, columns)):
+            theta[:, i] = ppf(u)
+        return theta
+
+    def sample(self, n: int, rng: np.random.Generator) -> np.ndarray:
+        """Draw n sets of physical parameters, (n, n_params)."""
+        return self.transform(rng.uniform(size=(n, len(self))))
 
     def logpdf(self, theta) -> np.ndarray:
         """Log density (...) of physical parameters (..., n_params), per physical unit of each."""

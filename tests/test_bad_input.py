@@ -317,7 +317,7 @@ def test_a_likelihood_of_the_users_that_raises(own, rng, how, said):
     theta = problem.prior.sample(1, rng)[0]
     at = rf"likelihood.own_bad.Raises failed \({said}.*\) at fX={theta[0]:.6g}, fLy={theta[1]:.6g}"
     refused(at, problem.loglikelihood, theta)
-    refused(at, problem.loglikelihoods, theta[None])
+    refused(at, problem.loglikelihood_batch, theta[None])
 
 
 def test_a_likelihood_of_the_users_that_cannot_be_built(own):
@@ -351,5 +351,5 @@ def test_a_run_with_everything_fixed():
     value, derived = problem.loglikelihood(problem.prior_transform(np.empty(0)))
     assert np.isfinite(value)
     assert derived == (value,)
-    assert problem.loglikelihoods(np.empty((2, 0)))[0].tolist() == [value, value]
+    assert problem.loglikelihood_batch(np.empty((2, 0))).tolist() == [value, value]
     assert check_run(run(params=THETA)) == {"parameters": 0, "channels": 451, "logZ": value}

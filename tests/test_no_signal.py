@@ -48,7 +48,7 @@ def test_it_is_a_flattened_gaussian_of_no_depth():
         theta = np.array([sigma])
         assert nothing.loglikelihood(theta)[0] == flat.loglikelihood(theta)[0]
         assert not nothing.signal_at(theta).any()
-    values, _ = nothing.loglikelihoods(np.array([[20.0], [30.0]]))
+    values = nothing.loglikelihood_batch(np.array([[20.0], [30.0]]))
     assert values.tolist() == [nothing.loglikelihood(np.array([s]))[0] for s in (20.0, 30.0)]
 
 

@@ -194,15 +194,15 @@ def problem(noise="free", **top):
 def test_a_problem_refuses_what_its_emulator_was_not_trained_on(noise, rng):
     made = problem(noise)
     theta = made.prior.sample(2, rng)
-    inside = made.loglikelihoods(theta)[0]
+    inside = made.loglikelihood_batch(theta)
     theta[1, 0] = 200.0
-    for call in (lambda: made.loglikelihood(theta[1]), lambda: made.loglikelihoods(theta)):
+    for call in (lambda: made.loglikelihood(theta[1]), lambda: made.loglikelihood_batch(theta)):
         with pytest.raises(InputError, match=r"echo21: fX is 200, outside the training range 0.001..100; .*extrap"):
             call()
     parts = made.signal, made.space, made.likelihoods, made.truth
     nan = Problem(*parts, outside="nan")
     assert np.isnan(nan.loglikelihood(theta[1])[0])
-    values, derived = nan.loglikelihoods(theta)
+    values, derived = nan.loglikelihood_batch(theta, return_derived=True)
     assert values[0] == inside[0]
     assert np.isnan(values[1])
     assert np.isnan(derived[1]).all()

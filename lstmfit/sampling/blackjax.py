@@ -338,7 +338,7 @@ class _BlackjaxRun(CheckpointedRun):
         """Convert rows from the unit cube to physical values, (n, n_params + n_derived + 2)."""
         theta = np.array([self.problem.prior_transform(cube) for cube in rows[:, :-2]])
         # Derived parameters are computed in NumPy, as for every other sampler.
-        derived = self.problem.loglikelihoods(theta)[1]
+        derived = self.problem.loglikelihood_batch(theta, return_derived=True)[1]
         return np.column_stack([theta, derived, rows[:, -2:]])
 
 

@@ -150,11 +150,11 @@ class _NautilusRun(CheckpointedRun):
         self.workers = workers
         self.n_workers = 1 if workers is None else workers.size
         slow = workers is not None and workers.payload is not None
-        self._evaluate = workers.loglikelihoods if slow else problem.loglikelihoods
+        self._evaluate = workers.loglikelihood_batch if slow else problem.loglikelihood_batch
 
     def likelihood(self, theta):
         """Ln L (n,), -inf where L is zero, followed by one array per derived parameter: nautilus' blobs."""
-        values, derived = self._evaluate(theta)
+        values, derived = self._evaluate(theta, return_derived=True)
         if np.isposinf(values).any():
             raise_infinite_likelihood(self.problem.names, theta[np.isposinf(values).argmax()])
         nan = np.isnan(values)
@@ -166,12 +166,6 @@ class _NautilusRun(CheckpointedRun):
             raise_no_finite_likelihood(self.n_evaluated, self.n_nan)
         return values, *derived.T
 
-    def prior(self, cubes):
-        """Physical parameters (n, n_params) for points of the unit cube, or (n_params,) for a single point."""
-        if cubes.ndim == 1:
-            return self.problem.prior_transform(cubes)
-        return np.array([self.problem.prior_transform(cube) for cube in cubes])
-
     def sample(self) -> dict:
         """See `CheckpointedRun.sample`."""
         nautilus = load_nautilus()
@@ -180,7 +174,7 @@ class _NautilusRun(CheckpointedRun):
         batch = -(-BATCH // self.n_workers) * self.n_workers
         try:
             self.sampler = nautilus.Sampler(
-                self.prior,
+                self.problem.prior_transform,
                 self.likelihood,
                 len(self.problem.names),
                 n_live=self.settings.n_live,
@@ -289,11 +283,11 @@ class Workers:
         """Like the built-in `map`."""
         return self.pool.map(function, items)
 
-    def loglikelihoods(self, theta: np.ndarray):
-        """Like `lstmfit.problem.Problem.loglikelihoods`; each point goes to the next free worker."""
+    def loglikelihood_batch(self, theta: np.ndarray, return_derived: bool = True):
+        """Like `lstmfit.problem.Problem.loglikelihood_batch`; each point goes to the next free worker."""
         results = self.pool.map(functools.partial(_evaluate, self.payload), theta[:, None, :])
-        values, derived = zip(*results)
-        return np.concatenate(values), np.concatenate(derived)
+        values, derived = map(np.concatenate, zip(*results))
+        return (values, derived) if return_derived else values
 
 
 _problems: dict[bytes, object] = {}
@@ -304,7 +298,7 @@ def _evaluate(payload, theta):
     if payload not in _problems:
         _problems.clear()
         _problems[payload] = pickle.loads(payload)()
-    return _problems[payload].loglikelihoods(theta)
+    return _problems[payload].loglikelihood_batch(theta, return_derived=True)
 
 
 class Nautilus:

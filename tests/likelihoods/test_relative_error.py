@@ -189,3 +189,14 @@ def test_a_fit_and_its_bias(tmp_path):
     again = run_file.load(tmp_path / "out" / "run.yaml")
     assert again.likelihood["global_signal"].emulator_error.fraction == 0.25
     assert truth_problem(finished, "echo21").spectra["global_signal"].fraction == 0.25
+
+
+@pytest.mark.parametrize("frequency", [FREQUENCY, redshift_to_frequency(Z)])
+def test_a_batch_is_that_of_single_calls(rng, frequency):
+    """Off the grid of the signal and on it."""
+    weight = np.ones(len(frequency))
+    made = likelihood(spectrum(frequency, weight), foreground={"model": "log10_polynomial", "band": [50, 110]})
+    signals = SIGNAL * rng.uniform(0.5, 2.0, (20, 1))
+    values = A + 1e-4 * rng.standard_normal((20, len(A)))
+    singles = [made(signal, own) for signal, own in zip(signals, values)]
+    np.testing.assert_allclose(made.loglikelihood_batch(signals, values), singles, rtol=1e-12)

@@ -230,7 +230,7 @@ def test_the_chain_holds_the_problems_likelihood(finished):
     run = read_run(finished)
     rows = run.samples.iloc[::40]
     theta = rows[list(run.problem.names)].to_numpy()
-    values, derived = run.problem.loglikelihoods(theta)
+    values, derived = run.problem.loglikelihood_batch(theta, return_derived=True)
     np.testing.assert_allclose(rows["logL"], values, rtol=1e-6, atol=2e-3)
     np.testing.assert_allclose(rows["loglike_global_signal"], derived[:, 0])
 

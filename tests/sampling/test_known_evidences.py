@@ -288,7 +288,7 @@ def test_nautilus_on_the_gaussian_in_eight_dimensions(tmp_path):
     known = Gaussian(8, (200, 40))
     inverse = np.linalg.inv(known.covariance)
 
-    def loglikelihoods(theta):
+    def loglikelihood_batch(theta, return_derived):
         r = theta - known.mean
         return -0.5 * np.einsum("ni,ij,nj->n", r, inverse, r), theta.sum(axis=1)[:, None]
 
@@ -298,7 +298,7 @@ def test_nautilus_on_the_gaussian_in_eight_dimensions(tmp_path):
         latex=(*known.names, "t"),
         signal=SimpleNamespace(costly=False),
         prior_transform=np.copy,
-        loglikelihoods=loglikelihoods,
+        loglikelihood_batch=loglikelihood_batch,
     )
     settings = NautilusSettings(n_live=500, n_eff=5000, discard_exploration=True, seed=SEED)
     result = run_nautilus(problem, tmp_path, "chain", settings)

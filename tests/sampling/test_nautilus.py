@@ -43,7 +43,7 @@ class Gaussian:
     def prior_transform(self, cube):
         return cube.copy()
 
-    def loglikelihoods(self, theta):
+    def loglikelihood_batch(self, theta, return_derived=True):
         z = (theta - CENTRE) / WIDTH
         values = -0.5 * (z**2).sum(axis=1) - 3 * np.log(WIDTH * np.sqrt(2 * np.pi))
         return values, np.stack([theta.sum(axis=1), 2 * theta[:, 0]], axis=1)
@@ -65,7 +65,7 @@ def test_a_gaussian_has_its_evidence_and_its_moments(tmp_path):
         assert abs(np.average(x, weights=weights) - CENTRE[i]) < 5 * WIDTH / np.sqrt(2000)
         assert np.sqrt(np.cov(x, aweights=weights)) == pytest.approx(WIDTH, rel=0.06)
     np.testing.assert_allclose(samples["twice"], 2 * samples["a"])
-    values, _ = Gaussian().loglikelihoods(samples[["a", "b", "c"]].to_numpy())
+    values, _ = Gaussian().loglikelihood_batch(samples[["a", "b", "c"]].to_numpy())
     np.testing.assert_allclose(samples["logL"], values, rtol=1e-12, atol=1e-9)
 
 
@@ -74,8 +74,8 @@ def test_zero_and_nan_likelihoods_count(tmp_path, caplog):
     """A half-space through the centre is impossible, another is NaN: the evidence is that of the whole prior."""
 
     class Quarter(Gaussian):
-        def loglikelihoods(self, theta):
-            values, derived = super().loglikelihoods(theta)
+        def loglikelihood_batch(self, theta, return_derived=True):
+            values, derived = super().loglikelihood_batch(theta)
             values = np.where(theta[:, 0] < CENTRE[0], values, -np.inf)
             return np.where(theta[:, 1] > CENTRE[1], np.nan, values), derived
 
@@ -137,7 +137,7 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path):
 )
 def test_impossible_likelihoods_are_one_line(tmp_path, what, message):
     class Broken(Gaussian):
-        def loglikelihoods(self, theta):
+        def loglikelihood_batch(self, theta, return_derived=True):
             return what(theta), np.zeros((len(theta), 2))
 
     with pytest.raises(InputError, match=message):
