@@ -46,11 +46,11 @@ def sky(file, theta, frequency=FREQUENCY):
     return CubicSpline(NODES, spectrum)(1420.405751768 / frequency - 1.0)
 
 
-def likelihood(file, frequency=FREQUENCY, **options):
+def likelihood(file, frequency=FREQUENCY, grid=NODES, **options):
     temperature = sky(file, INSIDE, frequency) + np.random.default_rng(1).normal(0.0, 25.0, len(frequency))
     spectrum = Spectrum(frequency, temperature, np.linspace(0.5, 2.0, len(frequency)))
     block = {"noise": {"sigma": 25}, "foreground": {"model": "emulator", "file": file}}
-    return make_likelihood("global_signal", NODES, block | options, spectrum, load_emulator=SpectrumEmulator)
+    return make_likelihood("global_signal", grid, block | options, spectrum, load_emulator=SpectrumEmulator)
 
 
 @pytest.mark.parametrize("frequency", [FREQUENCY, GRID, GRID[::-1]], ids=["between", "grid", "ascending"])
@@ -98,6 +98,13 @@ def test_the_likelihood_is_zero_outside_its_range(file, model, tmp_path):
     for theta in outside:
         assert made(np.zeros(45), np.array(theta)) == -np.inf
     assert np.isfinite(made(np.zeros(45), np.array([100.0 * (1 + 1e-10), -1.0, 3.0])))
+    values = np.array([INSIDE, *outside])
+    for grid in (NODES, 1420.405751768 / FREQUENCY[::-1] - 1.0):
+        # In batches too, with the signal on another grid and on the channels themselves.
+        made = likelihood(file, grid=grid, frequency=FREQUENCY[::-1], **options)
+        batch = made.loglikelihood_batch(np.zeros((6, len(grid))), values)
+        np.testing.assert_array_equal(batch[1:], -np.inf)
+        assert batch[0] == pytest.approx(made(np.zeros(len(grid)), INSIDE), rel=1e-9)
 
 
 def test_it_survives_threads_pickles_and_copies(file, rng):
