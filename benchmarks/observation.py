@@ -39,7 +39,7 @@ NSIDE = 64
 MODES, TERMS = 6, 6
 N_SPECTRA = 4000
 LIVE = {False: {"nlive": "25d", "num_repeats": "5d"}, True: {"nlive": 100, "num_repeats": "2d"}}
-"""Settings of the sampler, by whether spectral indices are sampled. Compressing their priors takes most of such a fit."""
+"""Settings of the sampler, by whether spectral indices are sampled, whose priors are wide and take long to compress."""
 
 
 def sky(nside: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
