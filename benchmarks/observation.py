@@ -38,6 +38,8 @@ THETA = {"fX": 0.1, "fLy": 1.0, "fesc": 0.05, "Tmin_vir": 1e4, "tstar": 0.5, "sL
 NSIDE = 64
 MODES, TERMS = 6, 6
 N_SPECTRA = 4000
+LIVE = {False: {"nlive": "25d", "num_repeats": "5d"}, True: {"nlive": 100, "num_repeats": "2d"}}
+"""Settings of the sampler, by whether spectral indices are sampled, whose priors are wide and take long to compress."""
 
 
 def sky(nside: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -167,7 +169,7 @@ def run_files() -> dict[str, dict]:
                 | ({"shared": betas} if model == "regions" else {})
                 for name in LST
             },
-            "sampler": {"polychord": {"nlive": "25d", "num_repeats": "5d", "precision_criterion": 0.001, "seed": 1}},
+            "sampler": {"polychord": {**LIVE[model == "regions"], "precision_criterion": 0.001, "seed": 1}},
         }
     one = next(iter(LST))
     runs["regions_one_bin"] = runs["regions"] | {
