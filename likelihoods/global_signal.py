@@ -137,6 +137,8 @@ class GlobalSignal:
         `root` (n,).
     fraction : float
         Error of each channel as a fraction of the signal there; mocks do not include it.
+    covariance : numpy.ndarray or None
+        (n,) or (n, n) mK^2, E of the noise plus the emulator error that does not depend on the signal.
     meanings : dict of str to str
         Model and reference of the parameters of foreground and systematics, if known.
     dof_at : int
@@ -171,7 +173,7 @@ class GlobalSignal:
         self._matrix = interpolation_matrix(self._redshifts, self._frequency)
         self.fraction = 0.0 if error is None else error.fraction
         error = None if error is None else error.on_channels(self._matrix, len(self._frequency))
-        self._covariance = covariance = _sum_covariances(noise.extra, error)
+        self.covariance = covariance = _sum_covariances(noise.extra, error)
         self.marginalised = foreground if foreground is not None and foreground.marginalise else None
         self.density = self._make_density(weight, covariance)
         data = self._temperature
@@ -375,7 +377,7 @@ class GlobalSignal:
         made.fraction, made.density = 0.0, copy.copy(self.density)
         whitened = (self.fraction * self._whitened(signal)) ** 2
         made.density.extra = self.density.extra + whitened
-        made._covariance = _sum_covariances(self._covariance, whitened / self.root**2)
+        made.covariance = _sum_covariances(self.covariance, whitened / self.root**2)
         return made
 
     def _without_components(self, values, data=None):
@@ -472,7 +474,7 @@ class GlobalSignal:
             the lowest frequency.
         """
         order = np.argsort(self._frequency, kind="stable")
-        noise, fixed = self.noise.at(values), self._covariance
+        noise, fixed = self.noise.at(values), self.covariance
         variance = (noise.sigma**2 / np.asarray(self.spectrum.weight, dtype=float))[order]
         residuals = np.asarray(residuals, dtype=float)[..., order]
         if fixed is None or fixed.ndim == 1:
