@@ -152,7 +152,7 @@ def make(folder: Path, nside: int, n_spectra: int, seed: int) -> None:
 
 
 def run_files() -> dict[str, dict]:
-    """Run files by name: each foreground model with all time bins, and the true one with a single bin."""
+    """Run files by name: each foreground model with all time bins, and the basis with a single bin."""
     betas = [f"beta_{i}" for i in range(len(INDICES))]
     models = {
         "regions": lambda name: {"model": "regions", "file": f"K_{name}.npz"},
@@ -172,9 +172,9 @@ def run_files() -> dict[str, dict]:
             "sampler": {"polychord": {**LIVE[model == "regions"], "precision_criterion": 0.001, "seed": 1}},
         }
     one = next(iter(LST))
-    runs["regions_one_bin"] = runs["regions"] | {
+    runs["basis_one_bin"] = runs["basis"] | {
         "data": {"file": f"{one}.csv"},
-        "likelihood": {"global_signal": {"foreground": models["regions"](one)}},
+        "likelihood": {"global_signal": {"foreground": models["basis"](one)}},
     }
     return runs
 
