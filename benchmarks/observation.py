@@ -1,7 +1,8 @@
 """A worked observation: five time bins of a chromatic dipole under the Galaxy, with a signal of ECHO21.
 
 python benchmarks/observation.py make -o observation      # spectra, chromaticity functions, modes and run files
-python benchmarks/observation.py fit -o observation       # fit them, and compare with the truth
+python benchmarks/observation.py fit -o observation       # fit them (again to resume)
+python benchmarks/observation.py results -o observation   # table and picture of docs/results/observation.md
 
 Needs: pip install "lstmfit[observation]" (healpy and astropy). Nothing is downloaded: the sky is a formula.
 
@@ -15,6 +16,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+from pages import IMAGES, replace_in_page
 
 from lstmfit.datasets.modes import make_modes
 from lstmfit.files import replacing, write_text
@@ -36,6 +38,8 @@ THETA = {"fX": 0.1, "fLy": 1.0, "fesc": 0.05, "Tmin_vir": 1e4, "tstar": 0.5, "sL
 NSIDE = 64
 MODES, TERMS = 6, 6
 N_SPECTRA = 4000
+LIVE = {False: {"nlive": "25d", "num_repeats": "5d"}, True: {"nlive": 100, "num_repeats": "2d"}}
+"""Settings of the sampler, by whether spectral indices are sampled, whose priors are wide and take long to compress."""
 
 
 def sky(nside: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -148,7 +152,7 @@ def make(folder: Path, nside: int, n_spectra: int, seed: int) -> None:
 
 
 def run_files() -> dict[str, dict]:
-    """Run files by name: each foreground model with all time bins, and the true one with a single bin."""
+    """Run files by name: each foreground model with all time bins, and the basis with a single bin."""
     betas = [f"beta_{i}" for i in range(len(INDICES))]
     models = {
         "regions": lambda name: {"model": "regions", "file": f"K_{name}.npz"},
@@ -165,27 +169,91 @@ def run_files() -> dict[str, dict]:
                 | ({"shared": betas} if model == "regions" else {})
                 for name in LST
             },
-            "sampler": {"polychord": {"nlive": "25d", "num_repeats": "5d", "precision_criterion": 0.001, "seed": 1}},
+            "sampler": {"polychord": {**LIVE[model == "regions"], "precision_criterion": 0.001, "seed": 1}},
         }
     one = next(iter(LST))
-    runs["regions_one_bin"] = runs["regions"] | {
+    runs["basis_one_bin"] = runs["basis"] | {
         "data": {"file": f"{one}.csv"},
-        "likelihood": {"global_signal": {"foreground": models["regions"](one)}},
+        "likelihood": {"global_signal": {"foreground": models["basis"](one)}},
     }
     return runs
 
 
+def fit_all(folder: Path, jobs: int | None) -> None:
+    """Fit every run file; a finished or interrupted fit is resumed."""
+    from lstmfit.driver import fit
+
+    for name in run_files():
+        output = folder / name
+        fit(folder / f"{name}.yaml", output, jobs=jobs, resume=output.is_dir())
+
+
+def table(folder: Path) -> str:
+    """Evidence, goodness of fit and distance from the truth of each fit, in Markdown."""
+    truth = json.loads((folder / "truth.json").read_text())
+    header = [
+        "fit", "parameters", "ln Z", "chi-square / dof", "p", "largest (mean - truth) / sigma", "sigma of log10 fX",
+        "of log10 Tmin_vir", "ln L calls", "wall [s]",
+    ]  # fmt: skip
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    for name in run_files():
+        summary = json.loads((folder / name / "summary.json").read_text())
+        figures, pulls = summary["fit"], {}
+        for key, p in summary["parameters"].items():
+            true = truth[key] if not p.get("log10") else np.log10(truth[key])
+            pulls[key] = (p["mean"] - true) / p["std"]
+        worst = max(pulls, key=lambda key: abs(pulls[key]))
+        widths = [f"{summary['parameters'][key]['std']:.3f}" for key in ("fX", "Tmin_vir")]
+        cells = [
+            f"`{name}`", len(pulls), f"{summary['logZ']:.1f} ± {summary['logZ_err']:.1f}",
+            f"{figures['chi2']:.0f} / {figures['dof']:.0f}", f"{figures['p_value']:.2g}",
+            f"{pulls[worst]:+.1f} ({worst})", *widths, f"{summary['n_like']:,}", f"{summary['wall_s']:.0f}",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
+    return "\n".join(lines)
+
+
+def picture(folder: Path, path: Path) -> None:
+    """Posterior of the signal by each fit: 95 % bands around the truth."""
+    from lstmfit.analysis.chains import equal_weight, read_run
+    from lstmfit.analysis.plots import new_figure, save
+    from lstmfit.constants import redshift_to_frequency
+
+    figure = new_figure(figsize=(11.0, 3.4), layout="constrained")
+    axes = figure.subplots(1, len(run_files()), sharey=True)
+    for axis, name in zip(axes, run_files()):
+        run = read_run(folder / name)
+        nu = redshift_to_frequency(run.problem.signal.redshifts)
+        curves = np.array([run.problem.signal_at(t) for t in equal_weight(run, 500, np.random.default_rng(0))])
+        inside = (nu > FREQUENCY.min() - 5) & (nu < FREQUENCY.max() + 5)
+        for q, alpha in ((95, 0.25), (68, 0.5)):
+            low, high = np.percentile(curves, (50 - q / 2, 50 + q / 2), axis=0)
+            axis.fill_between(nu[inside], low[inside], high[inside], color="#1f5fa8", alpha=alpha, lw=0)
+        rows = np.loadtxt(folder / f"{next(iter(LST))}.csv", delimiter=",", skiprows=1)
+        axis.plot(rows[:, 0], 1000.0 * rows[:, 3], "--", color="#c8321e", lw=1.2)
+        axis.set_title(name, fontsize=10)
+        axis.set_xlabel("frequency [MHz]")
+    axes[0].set_ylabel("$T_{21}$ [mK]")
+    save(figure, path)
+
+
 def main():
-    """Make or fit the observation."""
+    """Make, fit or describe the observation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("make", "fit"))
+    parser.add_argument("step", choices=("make", "fit", "results"))
     parser.add_argument("-o", "--output", type=Path, default=Path("observation"))
     parser.add_argument("--nside", type=int, default=NSIDE, help="resolution of the map")
     parser.add_argument("--spectra", type=int, default=N_SPECTRA, help="size of the training set of the modes")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--jobs", type=int)
     options = parser.parse_args()
     if options.step == "make":
         make(options.output, options.nside, options.spectra, options.seed)
+    elif options.step == "fit":
+        fit_all(options.output, options.jobs)
+    else:
+        replace_in_page("observation.md", "fits", table(options.output))
+        picture(options.output, IMAGES / "observation.png")
 
 
 if __name__ == "__main__":

@@ -147,7 +147,15 @@ def find_likelihood(name: str):
     return found
 
 
-def make_likelihood(name: str, redshifts: np.ndarray, options, spectrum=None, signal_covariance=None, layout=None):
+def make_likelihood(
+    name: str,
+    redshifts: np.ndarray,
+    options,
+    spectrum=None,
+    signal_covariance=None,
+    layout=None,
+    load_emulator=None,
+):
     """Build a likelihood by name with the options of a run file.
 
     Parameters
@@ -162,6 +170,8 @@ def make_likelihood(name: str, redshifts: np.ndarray, options, spectrum=None, si
         Outputs of the model, for likelihoods with an argument of that name.
     spectrum, signal_covariance : optional
         Data, and covariance of the emulator error, for the likelihood of a spectrum, i.e. one with ``from_options``.
+    load_emulator : callable, optional
+        Function that loads an emulated foreground, for a ``from_options`` with an argument of that name.
 
     Raises
     ------
@@ -172,7 +182,9 @@ def make_likelihood(name: str, redshifts: np.ndarray, options, spectrum=None, si
     if isinstance(options, dict):
         options = {key: value for key, value in options.items() if key != "class"}
     if hasattr(found, "from_options"):
-        return found.from_options(options, spectrum, redshifts, signal_covariance)
+        takes = inspect.signature(found.from_options).parameters
+        loader = {"load_emulator": load_emulator} if "load_emulator" in takes else {}
+        return found.from_options(options, spectrum, redshifts, signal_covariance, **loader)
     try:
         if "layout" in inspect.signature(found).parameters and "layout" not in options:
             options = options | {"layout": layout}

@@ -100,7 +100,9 @@ class ComponentBlock(Block):
         """Copy with all defaults resolved for channels at these frequencies (n,) in MHz."""
         return self
 
-    def build(self, frequency: np.ndarray, kept: Kept | None = None) -> Component:
+    def build(
+        self, frequency: np.ndarray, kept: Kept | None = None, load_emulator: Callable | None = None
+    ) -> Component:
         """Build the component for the channels of the data.
 
         Parameters
@@ -109,6 +111,9 @@ class ComponentBlock(Block):
             (n,) MHz.
         kept : Kept, optional
             Numbers of the channels in the data file, if others were left out; for files with one row per channel.
+        load_emulator : callable, optional
+            Function that loads a `lstmfit.spectrum_emulator.SpectrumEmulator` from a file; for foregrounds that are
+            emulated.
 
         Raises
         ------

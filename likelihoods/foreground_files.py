@@ -60,7 +60,7 @@ class Basis(ComponentBlock):
         """As `ComponentBlock.resolved`."""
         return self.model_copy(update={"marginalise": self.marginalise is not False})
 
-    def build(self, frequency, kept=None):
+    def build(self, frequency, kept=None, load_emulator=None):
         """As `ComponentBlock.build`.
 
         Raises
@@ -182,7 +182,7 @@ class Regions(WithReference):
         """Names of the spectral indices of n regions."""
         return tuple(f"beta_{i}" for i in range(n))
 
-    def build(self, frequency, kept=None):
+    def build(self, frequency, kept=None, load_emulator=None):
         """As `ComponentBlock.build`.
 
         Raises

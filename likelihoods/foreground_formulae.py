@@ -75,6 +75,30 @@ def loglog_polynomial(frequency, values, reference: float) -> np.ndarray:
     return 1000.0 * np.exp(np.polynomial.polynomial.polyval(log, np.asarray(values)))
 
 
+def log10_polynomial(frequency, values, band: tuple[float, float]) -> np.ndarray:
+    """Polynomial in log-log space on a band: log10(T / K) = sum_i a_i N(log10 nu)^i (SARAS3, arXiv:2312.08828).
+
+    N is linear and maps the band to -1..1.
+
+    Parameters
+    ----------
+    frequency : numpy.ndarray
+        (n,) MHz.
+    values : sequence of float
+        Any number of coefficients a_0, a_1, ...
+    band : tuple of float
+        Lowest and highest frequency in MHz.
+
+    Returns
+    -------
+    numpy.ndarray
+        (n,) mK.
+    """
+    low, high = np.log10(band)
+    x = 2.0 * (np.log10(np.asarray(frequency, dtype=float)) - low) / (high - low) - 1.0
+    return 1000.0 * 10.0 ** np.polynomial.polynomial.polyval(x, np.asarray(values))
+
+
 def hills(frequency, values, reference: float) -> np.ndarray:
     """Sky with ionospheric absorption and emission (Hills et al. 2018, Eq. 6).
 

@@ -19,9 +19,11 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, StrictBool, model_v
 from lstmfit.errors import InputError
 from lstmfit.likelihoods.base import read_defaults
 from lstmfit.likelihoods.components import Component, ComponentBlock, WithReference, one_each, only_sampled
+from lstmfit.likelihoods.foreground_emulator import Emulated
 from lstmfit.likelihoods.foreground_files import Basis, Regions
 from lstmfit.likelihoods.foreground_formulae import (
     hills,
+    log10_polynomial,
     log_polynomial,
     loglog_polynomial,
     physical_linear,
@@ -90,7 +92,7 @@ class _Linear(_Foreground):
         changes = {what: one_each(what, getattr(self, what), found.terms) for what in ("mean", "scale")}
         return found.model_copy(update=changes | {"marginalise": self.marginalise is not False})
 
-    def build(self, frequency, kept=None):
+    def build(self, frequency, kept=None, load_emulator=None):
         """As `ComponentBlock.build`."""
         given = self.resolved(frequency)
         basis = type(self).BASIS(frequency, given.terms, given.reference)
@@ -144,7 +146,7 @@ class _Nonlinear(_Foreground):
         known = read_defaults("foregrounds")[self.model]
         return {name: known[name] for name in self.names}
 
-    def build(self, frequency, kept=None):
+    def build(self, frequency, kept=None, load_emulator=None):
         """As `ComponentBlock.build`."""
         reference = self.resolved(frequency).reference
         evaluate = functools.partial(_evaluate, type(self).FUNCTION, frequency, reference)
@@ -163,6 +165,72 @@ class LoglogPolynomial(_Nonlinear):
         return {name: known | {"latex": f"a_{{{name[1:]}}}"} for name in self.names}
 
 
+class Log10Polynomial(ComponentBlock):
+    """Polynomial in log-log space on a band, see `log10_polynomial`.
+
+    Parameters
+    ----------
+    terms : int
+        Number of coefficients, 7 as for SARAS3.
+    band : (float, float), optional
+        Frequencies in MHz that are mapped to -1 and 1; by default the lowest and the highest of the data.
+    marginalise : bool, optional
+        Only false, because the model is not linear in its parameters.
+    """
+
+    MEANING = ("band",)
+
+    model: Literal["log10_polynomial"] = "log10_polynomial"
+    terms: Annotated[Count, Field(le=100)] = 7
+    band: tuple[Positive, Positive] | None = None
+    marginalise: StrictBool | None = None
+
+    @model_validator(mode="after")
+    def _valid(self):
+        if self.band is not None and not self.band[0] < self.band[1]:
+            raise ValueError(f"band is {list(self.band)}; give two frequencies in MHz, the lower one first")
+        return only_sampled(self)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of its parameters."""
+        return tuple(f"a{i}" for i in range(self.terms))
+
+    def meaning(self, frequency):
+        """As `ComponentBlock.meaning`."""
+        low, high = self.resolved(frequency).band
+        return f"{self.model} with band {low:.6g} to {high:.6g} MHz"
+
+    def resolved(self, frequency):
+        """As `ComponentBlock.resolved`.
+
+        Raises
+        ------
+        InputError
+            The data are far from the band, probably in Hz or GHz, or there are not fewer terms than channels.
+        """
+        low, high = float(np.min(frequency)), float(np.max(frequency))
+        if self.terms >= len(frequency):
+            raise InputError(
+                f"foreground: {self.terms} terms for {len(frequency)} channels; use at least 1 and fewer terms than "
+                "channels"
+            )
+        band = (low, high) if self.band is None else self.band
+        if not 0.5 * band[0] <= low <= high <= 2.0 * band[1]:
+            raise InputError(
+                f"foreground: band is {list(band)} MHz, but the data span {low:.4g} to {high:.4g} MHz; give the "
+                "lowest and the highest frequency of the data in MHz, or omit band"
+            )
+        return self.model_copy(update={"band": band, "marginalise": False})
+
+    def build(self, frequency, kept=None, load_emulator=None):
+        """As `ComponentBlock.build`."""
+        band = self.resolved(frequency).band
+        # There are no published priors of all coefficients that we know of.
+        params = {name: {"latex": f"a_{{{name[1:]}}}"} for name in self.names}
+        return Component(self.names, functools.partial(_evaluate, log10_polynomial, frequency, band), params)
+
+
 class Hills(_Nonlinear):
     """Sky with ionospheric absorption and emission, see `hills`."""
 
@@ -179,7 +247,7 @@ class Sinusoid(WithReference):
 
     model: Literal["sinusoid"] = "sinusoid"
 
-    def build(self, frequency, kept=None):
+    def build(self, frequency, kept=None, load_emulator=None):
         """As `ComponentBlock.build`."""
         evaluate = functools.partial(_evaluate, sinusoid, frequency, self.resolved(frequency).reference)
         return Component(self.NAMES, evaluate, read_defaults("foregrounds")[self.model])
@@ -189,9 +257,11 @@ FOREGROUNDS: dict[str, type[ComponentBlock]] = {
     "log_polynomial": LogPolynomial,
     "physical_linear": PhysicalLinear,
     "loglog_polynomial": LoglogPolynomial,
+    "log10_polynomial": Log10Polynomial,
     "hills": Hills,
     "basis": Basis,
     "regions": Regions,
+    "emulator": Emulated,
 }
 """Foreground models by their names in run files; the first is the default."""
 
@@ -209,14 +279,17 @@ class MockForeground(Block):
     coefficients : list of float
         Values of its parameters.
     reference : float, optional
-        Reference frequency in MHz; only `Basis` and `Regions` can do without.
+        Reference frequency in MHz of models that have one; only `Regions` can do without.
+    band : (float, float), optional
+        Band in MHz of `Log10Polynomial`.
     file, mean, T_cmb : optional
-        Options of `Basis` and `Regions`.
+        Options of `Basis`, `Regions` and `Emulated`.
     """
 
     model: str = next(iter(FOREGROUNDS))
     coefficients: Annotated[list[Number], Field(min_length=1, max_length=1000)]
     reference: Positive | None = None
+    band: tuple[Positive, Positive] | None = None
     file: str | None = None
     mean: str | None = None
     T_cmb: NotNegative | None = None
@@ -226,8 +299,9 @@ class MockForeground(Block):
     def _with_its_reference(cls, data):
         if isinstance(data, dict) and set(data) <= set(cls.model_fields):
             block = FOREGROUNDS.get(str(data.get("model", next(iter(FOREGROUNDS)))))
-            if block is not None and not block.FILES and data.get("reference") is None:
-                raise ValueError("reference is missing")
+            for key in () if block is None or block.FILES else block.MEANING:
+                if data.get(key) is None:
+                    raise ValueError(f"{key} is missing")
         return data
 
     @model_validator(mode="after")
@@ -239,19 +313,20 @@ class MockForeground(Block):
     def foreground(self) -> ComponentBlock:
         """The foreground block of a fit with this model."""
         given = self.model_dump(exclude_none=True, exclude={"coefficients"})
-        if self.model != "regions":
+        if self.model not in ("regions", "emulator"):
             given["terms"] = len(self.coefficients)
         if self.model == "basis":
             # Its coefficients are given, so it does not need the prior.
             given["scale"] = 1.0
         return validate_model(FOREGROUNDS, "foreground", given)
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of its parameters."""
+    def names(self, load_emulator: Callable | None = None) -> tuple[str, ...]:
+        """Names of its parameters; `load_emulator` as in `ComponentBlock.build`."""
         block, n = self.foreground, len(self.coefficients)
-        if isinstance(block, _Foreground):
+        if isinstance(block, (_Foreground, Log10Polynomial)):
             return block.names
+        if isinstance(block, Emulated):
+            return tuple(block.load(load_emulator).params)
         return block.names_of(n) if isinstance(block, Regions) else tuple(f"a{i}" for i in range(n))
 
     def beside(self, folder: Path) -> "MockForeground":
@@ -259,22 +334,50 @@ class MockForeground(Block):
         files = self.foreground.beside(folder).files
         return self.model_copy(update=files) if files else self
 
-    def evaluate(self, frequency: np.ndarray) -> np.ndarray:
+    def evaluate(
+        self, frequency: np.ndarray, load_emulator: Callable | None = None, band: tuple[float, float] | None = None
+    ) -> np.ndarray:
         """Temperature (n,) in mK at frequencies (n,) in MHz; infinite if it overflows.
+
+        Parameters
+        ----------
+        frequency : numpy.ndarray
+            (n,) MHz.
+        load_emulator : callable, optional
+            As in `ComponentBlock.build`.
+        band : (float, float), optional
+            Channels in MHz that are kept. The grid of an emulator need only cover these; outside, the temperature is
+            that at the edge of the band.
 
         Raises
         ------
         InputError
-            As `ComponentBlock.build`; also if the number of coefficients is not that of the regions.
+            As `ComponentBlock.build`; also if the number of coefficients is not that of the regions or of the
+            parameters of an emulator, or if these are outside its training range.
         """
-        with np.errstate(over="ignore", invalid="ignore"):
-            component = self.foreground.build(frequency)
-            if len(component.names) != len(self.coefficients):
+        block = self.foreground
+        if isinstance(block, Emulated):
+            at = frequency if band is None else frequency[(frequency >= band[0]) & (frequency <= band[1])]
+            component = block.build(at, None, load_emulator)
+            self._check_number(component, "parameters of the emulator; give a value of each")
+            sky = component.evaluate(np.array(self.coefficients))
+            if not np.isfinite(sky).all():
                 raise InputError(
-                    f"data.mock.foreground: {len(self.coefficients)} coefficients for {len(component.names)} regions; "
-                    "give one spectral index for each"
+                    f"data.mock.foreground: the coefficients {self.coefficients} are outside the training range of "
+                    f"{Path(block.file).name} ({', '.join(component.names)}); choose others"
                 )
+            order = np.argsort(at)
+            return np.interp(frequency, at[order], sky[order])
+        with np.errstate(over="ignore", invalid="ignore"):
+            component = block.build(frequency)
+            self._check_number(component, "regions; give one spectral index for each")
             return component.evaluate(np.array(self.coefficients))
+
+    def _check_number(self, component, expected):
+        if len(component.names) != len(self.coefficients):
+            raise InputError(
+                f"data.mock.foreground: {len(self.coefficients)} coefficients for {len(component.names)} {expected}"
+            )
 
 
 def _options(models: dict[str, type[ComponentBlock]], what: str) -> Any:
@@ -288,5 +391,5 @@ SystematicsOptions = _options(SYSTEMATICS, "systematics")
 """A ``systematics:`` block, validated by the class of its model."""
 
 
-def _evaluate(function, frequency, reference, values):
-    return function(frequency, values, reference)
+def _evaluate(function, frequency, where, values):
+    return function(frequency, values, where)

@@ -104,7 +104,12 @@ class GaussianNoise:
     def whiten(self, x: np.ndarray) -> np.ndarray:
         """Transform (n,) or the columns of (n, m) to the basis of `logpdf_whitened`; returns a new array."""
         x = self._root[:, None] * x if x.ndim == 2 else self._root * x
-        return x if self._rotation is None else self._rotation @ x
+        if self._rotation is None:
+            return x
+        if x.ndim == 1 and not math.isfinite(total := x.sum()):
+            # A rotation of infinite numbers would be NaN, but ln L of an infinite foreground is minus infinity.
+            return np.full(self.n, total)
+        return self._rotation @ x
 
     def operator(self, matrix: np.ndarray | None) -> np.ndarray | None:
         """Matrix that combines `matrix` (n, m) and `whiten` in one product; None if `whiten` alone is cheaper."""
@@ -156,6 +161,18 @@ class GaussianNoise:
         if self.terms is not None:
             chi2 = self.terms.chi_square(chi2, r, inverse, weighted, inverse_factor)
         return norm - 0.5 * chi2
+
+    def logpdf_with(self, variance: np.ndarray, r: np.ndarray, sigma: float) -> float:
+        """As `logpdf_whitened` without F, with a further variance (n,) in the transformed basis, such as w_i T_i^2.
+
+        It may change from call to call, so that nothing is computed in advance.
+        """
+        square = sigma * sigma
+        if not (square > 0 or (square == 0 and self.positive_without_sigma)):
+            return -math.inf
+        total = square + self.extra + variance
+        chi2 = float(np.dot(r / total, r))
+        return -0.5 * (self.n * LN_2PI + float(np.log(total).sum()) + chi2) + self.log_jacobian
 
     def logpdf_whitened_batch(self, r: np.ndarray, sigma) -> np.ndarray:
         """Log densities of many residuals transformed by `whiten`; they are not modified.

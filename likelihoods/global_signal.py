@@ -1,6 +1,8 @@
 """The likelihood of a global-signal spectrum."""
 
+import copy
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +12,7 @@ from lstmfit.errors import InputError
 from lstmfit.likelihoods.base import read_defaults
 from lstmfit.likelihoods.components import Component
 from lstmfit.likelihoods.gaussian import GaussianNoise, StudentNoise, choose_centre
-from lstmfit.likelihoods.global_signal_options import GlobalSignalOptions
+from lstmfit.likelihoods.global_signal_options import LARGEST_FRACTION, GlobalSignalOptions, RelativeError
 from lstmfit.likelihoods.interpolation import interpolation_matrix
 from lstmfit.likelihoods.noise import LARGEST_SIGMA, SMALLEST_SIGMA, Channels, Noise, NoiseBlock
 from lstmfit.likelihoods.scale_check import check_scale
@@ -43,11 +45,14 @@ class SignalError:
         Use only the variances of `covariance` at the channels of the data.
     channel : float
         Independent error in mK, the same in every channel of the data.
+    fraction : float
+        Independent error of each channel of the data as a fraction of the signal there.
     """
 
     covariance: np.ndarray | None = None
     diagonal: bool = False
     channel: float = 0.0
+    fraction: float = 0.0
 
     @classmethod
     def from_option(cls, value, covariance: np.ndarray | None) -> "SignalError":
@@ -58,6 +63,8 @@ class SignalError:
         InputError
             The option requires a covariance, but there is none.
         """
+        if isinstance(value, RelativeError):
+            return cls(fraction=value.fraction)
         if type(value) is float:
             return cls(channel=value)
         if not value:
@@ -73,6 +80,10 @@ class SignalError:
         """Covariance at n channels in mK^2, (n,) if diagonal or (n, n), given the `interpolation_matrix`."""
         if not 0 <= self.channel <= LARGEST_SIGMA:
             raise InputError(f"emulator_error is {self.channel:g} mK; give a number up to {LARGEST_SIGMA:g} mK")
+        if not 0 <= self.fraction <= LARGEST_FRACTION:
+            raise InputError(
+                f"emulator_error is {self.fraction:g} times the signal; give a fraction up to {LARGEST_FRACTION:g}"
+            )
         error = self.covariance
         if error is not None and matrix is not None:
             error = matrix @ error @ matrix.T
@@ -99,7 +110,8 @@ class GlobalSignal:
     foreground, systematics : Component, optional
         Components added to the signal: sampled, or marginalised analytically if the foreground requests it.
     error : SignalError, optional
-        Emulator error, which is added to the noise.
+        Emulator error, which is added to the noise. If it is a fraction of the signal, C depends on the signal, and a
+        foreground must be sampled and the noise Gaussian and independent.
 
     Attributes
     ----------
@@ -123,6 +135,10 @@ class GlobalSignal:
     root, operator : numpy.ndarray
         Transformation of a signal to that basis: the matrix `operator` (n, n_channels) or, if it is None, the factor
         `root` (n,).
+    fraction : float
+        Error of each channel as a fraction of the signal there; mocks do not include it.
+    covariance : numpy.ndarray or None
+        (n,) or (n, n) mK^2, E of the noise plus the emulator error that does not depend on the signal.
     meanings : dict of str to str
         Model and reference of the parameters of foreground and systematics, if known.
     dof_at : int
@@ -155,8 +171,9 @@ class GlobalSignal:
         _check_noise(noise)
         self._redshifts = np.asarray(redshifts, dtype=float)
         self._matrix = interpolation_matrix(self._redshifts, self._frequency)
+        self.fraction = 0.0 if error is None else error.fraction
         error = None if error is None else error.on_channels(self._matrix, len(self._frequency))
-        self._covariance = covariance = _sum_covariances(noise.extra, error)
+        self.covariance = covariance = _sum_covariances(noise.extra, error)
         self.marginalised = foreground if foreground is not None and foreground.marginalise else None
         self.density = self._make_density(weight, covariance)
         data = self._temperature
@@ -166,12 +183,21 @@ class GlobalSignal:
         self.root, self.operator = np.sqrt(weight), self.density.operator(self._matrix)
         self._sigma, self._dof, self._student = noise.sigma, noise.dof, noise.student
         self._compiled = self._compile()
+        # The compiled ln L has a noise that does not depend on the signal.
+        self._fast = None if self.fraction else self._compiled
+        if self.fraction:
+            self._check_fraction()
         sampled = None if self.marginalised is not None else foreground
         self._set_components([component for component in (sampled, systematics) if component is not None])
 
     @classmethod
     def from_options(
-        cls, options, spectrum, redshifts: np.ndarray, signal_covariance: np.ndarray | None = None
+        cls,
+        options,
+        spectrum,
+        redshifts: np.ndarray,
+        signal_covariance: np.ndarray | None = None,
+        load_emulator: Callable | None = None,
     ) -> "GlobalSignal":
         """Build the likelihood from the options of a run file.
 
@@ -185,6 +211,8 @@ class GlobalSignal:
             (n_channels,) redshift grid of the signal.
         signal_covariance : numpy.ndarray, optional
             (n_channels, n_channels) mK^2, covariance of the emulator error, if known.
+        load_emulator : callable, optional
+            As in `lstmfit.likelihoods.components.ComponentBlock.build`.
 
         Raises
         ------
@@ -195,7 +223,8 @@ class GlobalSignal:
             options = validate_block(GlobalSignalOptions, options, "likelihood.global_signal")
         noise = _noise_block(options, spectrum).build(spectrum)
         blocks = options.foreground, options.systematics
-        components = [None if block is None else block.build(spectrum.frequency, spectrum.kept) for block in blocks]
+        at = spectrum.frequency, spectrum.kept, load_emulator
+        components = [None if block is None else block.build(*at) for block in blocks]
         error = SignalError.from_option(options.emulator_error, signal_covariance)
         made = cls(spectrum, redshifts, noise, *components, error)
         for block, component in zip(blocks, components):
@@ -233,6 +262,20 @@ class GlobalSignal:
         if len(self._redshifts) < FEWEST:
             return None
         return CompiledSpectrum(self.density, self._redshifts, self._frequency, self.root)
+
+    def _check_fraction(self):
+        problem = None
+        if self.marginalised is not None:
+            problem = "but the foreground is marginalised; set marginalise: false in it"
+        elif self.noise.student:
+            problem = "but the noise is student_t; choose white, channels or radiometer noise"
+        elif self.density.has_correlations:
+            problem = "but the noise has a full covariance; choose white, channels or radiometer noise"
+        if problem is not None:
+            raise InputError(
+                "emulator_error as a fraction of the signal needs independent Gaussian noise and a sampled foreground, "
+                f"{problem}"
+            )
 
     def _centre(self):
         """The marginalised foreground (n,) mK that is subtracted in advance, at ``density.terms.centre``."""
@@ -275,11 +318,15 @@ class GlobalSignal:
             (len(names),) parameters of the likelihood.
         """
         sigma = self._sigma if self._sigma is not None else float(values[0])
-        if self._compiled is not None:
-            value = self._compiled.loglikelihood(signal, self._without_components(values), sigma)
+        if self._fast is not None:
+            value = self._fast.loglikelihood(signal, self._without_components(values), sigma)
             # NaN if digits would be lost, or if the signal is NaN.
             if value == value:
                 return value
+        if self.fraction:
+            signal = self._whitened(signal)
+            r = self._without_components(values) - signal
+            return self.density.logpdf_with((self.fraction * signal) ** 2, r, sigma)
         r = self.residual(signal, values)
         if self._student:
             return self.density.logpdf_whitened(r, sigma, self._dof or float(values[self.dof_at]))
@@ -287,7 +334,7 @@ class GlobalSignal:
 
     def loglikelihood_batch(self, signals: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Log likelihoods (m,) of signals (m, n_channels) with parameters (m, len(names))."""
-        if self._compiled is not None or self._student:
+        if self._compiled is not None or self._student or self.fraction:
             return np.array([self(signal, own) for signal, own in zip(signals, values)])
         found = np.empty(len(signals))
         for first in range(0, len(signals), ROWS):
@@ -312,6 +359,26 @@ class GlobalSignal:
             return self._compiled.residual(signal, self._without_components(values))
         data = self.data - (self.root * signal if self.operator is None else self.operator @ signal)
         return self._without_components(values, data)
+
+    def _whitened(self, signal):
+        """Signal in the transformed basis, (n,)."""
+        if self._compiled is not None:
+            return -self._compiled.residual(signal, np.zeros(self.density.n))
+        return self.root * signal if self.operator is None else self.operator @ signal
+
+    def with_variance_at(self, signal: np.ndarray) -> "GlobalSignal":
+        """Likelihood in which an error that is a fraction of the signal keeps its value at a signal (n_channels,) mK.
+
+        So its ln L is quadratic in the signal. Without such an error it is the likelihood itself.
+        """
+        if not self.fraction:
+            return self
+        made = copy.copy(self)
+        made.fraction, made.density = 0.0, copy.copy(self.density)
+        whitened = (self.fraction * self._whitened(signal)) ** 2
+        made.density.extra = self.density.extra + whitened
+        made.covariance = _sum_covariances(self.covariance, whitened / self.root**2)
+        return made
 
     def _without_components(self, values, data=None):
         """Data minus sampled components in the transformed basis, (n,); `data` is modified, if given."""
@@ -385,10 +452,12 @@ class GlobalSignal:
 
     def standard_residuals(self, signal, values) -> np.ndarray:
         """`residuals` in units of the noise, see `standardise`."""
-        return self.standardise(self.residuals(signal, values), values)
+        return self.with_variance_at(signal).standardise(self.residuals(signal, values), values)
 
     def standardise(self, residuals: np.ndarray, values) -> np.ndarray:
         """Residuals in units of the noise, including the emulator error, in ascending order of frequency.
+
+        An error that is a fraction of the signal is not included, unless `with_variance_at` has fixed it.
 
         Parameters
         ----------
@@ -405,7 +474,7 @@ class GlobalSignal:
             the lowest frequency.
         """
         order = np.argsort(self._frequency, kind="stable")
-        noise, fixed = self.noise.at(values), self._covariance
+        noise, fixed = self.noise.at(values), self.covariance
         variance = (noise.sigma**2 / np.asarray(self.spectrum.weight, dtype=float))[order]
         residuals = np.asarray(residuals, dtype=float)[..., order]
         if fixed is None or fixed.ndim == 1:
@@ -417,7 +486,7 @@ class GlobalSignal:
 
     def chi_square(self, signal, values) -> float:
         """Sum of the squares of `standard_residuals`."""
-        return self.chi_square_of(self.residuals(signal, values), values)
+        return self.with_variance_at(signal).chi_square_of(self.residuals(signal, values), values)
 
     def chi_square_of(self, residual: np.ndarray, values) -> float:
         """Sum of the squares of a residual (n,) in mK, as from `standardise`."""

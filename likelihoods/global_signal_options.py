@@ -7,10 +7,21 @@ from pydantic import BeforeValidator, Field
 
 from lstmfit.likelihoods.foregrounds import ForegroundOptions, SystematicsOptions
 from lstmfit.likelihoods.noise import NoiseOptions
-from lstmfit.schema import Block, shown, to_number
+from lstmfit.mistakes import validate_nested
+from lstmfit.schema import Block, Positive, shown, to_number
+
+LARGEST_FRACTION = 10.0
+
+
+class RelativeError(Block):
+    """Independent error of each channel that is a fraction of the signal there."""
+
+    fraction: Annotated[Positive, Field(le=LARGEST_FRACTION)]
 
 
 def _emulator_error(value):
+    if isinstance(value, (dict, RelativeError)):
+        return validate_nested(RelativeError, value)
     if value is True or value is False or value == "diagonal":
         return value
     try:
@@ -19,7 +30,10 @@ def _emulator_error(value):
         number = 0.0
     if number > 0:
         return number
-    raise ValueError(f"{shown(value)} is not true, false, diagonal or a positive number in mK")
+    raise ValueError(
+        f"{shown(value)} is not true, false, diagonal or a positive number in mK (or a fraction of the signal, as in "
+        "{fraction: 0.25})"
+    )
 
 
 class GlobalSignalOptions(Block):
@@ -31,9 +45,9 @@ class GlobalSignalOptions(Block):
         One of `lstmfit.likelihoods.noise.NOISE`; by default `channels` with the sigma column of the data.
     foreground, systematics : ComponentBlock, optional
         One of `lstmfit.likelihoods.foregrounds.FOREGROUNDS` and of `SYSTEMATICS`, which are added to the signal.
-    emulator_error : bool, "diagonal" or float
-        Whether to add the covariance of the emulator's test errors, or its diagonal, to the noise; or the emulator
-        error of every channel in mK.
+    emulator_error : bool, "diagonal", float or RelativeError
+        Whether to add the covariance of the emulator's test errors, or its diagonal, to the noise; or the error of
+        every channel, in mK or as a fraction of the signal.
     class_ : str, optional
         Name of the likelihood (``class:``) if the block has another one.
     data : str, optional
@@ -49,7 +63,7 @@ class GlobalSignalOptions(Block):
     noise: NoiseOptions | None = None
     foreground: ForegroundOptions | None = None
     systematics: SystematicsOptions | None = None
-    emulator_error: Annotated[bool | float | str, BeforeValidator(_emulator_error)] = False
+    emulator_error: Annotated[RelativeError | bool | float | str, BeforeValidator(_emulator_error)] = False
 
     def beside(self, folder: Path) -> "GlobalSignalOptions":
         """Copy with file paths relative to a folder made absolute."""

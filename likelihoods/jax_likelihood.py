@@ -24,13 +24,18 @@ def make_loglikelihood(likelihood: GlobalSignal):
     Raises
     ------
     InputError
-        A sampled component is not linear in its parameters.
+        A sampled component is not linear in its parameters, or the noise depends on the signal.
     """
     if likelihood.nonlinear:
         names = ", ".join(n for c, _ in likelihood.components if c.basis is None for n in c.names)
         raise InputError(
             f"blackjax cannot sample {names}, whose foreground or systematics is not linear in them; "
             "use another sampler: polychord, nautilus"
+        )
+    if likelihood.fraction:
+        raise InputError(
+            "blackjax does not support an emulator_error that is a fraction of the signal; use another sampler: "
+            "polychord, nautilus"
         )
     gaussian = isinstance(likelihood.density, GaussianNoise)
     logpdf = _gaussian(likelihood.density) if gaussian else _student(likelihood)

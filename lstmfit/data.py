@@ -13,6 +13,7 @@ from lstmfit.errors import InputError, listed, naming, one_line
 from lstmfit.likelihoods.noise import White
 from lstmfit.parameters import to_array
 from lstmfit.schema import LARGEST
+from lstmfit.spectrum_emulator import SpectrumEmulator
 
 BRIGHTEST = 1e12
 """Upper limit of temperatures in mK: brighter than any sky, and small enough to preserve the digits of the signal."""
@@ -45,7 +46,7 @@ def make_data(config: RunConfig, signal) -> dict[str, Spectrum]:
     spectra = {}
     for name, data in config.data.items():
         with naming(".".join(config.data_places[name]), "data"):
-            made = read_data(data) if data.mock is None else selected(data, _make_mock(config, data.mock, signal))
+            made = read_data(data) if data.mock is None else selected(data, _make_mock(config, data, signal))
             spectra[name] = made
     return spectra
 
@@ -99,7 +100,8 @@ def mock_of(config: RunConfig) -> Mock | None:
     return first
 
 
-def _make_mock(config, mock, signal):
+def _make_mock(config, data, signal):
+    mock = data.mock
     if mock.test_signal is not None:
         _, true = _test_signal(config, signal, mock.test_signal)
     elif mock.source == "emulator" or config.signal is not None:
@@ -112,7 +114,7 @@ def _make_mock(config, mock, signal):
     sky = true
     if mock.foreground is not None:
         with np.errstate(over="ignore", invalid="ignore"):
-            sky = true + mock.foreground.evaluate(frequency)
+            sky = true + mock.foreground.evaluate(frequency, SpectrumEmulator, data.band)
     if not np.isfinite(sky).all():
         raise InputError(
             "data.mock: the sum of signal and foreground is not finite at these parameters; change theta or the "
@@ -221,7 +223,7 @@ def _own_truth(mock, block):
     """True values of the parameters of a spectrum by their names in its likelihood."""
     made, fitted, truth = mock.foreground, block.foreground, {}
     if made is not None and fitted is not None and fitted.means_the_same(made.foreground):
-        truth |= dict(zip(made.names, made.coefficients))
+        truth |= dict(zip(made.names(SpectrumEmulator), made.coefficients))
     if mock.has_white_noise and isinstance(block.noise, White):
         truth["sigma"] = mock.noise
     return truth

@@ -18,6 +18,7 @@ from lstmfit.parameters import is_inside, to_array_of, widened
 from lstmfit.schema import shown
 from lstmfit.signal_functions import Signal, make_signal
 from lstmfit.spectra import Use, find_uses, join, name_parameters, rename
+from lstmfit.spectrum_emulator import SpectrumEmulator
 
 BATCH = 1024
 """Number of points that `Problem.loglikelihood_batch` evaluates at a time, to limit the memory for their signals."""
@@ -379,7 +380,9 @@ def make_likelihoods(config: RunConfig, signal: Signal, data: Mapping[str, Spect
             block = {key: value for key, value in block.items() if key not in _KEYS_OF[name in uses]}
         spectrum = data[uses[name].data] if name in uses else None
         with naming(f"likelihood.{name}", f"likelihood.{class_of(name, config.likelihood[name])}"):
-            likelihoods[name] = make_likelihood(name, signal.redshifts, block, spectrum, covariance, signal.layout)
+            likelihoods[name] = make_likelihood(
+                name, signal.redshifts, block, spectrum, covariance, signal.layout, SpectrumEmulator
+            )
     names = name_parameters(likelihoods, uses)
     for name, use in uses.items():
         rename(likelihoods[name], names[name], use.label)

@@ -5,6 +5,8 @@ import json
 import h5py
 import numpy as np
 
+from lstmfit import Emulator
+from lstmfit.constants import redshift_to_frequency
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.parameters import Parameter
@@ -24,6 +26,15 @@ def random_network(rng, **sizes):
     histories = 50.0 * rng.standard_normal((20, len(architecture.histories), 45))
     scaling = Scaling.fit(PARAMETERS, histories, rng.standard_normal((20, len(architecture.scalars))))
     return architecture, scaling, weights
+
+
+def write_sky(path, rng, redshifts, parameters=PARAMETERS):
+    """An emulator file of random spectra of thousands of K on a grid of 45 redshifts; the path as a string."""
+    architecture, scaling, weights = random_network(rng)
+    scaling.offset[0] = 2.6e6 * (redshift_to_frequency(redshifts) / 75.0) ** -2.55
+    scaling.scale[0] = 2e5
+    Emulator(architecture, scaling, weights, redshifts, parameters).save(path)
+    return str(path)
 
 
 def draw_theta(rng, n):

@@ -231,6 +231,7 @@ def test_the_same_from_python(rng):
     refused("sigma is nan mK", GlobalSignal, *args, noise.Noise(float("nan")))
     refused("dof is inf", GlobalSignal, *args, noise.Noise(1.0, student=True, dof=float("inf")))
     refused("emulator_error is nan mK", GlobalSignal, *args, noise.Noise(1.0), error=SignalError(channel=float("nan")))
+    refused("emulator_error is nan times", GlobalSignal, *args, noise.Noise(1.0), error=SignalError(fraction=np.nan))
 
 
 def test_files_of_noise_that_hold_something_else(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import yaml
 from helpers import THETA, lstmfit, small_run
+from networks import write_sky
 from scipy.integrate import quad
 
 import lstmfit as package
@@ -91,7 +92,7 @@ def test_the_likelihoods_of_the_documentation_build(rng):
     assert np.isfinite(problem.loglikelihood(problem.prior.sample(1, rng)[0])[0])
 
 
-def test_the_foregrounds_from_files_of_the_documentation_build(tmp_path, rng):
+def test_the_foregrounds_of_the_documentation_build(tmp_path, rng):
     """The blocks of docs/likelihoods.md between the first and the last, with files on the grid of echo21."""
     grid = redshift_to_frequency(package.Emulator.load("echo21").redshifts)
     weights = np.stack([50.0 + i * grid / 100.0 for i in range(3)], axis=1)
@@ -100,9 +101,10 @@ def test_the_foregrounds_from_files_of_the_documentation_build(tmp_path, rng):
     np.savez(tmp_path / "spectra.npz", spectra=spectra.sum(axis=1), frequencies=grid)
     done = lstmfit("modes", "spectra.npz", "-o", "modes.h5", "-n", 8, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    write_sky(tmp_path / "sky.h5", rng, np.linspace(5.0, 50.0, 45))
     shown = [parse_yaml(block, "likelihoods.md") for block in blocks("docs/likelihoods.md", "yaml")][1:-1]
     models = [block["likelihood"]["global_signal"]["foreground"]["model"] for block in shown]
-    assert models == ["basis", "regions", "regions"]
+    assert models == ["log10_polynomial", "basis", "regions", "regions", "emulator"]
     for i, block in enumerate(shown):
         run = small_run() | block
         run["data"]["mock"]["from"] = "emulator"

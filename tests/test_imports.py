@@ -120,7 +120,7 @@ ROOMS = [
     ("emulator", "simulators"),
     ("sampling",),
     ("config",),
-    ("parameter_space", "signal_functions", "data", "spectra"),
+    ("parameter_space", "signal_functions", "data", "spectra", "spectrum_emulator"),
     ("problem",),
     ("run_folder",),
     ("analysis",),

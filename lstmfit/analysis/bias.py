@@ -25,6 +25,7 @@ from lstmfit.analysis.same_problem import check_direct
 from lstmfit.analysis.truth import TruthCache, cache_path
 from lstmfit.errors import InputError, one_line
 from lstmfit.files import write_text
+from lstmfit.likelihoods.global_signal_options import RelativeError
 from lstmfit.problem import Problem, build
 from lstmfit.run_folder import data_files
 from lstmfit.signal_functions import AnalyticSignal
@@ -42,6 +43,8 @@ nearly equal weights it is arbitrary."""
 def truth_problem(run: Run, simulator: str) -> Problem:
     """The run's problem with the simulator instead of the emulator, and therefore without an emulator error.
 
+    An error that is a fraction of the signal is one of the model, which the simulator has too, so it is kept.
+
     Raises
     ------
     InputError
@@ -52,7 +55,11 @@ def truth_problem(run: Run, simulator: str) -> Problem:
         "emulator": None,
         "signal": None,
         "simulator": simulator,
-        "likelihood": config.with_spectrum_blocks(emulator_error=False),
+        "likelihood": config.likelihood | {
+            name: block if isinstance(block.emulator_error, RelativeError)
+            else block.model_copy(update={"emulator_error": False})
+            for name, block in config.spectrum_blocks.items()
+        },
         # Use the stored data: creating a mock again may need the emulator that has just been removed.
         "data": {name: run_file.Data(file=file) for name, file in data_files(config).items()},
     }
