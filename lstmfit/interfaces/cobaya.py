@@ -120,7 +120,15 @@ def _config_of(options):
 
 
 class _FromSignal(Likelihood):
-    """A likelihood of lstmfit that takes outputs of `Signal` and parameters of its own."""
+    """A likelihood of lstmfit that takes outputs of `Signal` and parameters of its own.
+
+    Parameters
+    ----------
+    without_signal : bool
+        Whether there is no signal: ``signal: none`` of a run file, which Cobaya cannot have as a Theory.
+    """
+
+    without_signal: bool = False
 
     def initialize(self):
         """Read the data, and find the names of the parameters."""
@@ -140,9 +148,14 @@ class _FromSignal(Likelihood):
 
     def get_requirements(self):
         """Outputs of the signal, and parameters."""
-        return {OUTPUTS: {"frequency": self.frequency}} | dict.fromkeys(self._names)
+        needed = {} if self.without_signal else {OUTPUTS: {"frequency": self.frequency}}
+        return needed | dict.fromkeys(self._names)
 
     def _prepare(self):
+        if self.without_signal:
+            function = make_signal(_config_of({"signal": "none"}), self.frequency)
+            self._likelihood, self._nothing = self.build(function), function.outputs(np.empty(0))
+            return
         theory = self.provider.requirement_providers[OUTPUTS]
         function, layout = theory.function, theory.function.layout
         likelihood = self.build(function)
@@ -163,11 +176,14 @@ class _FromSignal(Likelihood):
         """Log likelihood."""
         if self._likelihood is None:
             self._prepare()
-        outputs = self.provider.get_outputs_21cm()
-        arguments = [
-            outputs[where] if at is None else self.provider.get_param(name)
-            for (where, at), name in zip(self._arguments, self._outputs)
-        ]
+        if self.without_signal:
+            arguments = [self._nothing] * len(self._outputs)
+        else:
+            outputs = self.provider.get_outputs_21cm()
+            arguments = [
+                outputs[where] if at is None else self.provider.get_param(name)
+                for (where, at), name in zip(self._arguments, self._outputs)
+            ]
         value = self._likelihood(*arguments, np.array([params[name] for name in self._names]))
         return float(value)
 

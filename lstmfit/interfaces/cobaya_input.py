@@ -82,8 +82,11 @@ def make_input(config: RunConfig, problem: Problem, data: dict[str, Path]) -> di
     }
     for name, block in likelihoods.items():
         block["speed"] = speeds.get(name, speeds[None])
+        if not problem.signal.parameters:
+            block["without_signal"] = True
+    theory = {f"{PACKAGE}.Signal": signal | {"speed": speeds["signal"]}} if problem.signal.parameters else {}
     return {
-        "theory": {f"{PACKAGE}.Signal": signal | {"speed": speeds["signal"]}},
+        "theory": theory,
         "likelihood": likelihoods,
         "params": _params(problem),
         **_sorted_priors(problem),
