@@ -1,12 +1,15 @@
 """Shared pieces of the tests."""
 
 import os
+import sys
 from pathlib import Path
 
 # Before NumPy is imported anywhere: several processes of several threads each would fight for two cores.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Cobaya would start MPI in the process of the tests, see `mpi_is_not_started`.
+os.environ.setdefault("COBAYA_NOMPI", "1")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
@@ -17,6 +20,14 @@ EDGES = Path(__file__).parents[2] / "shared" / "data" / "edges2018_figure1.csv"
 @pytest.fixture
 def rng():
     return np.random.default_rng(20240711)
+
+
+@pytest.fixture(autouse=True)
+def mpi_is_not_started():
+    """MPI sets variables of the environment, with which mpirun fails in all later tests of this process."""
+    yield
+    module = sys.modules.get("mpi4py.MPI")
+    assert module is None or not module.Is_initialized(), "MPI was started in the process of the tests; use another one"
 
 
 def pytest_collection_modifyitems(items):

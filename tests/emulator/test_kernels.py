@@ -47,7 +47,9 @@ def toy(tmp_path):
 def run(folder, code, **environment):
     """Output of Python with the package of a folder; stderr has the log."""
     log = "import logging; logging.basicConfig(level=logging.INFO, format='%(message)s')\n"
-    env = os.environ | {"NUMBA_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": str(folder)} | environment
+    # Python's own cache of bytecode does not notice an edit that keeps time and size of a file.
+    env = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    env |= {"NUMBA_CACHE_DIR": str(folder / "cache"), "PYTHONPATH": str(folder)} | environment
     done = subprocess.run(
         [sys.executable, "-c", log + code], capture_output=True, text=True, timeout=500, cwd=folder,
         env={key: value for key, value in env.items() if value is not None},

@@ -43,17 +43,27 @@ def truth():
     return logsumexp(logL) - np.log(len(logL)), mean, np.sqrt(np.average((x - mean) ** 2, axis=0, weights=weights))
 
 
-def test_nautilus(truth, monkeypatch, tmp_path):
-    found = namespace_of("nautilus", monkeypatch, tmp_path)
+def printed_by(module, tmp_path, more=""):
+    """What an example prints in a process of its own: those of nautilus and UltraNest start MPI."""
+    (tmp_path / "script.py").write_text("\n".join([*example(module), more]))
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_nautilus(truth, tmp_path):
+    more = "print(*np.average(np.log10(points), axis=0, weights=np.exp(log_weights)))"
+    found = np.array(printed_by("nautilus", tmp_path, more)[-3:], dtype=float)
     logZ, mean, std = truth
-    assert abs(found["sampler"].log_z - logZ) < 0.3
-    weights = np.exp(found["log_weights"])
-    assert (np.abs(np.average(np.log10(found["points"]), axis=0, weights=weights) - mean) < 0.4 * std).all()
+    assert abs(found[0] - logZ) < 0.3
+    assert (np.abs(found[1:] - mean) < 0.4 * std).all()
 
 
-def test_ultranest(truth, monkeypatch, tmp_path):
-    found = namespace_of("ultranest", monkeypatch, tmp_path)
-    assert abs(found["result"]["logz"] - truth[0]) < 4 * found["result"]["logzerr"]
+def test_ultranest(truth, tmp_path):
+    logz, error = map(float, printed_by("ultranest", tmp_path)[-2:])
+    assert abs(logz - truth[0]) < 4 * error
 
 
 def test_emcee(truth, monkeypatch, tmp_path):
