@@ -223,52 +223,9 @@ simulate = load("echo21")
 simulate([0.1, 1, 0.005, 1e4, 0.5, 2.64, 1.5])
 assert cosmology.getCurrent() is mine
 assert ("ignore", None, Warning, None, 0) not in warnings.filters
-import sys
 import mpi4py
+from mpi4py import MPI
 assert mpi4py.rc.initialize
-assert "mpi4py.MPI" not in sys.modules
-"""
-    assert run(code) == ""
-
-
-@needs_echo21
-def test_mpi_works_after_echo21_has_been_loaded():
-    """A sampler that uses MPI, such as UltraNest, would otherwise abort the process."""
-    code = """
-import sys
-from lstmfit.simulators import load
-load("echo21")
-finders = len(sys.meta_path)
-from mpi4py import MPI
-assert MPI.Is_initialized() and MPI.COMM_WORLD.Get_size() == 1
-assert len(sys.meta_path) == finders - 1
-import pickle
-import mpi4py.MPI
-assert mpi4py.MPI is MPI
-assert pickle.loads(pickle.dumps(MPI.SUM)) == MPI.SUM
-from mpi4py.futures import MPIPoolExecutor
-load("echo21")
-assert sys.modules["mpi4py.MPI"] is MPI
-"""
-    assert run(code) == ""
-
-
-@needs_echo21
-def test_an_mpi_that_somebody_else_has_initialised_or_switched_off_stays_so():
-    code = """
-from mpi4py import MPI
-from lstmfit.simulators import load
-load("echo21")
-import mpi4py.MPI
-assert mpi4py.MPI is MPI and MPI.Is_initialized()
-"""
-    assert run(code) == ""
-    code = """
-import mpi4py
-mpi4py.rc.initialize = False
-from lstmfit.simulators import load
-load("echo21")
-from mpi4py import MPI
 assert not MPI.Is_initialized()
 """
     assert run(code) == ""
