@@ -25,9 +25,14 @@ def rng():
 @pytest.fixture(autouse=True)
 def mpi_is_not_started():
     """MPI sets variables of the environment, with which mpirun fails in all later tests of this process."""
+    before = _mpi_has_started()
     yield
+    assert before or not _mpi_has_started(), "this test starts MPI in the process of the tests; use another process"
+
+
+def _mpi_has_started():
     module = sys.modules.get("mpi4py.MPI")
-    assert module is None or not module.Is_initialized(), "MPI was started in the process of the tests; use another one"
+    return module is not None and module.Is_initialized()
 
 
 def pytest_collection_modifyitems(items):

@@ -80,7 +80,6 @@ def test_run_files_are_valid(name, tmp_path):
 
 def test_the_likelihoods_of_the_documentation_build(rng):
     """docs/likelihoods.md begins with the likelihoods, and ends with the parameters."""
-    pytest.importorskip("echo21")
     first, *_, second = (parse_yaml(block, "likelihoods.md") for block in blocks("docs/likelihoods.md", "yaml"))
     likelihoods = {name: block for name, block in first["likelihood"].items() if not name.startswith("my_package")}
     assert len(likelihoods) == len(first["likelihood"]) - 1
@@ -131,7 +130,6 @@ assert theta.shape == (5, 2) and signals.shape == (100, 451) and history.signal.
 @pytest.mark.parametrize("name", WITH_PYTHON)
 def test_python_runs_as_a_script(name, tmp_path):
     """Every block of a page, one after the other."""
-    pytest.importorskip("echo21")
     shown = blocks(name, "python")
     if name == "docs/frameworks.md":
         # The blocks of "Any other sampler" are run by tests/interfaces/test_any_sampler.py.
@@ -146,7 +144,6 @@ def test_python_runs_as_a_script(name, tmp_path):
 
 def test_the_readme_runs(tmp_path):
     """Its run file, its commands, its Python."""
-    pytest.importorskip("echo21")
     (run,) = blocks("README.md", "yaml")
     (script,) = blocks("README.md", "python")
     commands = [line.split("#")[0].split() for line in blocks("README.md", "bash")[0].splitlines()]

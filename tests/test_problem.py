@@ -29,7 +29,6 @@ def make(*args, **kwargs):
 
 
 def test_parts_add_up_and_are_derived_columns(rng):
-    pytest.importorskip("echo21")
     more = {"planck_tau": {}, "x_HI": {}, "uvlf_bouwens2021": {"error_factor": 2}}
     problem = make(more=more)
     assert problem.derived_names == tuple(f"loglike_{n}" for n in ("global_signal", *more))
@@ -48,7 +47,6 @@ def test_parts_add_up_and_are_derived_columns(rng):
 
 
 def test_the_simulator_gives_the_same_outputs(rng):
-    pytest.importorskip("echo21")
     top = run(more={"planck_tau": {}, "x_HI": {}})
     top["simulator"] = top.pop("emulator")
     direct = build(load(top))
@@ -129,7 +127,6 @@ def test_parameter_sets():
 
 
 def test_double_power_law_brings_its_parameters_by_a_set(rng):
-    pytest.importorskip("echo21")
     uvlf = {"uvlf_bouwens2021": {"efficiency": "double_power_law"}}
     with pytest.raises(InputError, match="f_star is sampled and needs a prior"):
         make(more=uvlf)
@@ -203,7 +200,6 @@ def test_a_phenomenological_signal_has_no_history(name, output):
 
 
 def test_mocks_of_all_data_from_one_truth_and_resolved():
-    pytest.importorskip("echo21")
     more = {"planck_tau": {"mock": True}, "x_HI": {"mock": {"seed": 1}}, "uvlf_bouwens2015": {"mock": True}}
     config = load(run(more=more, mock={"from": "simulator"}))
     problem = build(config)

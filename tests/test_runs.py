@@ -31,7 +31,6 @@ def test_they_are_all_there():
 
 @pytest.mark.parametrize("name", sorted(shipped_runs()))
 def test_it_evaluates_on_prior_draws(name, request):
-    pytest.importorskip("echo21")
     if "public: edges2018" in shipped_runs()[name].read_text():
         request.getfixturevalue("edges")
     run = config.load(name)

@@ -78,7 +78,6 @@ def test_a_problem_is_pickled_and_copied(name, rng):
 
 
 def test_a_problem_with_luminosity_functions_and_the_simulator_is_pickled(rng):
-    pytest.importorskip("echo21")
     run = {"simulator": "echo21"} | RUNS["only slow"]
     run["likelihood"] = run["likelihood"] | {"uvlf_bouwens2021": {}}
     problem = build(load(run))

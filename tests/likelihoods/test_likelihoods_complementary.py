@@ -77,7 +77,6 @@ def test_neutral_fraction_by_hand():
 
 @pytest.mark.parametrize("name", ["uvlf_bouwens2015", "uvlf_bouwens2021"])
 def test_luminosity_function_equals_echo21s_own(name):
-    pytest.importorskip("echo21")
     likelihood = make_likelihood(name, Z, {"brightest": None})
     from colossus.cosmology import cosmology
 
@@ -98,7 +97,6 @@ def test_luminosity_function_equals_echo21s_own(name):
 
 
 def test_beyond_the_table_it_is_evaluated_on_the_spot():
-    pytest.importorskip("echo21")
     predict = make_likelihood("uvlf_bouwens2021", Z, {}).predict
     inside, outside = predict(np.array([99.999999])), predict(np.array([100.000001]))
     np.testing.assert_allclose(inside, outside, rtol=1e-6)
@@ -107,7 +105,6 @@ def test_beyond_the_table_it_is_evaluated_on_the_spot():
 @pytest.mark.parametrize("values", [(0.05, 2.8e11, 0.49, -0.61), (0.3, 1e10, 1.5, -3.5), (0.02, 1e13, 0.0, -0.1)])
 def test_double_power_law_equals_counting_halos(values):
     """The luminosity function integrated over a bin equals the halos that shine in it."""
-    pytest.importorskip("echo21")
     from lstmfit.likelihoods.uvlf import UNIT, DoublePowerLaw, HaloMassFunction
 
     halos, z = HaloMassFunction(), 7.0
@@ -133,7 +130,6 @@ def test_double_power_law_equals_counting_halos(values):
 
 
 def test_table_cuts_limits_and_error_factor():
-    pytest.importorskip("echo21")
     whole = make_likelihood("uvlf_bouwens2015", Z, {"brightest": None, "error_factor": 2})
     assert len(whole.z) == 36
     limit = (whole.z == 10.4) & (whole.magnitude == -19.23)
@@ -159,7 +155,6 @@ def test_mocks_lie_at_the_truth_and_scatter_by_the_errors(rng):
     assert np.mean(draws < 0.06) == pytest.approx(0.5, abs=0.03)
     assert np.mean(draws < 0.06 - 0.0073) == pytest.approx(0.1587, abs=0.02)
     assert np.mean(draws > 0.06 + 0.0066) == pytest.approx(0.1587, abs=0.02)
-    pytest.importorskip("echo21")
     counts = make_likelihood("uvlf_bouwens2021", Z, {"redshifts": [7]})
     truth = np.array([0.4])
     mock = make_likelihood("uvlf_bouwens2021", Z, {"redshifts": [7]} | counts.mocked([truth], None))

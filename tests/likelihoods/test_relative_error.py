@@ -181,7 +181,6 @@ def test_blackjax_refuses_it():
 
 def test_a_fit_and_its_bias(tmp_path):
     """The simulator of `bias` has the relative error too, so that only the emulator differs."""
-    pytest.importorskip("echo21")
     content = run(sampler={"polychord": {"nlive": 20, "num_repeats": 2, "seed": 1}})
     finished = lstmfit.fit(content, tmp_path / "out")
     assert np.isfinite(finished.summary["logZ"])
