@@ -53,6 +53,7 @@ def sky(nside: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         (n_pixels,) number of the region of each pixel, by ascending spectral index.
     """
     import healpy
+    from anesthetic.utils import temporary_seed
     from astropy.coordinates import angular_separation
 
     lon, lat = healpy.pix2ang(nside, np.arange(healpy.nside2npix(nside)), lonlat=True)
@@ -63,9 +64,9 @@ def sky(nside: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     spur = 14.0 * np.exp(-(((distance - 58.0) / 4.0) ** 2))
     multipole = np.arange(3 * nside)
     power = np.where(multipole >= 2, np.maximum(multipole, 1.0) ** -2.6, 0.0)
-    # healpy draws from the global generator; this is the only place where it can be seeded.
-    np.random.seed(int(rng.integers(2**31)))  # noqa: NPY002
-    ripples = healpy.synfast(power, nside)
+    # healpy draws from the global generator, which is left as it was.
+    with temporary_seed(int(rng.integers(2**31))):
+        ripples = healpy.synfast(power, nside)
     ripples /= ripples.std()
     temperature = (12.0 + halo + disc + spur) * np.exp(0.12 * ripples)
     index = 2.52 + 0.25 * (1.0 - np.exp(-np.abs(lat) / 25.0)) + 0.06 * ripples

@@ -42,3 +42,4 @@ def test_a_perfect_emulator_has_a_picture(tmp_path):
     split = evaluation_split(emulator, "echo21")
     exact = Split(split.theta[:50], emulator(split.theta[:50]))
     errors_picture(emulator, exact, tmp_path / "e.png")
+    assert (tmp_path / "e.png").read_bytes().startswith(b"\x89PNG")

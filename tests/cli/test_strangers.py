@@ -1,5 +1,6 @@
 """What a fit meets outside: hostile folders, odd environments, signals; one line each, and no code of strangers."""
 
+import functools
 import os
 import re
 import signal
@@ -111,8 +112,10 @@ def test_an_unexpected_error_is_one_line_and_a_log(tmp_path):
 def test_a_fit_that_is_stopped_says_how_to_continue(tmp_path, number, status, word):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(long_run()))
     process = subprocess.Popen(
-        [LSTMFIT, "fit", "run.yaml", "-o", "out", "--jobs", "2"], cwd=tmp_path, stderr=subprocess.PIPE, text=True
-    )
+        [LSTMFIT, "fit", "run.yaml", "-o", "out", "--jobs", "2"], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        # A shell lets its background jobs ignore Ctrl-C, and so this process, if the tests are one.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("out/parts/*/chain.resume")) and time.monotonic() < deadline:
         time.sleep(0.05)
