@@ -7,7 +7,7 @@ LSTMFIT := $(VENV)/bin/lstmfit
 DEMO := chains/mock_25mK
 SOURCES := setup.cfg pyproject.toml
 
-.PHONY: demo test test-slow test-floors lint clean tools
+.PHONY: demo test test-slow test-floors lint docs clean tools
 
 demo: $(VENV)/.fit $(VENV)/.polychord
 	OMP_NUM_THREADS=1 $(LSTMFIT) fit mock_25mK -o $(DEMO) --resume
@@ -27,6 +27,10 @@ test-floors: $(VENV)/.polychord
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy lstmfit likelihoods priors
+
+docs: $(VENV)/.docs
+	$(PYTHON) -m sphinx -q -W --keep-going -c docs . build/site
+	@echo "The site: build/site/index.html"
 
 # Compilers for PolyChord, MPI for parallel fits, headers for the packages that compile.
 tools:
@@ -57,7 +61,11 @@ $(VENV)/.fit: $(SOURCES) | $(PYTHON)
 $(VENV)/.test: $(SOURCES) | $(PYTHON)
 	$(PYTHON) -m pip install -q -e ".[simulate,mpi,train-cpu,test]"
 	$(PYTHON) -m pip install -q --no-deps "py21cmemu>=3"
-	touch $@ $(VENV)/.fit
+	touch $@ $(VENV)/.fit $(VENV)/.docs
+
+$(VENV)/.docs: $(SOURCES) | $(PYTHON)
+	$(PYTHON) -m pip install -q -e ".[docs]"
+	touch $@
 
 $(VENV)/.polychord: lstmfit/sampling/polychord/build.py | $(VENV)/.fit
 	$(PYTHON) -m lstmfit.sampling.polychord.build
