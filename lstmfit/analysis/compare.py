@@ -145,8 +145,8 @@ def compare(a, b, names: list[str], seed: int = 0) -> dict:
     Returns
     -------
     dict
-        ``parameters``: by name, ``bias`` = |mean_a - mean_b| / std_b with ``bias_err``, ``difference_sigma`` =
-        |mean_a - mean_b| / sqrt(std_a^2 + std_b^2), ``ks`` (Kolmogorov-Smirnov distance of the weighted marginals)
+        ``parameters``: by name, ``bias`` = ``|mean_a - mean_b|`` / std_b with ``bias_err``, ``difference_sigma`` =
+        ``|mean_a - mean_b|`` / sqrt(std_a^2 + std_b^2), ``ks`` (Kolmogorov-Smirnov distance of the weighted marginals)
         and ``ks_p`` with the effective sample sizes ``ess_a``, ``ess_b``, ``width_ratio`` = std_a / std_b, means and
         standard deviations. ``D_KL_gaussian``, ``D_KL`` and their errors are D_KL(B || A) in the Gaussian approximation
         and by nearest neighbours, of the parameters ``D_KL_parameters``: those that neither chain marks as derived and
