@@ -53,8 +53,10 @@ def compare_chains(chains: list[Chain], log10=(), seed: int = 0) -> Comparison:
     Raises
     ------
     InputError
-        There are two chains that neither share a parameter nor both have an evidence; also as `align`.
+        There are fewer than two chains, or two that neither share a parameter nor both have an evidence; also as `align`.
     """
+    if len(chains) < 2:
+        raise InputError("compare needs two or more chains; give their run folders or their file roots")
     if len(chains) > 2:
         _check_log10(chains, log10)
     results, aligned = [], {}

@@ -92,21 +92,12 @@ def train(
 
     The checkpoint is OUTPUT.checkpoint.
     """
-    from lstmfit.datasets.signal_sets import load_signals, write_test_set
-    from lstmfit.emulator.emulator import test_set_path
-    from lstmfit.emulator.train_emulator import train_emulator
+    from lstmfit.datasets.signal_sets import load_signals
+    from lstmfit.emulator.train_emulator import check_output, save_with_test_set
+    from lstmfit.emulator.train_emulator import train as train_on
     from lstmfit.emulator.training import Recipe
 
-    output = user_path(output, "output")
-    if output.is_dir():
-        raise InputError(f"cannot write {output}: it is a folder; give a file")
-    if output.exists() and not force:
-        raise InputError(f"{output} already exists; use --force to replace it")
-    checkpoint = output.with_name(output.name + ".checkpoint")
-    if checkpoint.exists() and not (resume or force):
-        raise InputError(
-            f"{checkpoint}: this training is unfinished; use --resume to continue or --force to start over"
-        )
+    output, checkpoint = check_output(output, resume=resume, force=force)
     if architecture not in ("patched", "published"):
         raise InputError(f"architecture is {shown(architecture)}; expected patched or published")
     if not 0 < epochs <= 1000:
@@ -115,25 +106,15 @@ def train(
     recipe = Recipe(seed=seed, **{key: value for key, value in given.items() if value is not None})
     given = {"units": units, "steps": steps, "encoder": None if encoder is None else _widths(encoder)}
     sizes = {key: value for key, value in given.items() if value is not None}
-    data = load_signals(signals, spec=spec)
     if architecture == "published":
+        data = load_signals(signals, spec=spec)
         emulator = _train_published(data, epochs, units, seed)
+        save_with_test_set(emulator, data, output)
+        checkpoint.unlink(missing_ok=True)
     else:
+        options = {"spec": spec, "half": half, "resume": resume, "force": force}
         with _training_bar(recipe.updates) as progress:
-            emulator = train_emulator(
-                data,
-                recipe,
-                sizes,
-                name=output.stem,
-                half=half,
-                checkpoint=checkpoint,
-                resume=resume,
-                progress=progress,
-            )
-    if len(data.test):
-        write_test_set(test_set_path(output), data)
-    emulator.save(output)
-    checkpoint.unlink(missing_ok=True)
+            emulator = train_on(signals, output, recipe=recipe, sizes=sizes, progress=progress, **options)
     typer.echo(f"{output}: {emulator!r}")
     if "test" in emulator.record:
         _show_errors(emulator.record["test"])
