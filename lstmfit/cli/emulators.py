@@ -9,7 +9,6 @@ import typer
 from lstmfit.cli.options import Jobs, Json, writable_as
 from lstmfit.console import print_table, write_json
 from lstmfit.errors import LONGEST, InputError, one_line
-from lstmfit.files import user_path
 from lstmfit.schema import shown
 
 Spec = Annotated[

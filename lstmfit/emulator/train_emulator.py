@@ -250,7 +250,13 @@ def other_errors(emulator: BaseEmulator, split: Split) -> dict[str, dict[str, fl
     }
 
 
-def evaluation_split(emulator: BaseEmulator, source, signals=None, split="test", spec=None) -> Split:
+def evaluation_split(
+    emulator: BaseEmulator,
+    source: AnyPath,
+    signals: AnyPath | None = None,
+    split: str = "test",
+    spec: str | None = None,
+) -> Split:
     """Signals for the evaluation of an emulator.
 
     Parameters
@@ -297,6 +303,6 @@ def evaluation_split(emulator: BaseEmulator, source, signals=None, split="test",
     return data
 
 
-def evaluate(emulator: BaseEmulator, split: Split, low=None, high=None) -> ErrorSummary:
+def evaluate(emulator: BaseEmulator, split: Split, low: float | None = None, high: float | None = None) -> ErrorSummary:
     """Errors of an emulator on a split, optionally within a band in MHz; see `rms_error`."""
     return summarise(*rms_error(emulator(split.theta, outside="allow"), split.signal, emulator.redshifts, low, high))
