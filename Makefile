@@ -7,7 +7,7 @@ LSTMFIT := $(VENV)/bin/lstmfit
 DEMO := chains/mock_25mK
 SOURCES := setup.cfg pyproject.toml
 
-.PHONY: demo test test-slow test-floors lint docs clean tools
+.PHONY: demo test test-slow test-floors lint docs wheel clean tools
 
 demo: $(VENV)/.fit $(VENV)/.polychord
 	OMP_NUM_THREADS=1 $(LSTMFIT) fit mock_25mK -o $(DEMO) --resume
@@ -31,6 +31,11 @@ lint: $(VENV)/.test
 docs: $(VENV)/.docs
 	$(PYTHON) -m sphinx -q -W --keep-going -c docs . build/site
 	@echo "The site: build/site/index.html"
+
+wheel: | $(PYTHON)
+	$(PYTHON) -m pip install -q build
+	rm -rf dist
+	$(PYTHON) -m build -o dist .
 
 # Compilers for PolyChord, MPI for parallel fits, headers for the packages that compile.
 tools:
@@ -72,4 +77,4 @@ $(VENV)/.polychord: lstmfit/sampling/polychord/build.py | $(VENV)/.fit
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-floors build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-floors build dist *.egg-info .pytest_cache .ruff_cache
