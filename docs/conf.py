@@ -21,8 +21,10 @@ nitpicky = False
 myst_heading_anchors = 4
 
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"
 # Types are in the docstrings.
+autodoc_typehints = "none"
+# The other packages of the pages are requirements of lstmfit.
+autodoc_mock_imports = ["bilby"]
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 
