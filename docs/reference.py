@@ -30,16 +30,15 @@ RUN_FILE = """# Run-file reference
 
 <!-- Written by docs/reference.py from the docstrings of the classes. -->
 
-Every key of a run file. What the blocks are for: [fit.md](fit.md), [data.md](data.md),
-[likelihoods.md](likelihoods.md), [sampling.md](sampling.md). Keys without a default
-are optional. Unknown keys are errors.
+Every key of a run file. The guides say what the blocks are for: [running a fit](fit.md), [data files](data.md),
+[likelihoods](likelihoods.md), [samplers](sampling.md). Keys without a default are optional. Unknown keys are errors.
 """
 
 COMMANDS = """# Command reference
 
 <!-- Written by docs/reference.py from the commands. -->
 
-The same text is printed by `lstmfit COMMAND --help`. Exit status: [fit.md](fit.md#exit-status).
+The same text is printed by `lstmfit COMMAND --help`. What the exit status means: [running a fit](fit.md#exit-status).
 """
 
 VALUES = {
@@ -57,6 +56,8 @@ VALUES = {
     "Data": "[data](#data)",
     "Sky": "[sky](#sky-of-radiometer)",
     "Block": "[mapping](#likelihoodglobal_signal)",
+    "dict of str to Data": "[data](#data), or a mapping of names to it",
+    "(Block or dict)": "[likelihood](#likelihoodglobal_signal)",
     "dict of str to": "mapping of name to",
     "dict of float to": "mapping of redshift to",
     "dict": "mapping",
@@ -78,17 +79,17 @@ def sections():
     yield 3, "`data.mock.foreground`", MockForeground, {}
     yield 2, "`likelihood.global_signal`", GlobalSignalOptions, {}
     yield 3, "Fraction of the signal", RelativeError, {}
-    yield 2, "Noise", "How each model enters the likelihood: [likelihoods.md](likelihoods.md#noise).", {}
+    yield 2, "Noise", "How each model enters the likelihood: [noise](likelihoods.md#noise).", {}
     for name, block in NOISE.items():
         yield 3, f"`model: {name}`", block, {}
     yield 3, "`sky` of `radiometer`", Sky, {}
-    formulae = "[likelihoods.md](likelihoods.md#foreground-and-systematics)"
+    formulae = "[foreground and systematics](likelihoods.md#foreground-and-systematics)"
     yield 2, "Foreground and systematics", f"Formulae, parameters and default priors: {formulae}.", {}
     for name, block in FOREGROUNDS.items():
         yield 3, f"`foreground: {{model: {name}}}`", block, {}
     for name, block in SYSTEMATICS.items():
         yield 3, f"`systematics: {{model: {name}}}`", block, {}
-    also = "`class`, and `mock: true` or `mock: {seed: N}`, see [likelihoods.md](likelihoods.md#other-data)"
+    also = "`class`, and `mock: true` or `mock: {seed: N}`, see [other data](likelihoods.md#other-data)"
     yield 2, "Other likelihoods", f"Each also takes {also}.", {}
     yield 3, "`likelihood.planck_tau`", planck_tau.Options, read_defaults("planck_tau")
     yield 4, "`measurements` of `planck_tau`", planck_tau.Measurement, {}
@@ -97,7 +98,7 @@ def sections():
     yield 3, "`likelihood.uvlf_bouwens2015` and `uvlf_bouwens2021`", uvlf.Options, read_defaults("uvlf_bouwens2021")
     yield 4, "`table` of luminosity functions", uvlf.Table, {}
     yield 2, "`params`", config.ParamBlock, {}
-    yield 2, "Samplers", "Which one to use: [sampling.md](sampling.md).", {}
+    yield 2, "Samplers", "Which one to use: [samplers](sampling.md).", {}
     for name in SAMPLERS:
         yield 3, f"`sampler: {{{name}: {{...}}}}`", sampler_class(name).Settings, {}
 
@@ -111,7 +112,8 @@ def markdown(text: str) -> str:
 
 def value(kind: str) -> str:
     """Type of a docstring in words, with links to blocks."""
-    pattern = "|".join(rf"\b{re.escape(name)}\b" for name in VALUES)
+    longest_first = sorted(VALUES, key=len, reverse=True)
+    pattern = "|".join(rf"(?<!\w){re.escape(name)}(?!\w)" for name in longest_first)
     words = re.sub(pattern, lambda found: VALUES[found[0]], kind)
     if words.startswith("{"):
         words = " or ".join(f"`{word}`" for word in re.findall(r'"(.*?)"', words))
@@ -173,7 +175,7 @@ def priors() -> list[str]:
         "",
         "Any other continuous distribution of `scipy.stats` takes its shape parameters, and `loc` and `scale` or `min`",
         "and `max`. `dist` is `uniform` by default. `sorted: LABEL` is described in",
-        "[likelihoods.md](likelihoods.md#parameters-and-priors).",
+        "[parameters and priors](likelihoods.md#parameters-and-priors).",
     ]
 
 

@@ -322,7 +322,7 @@ class ParamBlock(Block):
 
 
 class RunConfig(Block):
-    """A whole run file.
+    """The blocks of a run file.
 
     Parameters
     ----------
