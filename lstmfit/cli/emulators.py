@@ -145,13 +145,16 @@ def _train_published(data, epochs, units, seed):
 
 @contextlib.contextmanager
 def _training_bar(total):
+    """Progress bar that appears with the first update, so that a mistake found before is one line."""
     from tqdm import tqdm
 
-    with tqdm(total=total, unit="update", dynamic_ncols=True) as bar:
-        validation = ""
+    with contextlib.ExitStack() as stack:
+        bar, validation = None, ""
 
         def progress(update, training_percent, validation_percent):
-            nonlocal validation
+            nonlocal bar, validation
+            if bar is None:
+                bar = stack.enter_context(tqdm(total=total, unit="update", dynamic_ncols=True))
             if validation_percent is not None:
                 validation = f", validation {validation_percent:.3f} %"
             bar.set_postfix_str(f"training {training_percent:.3f} %{validation}", refresh=False)
