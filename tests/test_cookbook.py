@@ -25,6 +25,7 @@ SMALLER = {
 }
 """Options that are added to commands; of two the last counts."""
 SLOW = (
+    "A spectrum with unknown noise",
     "Is the emulator accurate enough?",
     "Is there a signal?",
     "A planned observation",
@@ -100,7 +101,7 @@ def pantry(tmp_path, rng):
 
 
 @pytest.mark.parametrize(
-    "heading", [pytest.param(h, marks=[pytest.mark.slow] if h in SLOW else []) for h in RECIPES]
+    "heading", [pytest.param(h, marks=[pytest.mark.slow, pytest.mark.ci] if h in SLOW else []) for h in RECIPES]
 )
 def test_the_recipe_works(heading, pantry):
     work(RECIPES[heading], pantry, status=(0, 75) if "time limit" in heading else (0,))
@@ -110,6 +111,8 @@ def test_there_is_a_recipe_for_each_slow_name():
     assert set(SLOW) <= set(RECIPES)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_getting_started_works(tmp_path):
     """Its run file, commands and script, as they are; only the installation is tested elsewhere."""
     blocks = [block for part in sections("getting_started.md").values() for block in part]
