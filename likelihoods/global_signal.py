@@ -1,6 +1,7 @@
 """The likelihood of a global-signal spectrum."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 
 import numpy as np
@@ -9,8 +10,9 @@ from lstmfit.errors import InputError
 from lstmfit.likelihoods.components import Component
 from lstmfit.likelihoods.gaussian import GaussianNoise, StudentNoise, choose_centre
 from lstmfit.likelihoods.global_signal_options import GlobalSignalOptions
+from lstmfit.likelihoods.model_noise import ModelNoise
 from lstmfit.likelihoods.noise import Noise
-from lstmfit.likelihoods.signal_error import SignalError, sum_covariances
+from lstmfit.likelihoods.signal_error import SignalError
 from lstmfit.likelihoods.spectrum_model import SpectrumModel
 from lstmfit.likelihoods.standard_residuals import normal_scores, standardise
 from lstmfit.mistakes import validate_block
@@ -54,6 +56,8 @@ class GlobalSignal(SpectrumModel):
     root, operator : numpy.ndarray
         Transformation of a signal to that basis: the matrix `operator` (n, n_channels) or, if it is None, the factor
         `root` (n,).
+    model_noise : ModelNoise or None
+        Density of the residual if the noise is that of the model's sky; `density` then has the noise of the data.
     dof_at : int
         Position of the degrees of freedom of Student-t noise in `values`, if they are free.
     linear, nonlinear : list
@@ -88,10 +92,12 @@ class GlobalSignal(SpectrumModel):
         self._sigma, self._dof, self._student = noise.sigma, noise.dof, noise.student
         self.dof_at = 0 if noise.sigma is not None else 1
         self._compiled = self._compile()
-        # The compiled ln L has a noise that does not depend on the signal.
-        self._fast = None if self.fraction else self._compiled
         if self.fraction:
             self._check_fraction()
+        self.model_noise = None if noise.samples is None else self._make_model_noise(weight, foreground)
+        # The compiled ln L has a noise that does not depend on the parameters.
+        self._fixed_noise = not self.fraction and self.model_noise is None
+        self._fast = self._compiled if self._fixed_noise else None
         self._transform_components()
 
     @classmethod
@@ -181,6 +187,19 @@ class GlobalSignal(SpectrumModel):
                 f"{problem}"
             )
 
+    def _make_model_noise(self, weight, foreground):
+        if foreground is None:
+            raise InputError(
+                "noise: sky: model needs the sky in the model, but there is no foreground; add one, or give sky: "
+                "{temperature: K, frequency: MHz, index: -2.5}"
+            )
+        if self.density.has_correlations:
+            raise InputError(
+                "noise: sky: model needs independent channels, but the emulator error is correlated; set "
+                "emulator_error: diagonal, or sky: data"
+            )
+        return ModelNoise(self.density, self._temperature, weight, self.noise.samples, self._error)
+
     def _centre(self):
         """The marginalised foreground (n,) mK that is subtracted in advance, at ``density.terms.centre``."""
         return self.marginalised.evaluate(self.marginalised.mixed(self.density.terms.centre))
@@ -213,16 +232,20 @@ class GlobalSignal(SpectrumModel):
                 return value
         if self.fraction:
             signal = self._whitened(signal)
-            r = self._without_components(values) - signal
-            return self.density.logpdf_with((self.fraction * signal) ** 2, r, sigma)
+            r, variance = self._without_components(values) - signal, (self.fraction * signal) ** 2
+            if self.model_noise is not None:
+                return self.model_noise.logpdf(r, sigma, variance)
+            return self.density.logpdf_with(variance, r, sigma)
         r = self.residual(signal, values)
+        if self.model_noise is not None:
+            return self.model_noise.logpdf(r, sigma)
         if self._student:
             return self.density.logpdf_whitened(r, sigma, self._dof or float(values[self.dof_at]))
         return self.density.logpdf_whitened(r, sigma)
 
     def loglikelihood_batch(self, signals: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Log likelihoods (m,) of signals (m, n_channels) with parameters (m, len(names))."""
-        if self._compiled is not None or self._student or self.fraction:
+        if self._compiled is not None or self._student or not self._fixed_noise:
             return np.array([self(signal, own) for signal, own in zip(signals, values)])
         found = np.empty(len(signals))
         for first in range(0, len(signals), ROWS):
@@ -254,19 +277,45 @@ class GlobalSignal(SpectrumModel):
             return -self._compiled.residual(signal, np.zeros(self.density.n))
         return self.root * signal if self.operator is None else self.operator @ signal
 
-    def with_variance_at(self, signal: np.ndarray) -> "GlobalSignal":
-        """Likelihood in which an error that is a fraction of the signal keeps its value at a signal (n_channels,) mK.
+    def with_variance_at(self, signal: np.ndarray, values: np.ndarray) -> "GlobalSignal":
+        """Likelihood whose variances are fixed at their values for a signal and parameters.
 
-        So its ln L is quadratic in the signal. Without such an error it is the likelihood itself.
+        These are an error that is a fraction of the signal, and the noise of the model's sky; the latter is that of the
+        data if the sky is not positive there. So ln L is quadratic in the signal. Without such variances it is the
+        likelihood itself.
+
+        Parameters
+        ----------
+        signal : numpy.ndarray
+            (n_channels,) mK.
+        values : numpy.ndarray
+            (len(names),) parameters of the likelihood.
         """
-        if not self.fraction:
+        if self._fixed_noise:
             return self
+        extra, noise = self.density.extra, self.noise
+        if self.model_noise is not None:
+            remainder = self._remainder(signal, values)
+            variance = self.model_noise.variance(remainder)
+            if variance is not None:
+                extra = variance
+                noise = noise.of_sky((self.model_noise.whole - remainder) / self.root, self.root**2)
+        extra = extra + (self.fraction * self._whitened(signal)) ** 2
+        return self._with_fixed(dataclasses.replace(noise, samples=None), extra)
+
+    def _remainder(self, signal, values):
+        """Data minus the sky of the model that gives its noise, in the transformed basis (n,)."""
+        return self.model_noise.remainder(self.residual(signal, values), self._sigma_of(values))
+
+    def _with_fixed(self, noise, extra):
+        """Copy with a noise that does not depend on the parameters, and the diagonal (n,) of the transformed E."""
         made = copy.copy(self)
-        made.fraction, made.density = 0.0, copy.copy(self.density)
-        whitened = (self.fraction * self._whitened(signal)) ** 2
-        made.density.extra = self.density.extra + whitened
-        made.covariance = sum_covariances(self.covariance, whitened / self.root**2)
+        changes = {"noise": noise, "density": self.density.with_extra(extra), "covariance": extra / self.root**2}
+        vars(made).update(changes, fraction=0.0, model_noise=None, _fixed_noise=True)
         return made
+
+    def _sigma_of(self, values):
+        return self._sigma if self._sigma is not None else float(values[0])
 
     def _without_components(self, values, data=None):
         """Data minus sampled components in the transformed basis, (n,); `data` is modified, if given."""
@@ -282,12 +331,13 @@ class GlobalSignal(SpectrumModel):
 
     def standard_residuals(self, signal, values) -> np.ndarray:
         """`residuals` in units of the noise, see `standardise`."""
-        return self.with_variance_at(signal).standardise(self.residuals(signal, values), values)
+        return self.with_variance_at(signal, values).standardise(self.residuals(signal, values), values)
 
     def standardise(self, residuals: np.ndarray, values) -> np.ndarray:
         """Residuals in units of the noise, including the emulator error, in ascending order of frequency.
 
-        An error that is a fraction of the signal is not included, unless `with_variance_at` has fixed it.
+        An error that is a fraction of the signal is not included, and the noise of the model's sky is that of the data,
+        unless `with_variance_at` has fixed them.
 
         Parameters
         ----------
@@ -307,7 +357,7 @@ class GlobalSignal(SpectrumModel):
 
     def chi_square(self, signal, values) -> float:
         """Sum of the squares of `standard_residuals`."""
-        return self.with_variance_at(signal).chi_square_of(self.residuals(signal, values), values)
+        return self.with_variance_at(signal, values).chi_square_of(self.residuals(signal, values), values)
 
     def chi_square_of(self, residual: np.ndarray, values) -> float:
         """Sum of the squares of a residual (n,) in mK, as from `standardise`."""
@@ -320,6 +370,6 @@ class GlobalSignal(SpectrumModel):
 
     def coefficients(self, signal, values, rng: np.random.Generator | None = None) -> np.ndarray:
         """As `SpectrumModel.coefficients`."""
-        data = self._temperature - self._centre()
-        sigma = self._sigma if self._sigma is not None else float(values[0])
-        return self.marginalised.mixed(self.density.coefficients(data - self.model(signal, values), sigma, rng))
+        residual = self._temperature - self._centre() - self.model(signal, values)
+        density = self.with_variance_at(signal, values).density
+        return self.marginalised.mixed(density.coefficients(residual, self._sigma_of(values), rng))

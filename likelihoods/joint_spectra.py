@@ -2,10 +2,12 @@
 
 ln L = ln N(r; F a, V) marginalised over the coefficients a of all spectra, where r are the residuals of all channels, V
 is block diagonal with the noise of each spectrum, and the rows of F are those of each spectrum's basis, with zeros in
-the columns of coefficients that it does not have.
+the columns of coefficients that it does not have. Where the noise is that of the model's sky, the sky has the
+coefficients at their conditional mean given all data, under the noise of the data.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -78,6 +80,7 @@ class JointSpectra:
         self._shift = np.concatenate(shifts)
         self._noise = [(m.noise.sigma, self._parts[name][0], m.density) for name, m in members.items()]
         self._members = [(likelihood, *self._parts[name]) for name, likelihood in self.members.items()]
+        self._of_model = any(m.model_noise is not None for m in members.values())
         self._kept = (None,) * 5
 
     def __call__(self, signal: np.ndarray, values: np.ndarray) -> float:
@@ -90,14 +93,26 @@ class JointSpectra:
         values : numpy.ndarray
             (len(names),) parameters.
         """
-        sigmas = self._sigmas(values)
-        kept = self._kept
-        if sigmas != kept[0]:
-            kept = self._at(sigmas)
-        _, inverse, norm, weighted, inverse_factor = kept
+        r = self._residual(signal, values)
+        return self._loglikelihood(r, self._noise_at(values, r))
+
+    def with_variance_at(self, signal: np.ndarray, values: np.ndarray) -> Callable[[np.ndarray, np.ndarray], float]:
+        """Log likelihood whose noise is fixed at a signal and parameters, as `GlobalSignal.with_variance_at`.
+
+        Returns
+        -------
+        callable
+            (signal, values) -> ln L; the likelihood itself if its noise does not depend on them.
+        """
+        if not self._of_model:
+            return self
+        noise = self._noise_at(values, self._residual(signal, values))
+        return lambda signal, values: self._loglikelihood(self._residual(signal, values), noise)
+
+    def _loglikelihood(self, r, noise):
+        _, inverse, norm, weighted, inverse_factor = noise
         if norm == -math.inf:
             return -math.inf
-        r = self._residual(signal, values)
         chi2 = float(np.dot(r * inverse, r))
         return norm - 0.5 * self._terms.chi_square(chi2, r, inverse, weighted, inverse_factor)
 
@@ -107,23 +122,49 @@ class JointSpectra:
     def _residual(self, signal, values):
         return np.concatenate([member.residual(signal, values[at]) for member, at, _ in self._members]) - self._shift
 
-    def _at(self, sigmas):
-        """Everything that depends on the noise only, cached until it changes; see `GaussianNoise`."""
+    def _noise_at(self, values, r):
+        """Everything that depends on the noise only, at parameters and a residual; see `GaussianNoise`."""
+        sigmas, kept = self._sigmas(values), self._kept
+        if sigmas != kept[0]:
+            kept = self._at(sigmas, [density for _, _, density in self._noise])
+            self._kept = kept
+        if not self._of_model or kept[2] == -math.inf:
+            return kept
+        left, densities = self._terms.remainder(r, *kept[3:]), []
+        if not np.isfinite(left).all():
+            # ln L is NaN or minus infinity for any noise.
+            return kept
+        for member, _, part in self._members:
+            density = member.density
+            if member.model_noise is not None:
+                variance = member.model_noise.variance(left[part])
+                if variance is None:
+                    return None, None, -math.inf, None, None
+                density = density.with_extra(variance)
+            densities.append(density)
+        return self._at(sigmas, densities)
+
+    def _at(self, sigmas, densities):
         inverse, norm = np.empty(self._members[-1][2].stop), 0.0
-        for sigma, (_, _, density), (_, _, part) in zip(sigmas, self._noise, self._members):
+        for sigma, density, (_, _, part) in zip(sigmas, densities, self._members):
             inverse[part], one = density.noise_at(sigma)
             norm += one
         if norm == -math.inf:
             return None, inverse, norm, None, None
         weighted, inverse_factor, change = self._terms.at(inverse)
-        kept = sigmas, inverse, norm + change, weighted, inverse_factor
-        self._kept = kept
-        return kept
+        return sigmas, inverse, norm + change, weighted, inverse_factor
+
+    def remainder(self, signal, values, name: str) -> np.ndarray:
+        """Data minus the sky that gives the noise of a member, in its transformed basis (n,)."""
+        _, _, _, weighted, inverse_factor = self._at(self._sigmas(values), [density for _, _, density in self._noise])
+        left = self._terms.remainder(self._residual(signal, values), weighted, inverse_factor)
+        return left[self._parts[name][1]]
 
     def coefficients(self, signal, values, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """Conditional mean of the coefficients (k,) of each member given all data, or a random draw of them."""
-        _, _, _, weighted, inverse_factor = self._at(self._sigmas(values))
-        return self._by_member(self._terms.coefficients(self._residual(signal, values), weighted, inverse_factor, rng))
+        r = self._residual(signal, values)
+        _, _, _, weighted, inverse_factor = self._noise_at(values, r)
+        return self._by_member(self._terms.coefficients(r, weighted, inverse_factor, rng))
 
     def _by_member(self, independent):
         at = self.coefficients_of
@@ -173,6 +214,9 @@ class SharingSpectrum(GlobalSignal):
     def coefficients(self, signal, values, rng: np.random.Generator | None = None) -> np.ndarray:
         """As `GlobalSignal.coefficients`, given the data of all members."""
         return self._joint.coefficients(signal, np.asarray(values)[self._order], rng)[self._name]
+
+    def _remainder(self, signal, values):
+        return self._joint.remainder(signal, np.asarray(values)[self._order], self._name)
 
 
 def _common_prior(members, coefficients, names):

@@ -45,6 +45,9 @@ class Noise:
         Student-t instead of Gaussian noise.
     dof : float or None
         Degrees of freedom of Student-t noise; None if they are free (the parameter ``dof``).
+    samples : float, optional
+        Number dnu tau of independent samples in a channel of weight one, if E is the radiometer noise of the sky of the
+        model. `extra` is then that of the temperature of the data, see `of_sky`.
     """
 
     sigma: float | None
@@ -52,6 +55,7 @@ class Noise:
     name: str = "sigma"
     student: bool = False
     dof: float | None = None
+    samples: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -79,6 +83,12 @@ class Noise:
         found = dict(zip(self.names, (float(v) for v in values)))
         sigma = self.sigma if self.sigma is not None else found[self.name]
         return dataclasses.replace(self, sigma=sigma, dof=found.get("dof", self.dof))
+
+    def of_sky(self, sky: np.ndarray, weight: np.ndarray) -> "Noise":
+        """Copy with the radiometer noise of a sky (n,) mK in channels with these weights, if that is the model."""
+        if self.samples is None:
+            return self
+        return dataclasses.replace(self, extra=radiometer_variance(sky, self.samples, weight), samples=None)
 
     def draw(self, weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw noise (n,) mK for channels with these weights.
@@ -304,14 +314,15 @@ class Sky(Block):
 class Radiometer(NoiseBlock):
     """Noise from the radiometer equation, sigma(nu) = T_sky(nu) / sqrt(dnu tau), with a floor added in quadrature.
 
-    `channel_width` is dnu in MHz and `integration_time` tau in hours. T_sky is given by the data, or by a power law.
-    The noise is divided by the square root of the weights, as in Sims et al. (2019, arXiv:1910.03165).
+    `channel_width` is dnu in MHz and `integration_time` tau in hours. T_sky is given by the data, by the model of the
+    data at the parameters of the fit, or by a power law. The noise is divided by the square root of the weights, as in
+    Sims et al. (2019, arXiv:1910.03165).
     """
 
     model: Literal["radiometer"] = "radiometer"
     channel_width: Positive
     integration_time: Positive
-    sky: Literal["data"] | Sky | None = None
+    sky: Literal["data", "model"] | Sky | None = None
     floor: FloorOrFree | None = None
 
     def build(self, spectrum) -> Noise:
@@ -336,14 +347,20 @@ class Radiometer(NoiseBlock):
                 sky_mk = 1000.0 * self.sky.temperature * (frequency / self.sky.frequency) ** self.sky.index
         samples = self.channel_width * 1e6 * self.integration_time * 3600.0
         with np.errstate(over="ignore", under="ignore"):
-            variance = sky_mk**2 / samples / spectrum.weight
+            variance = radiometer_variance(sky_mk, samples, spectrum.weight)
         if not ((variance >= SMALLEST_SIGMA**2) & (variance <= LARGEST_SIGMA**2)).all():
             low, high = np.sqrt(variance.min()), np.sqrt(variance.max())
             raise InputError(
                 f"noise: the radiometer equation gives {low:.3g} to {high:.3g} mK; check channel_width (MHz), "
                 "integration_time (hours) and sky (K, MHz)"
             )
-        return Noise(_number(self.floor or 0.0), variance, "floor")
+        of_model = samples if self.sky == "model" else None
+        return Noise(_number(self.floor or 0.0), variance, "floor", samples=of_model)
+
+
+def radiometer_variance(sky: np.ndarray, samples: float, weight: np.ndarray) -> np.ndarray:
+    """Variance (n,) in mK^2 of channels with a sky (n,) in mK and these weights: the radiometer equation."""
+    return sky**2 / samples / weight
 
 
 NOISE: dict[str, type[NoiseBlock]] = {

@@ -44,7 +44,8 @@ class SpectrumModel:
     fraction : float
         Error of each channel as a fraction of the signal there; mocks do not include it.
     covariance : numpy.ndarray or None
-        (n,) or (n, n) mK^2, E of the noise plus the emulator error that does not depend on the signal.
+        (n,) or (n, n) mK^2, E of the noise plus the emulator error that does not depend on the signal. If the noise is
+        that of the model's sky, it is taken from the data here.
     meanings : dict of str to str
         Model and reference of the parameters of foreground and systematics, if known.
 
@@ -72,7 +73,7 @@ class SpectrumModel:
         self._matrix = interpolation_matrix(self._redshifts, self._frequency)
         self.fraction = 0.0 if error is None else error.fraction
         error_covariance = None if error is None else error.on_channels(self._matrix, len(self._frequency))
-        self.covariance = sum_covariances(noise.extra, error_covariance)
+        self.covariance, self._error = sum_covariances(noise.extra, error_covariance), error_covariance
         self.marginalised = foreground if foreground is not None and foreground.marginalise else None
         sampled = None if self.marginalised is not None else foreground
         self._set_parameters([component for component in (sampled, systematics) if component is not None])
@@ -182,7 +183,8 @@ class SpectrumModel:
         if fixed is not None:
             sky = sky + fixed.evaluate(fixed.draw(rng) if coefficients is None else coefficients)
         if rng is not None:
-            sky = sky + self.noise.at(values).draw(self.spectrum.weight, rng)
+            weight = self.spectrum.weight
+            sky = sky + self.noise.at(values).of_sky(sky, weight).draw(weight, rng)
         return dataclasses.replace(self.spectrum, temperature=sky, truth=true)
 
     @property
