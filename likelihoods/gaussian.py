@@ -105,7 +105,7 @@ class GaussianNoise:
     def with_extra(self, extra: np.ndarray) -> "GaussianNoise":
         """Copy with another E, given by its diagonal (n,) in the transformed basis."""
         made = copy.copy(self)
-        vars(made).update(extra=extra, _kept=(math.nan,) * 5)
+        made.__dict__.update(extra=extra, _kept=(math.nan,) * 5)
         return made
 
     def whiten(self, x: np.ndarray) -> np.ndarray:
@@ -335,11 +335,6 @@ class MarginalisedTerms:
             found[i] = self.chi_square(chi2[i], r[i], inverse, weighted, inverse_factor)
             v[i] = 0.0
         return found - np.einsum("ij,ij->i", v, v)
-
-    def remainder(self, r: np.ndarray, weighted, inverse_factor) -> np.ndarray:
-        """Residual r (n,) minus the terms at their conditional mean, given the result of `at`."""
-        v = inverse_factor @ (weighted @ r + self.pull)
-        return r - (v @ inverse_factor) @ self.directions
 
     def coefficients(self, r, weighted, inverse_factor, rng: np.random.Generator | None = None) -> np.ndarray:
         """Conditional mean of the coefficients (k,) given a residual r (n,), or a random draw if `rng` is given."""

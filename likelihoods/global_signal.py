@@ -198,7 +198,7 @@ class GlobalSignal(SpectrumModel):
                 "noise: sky: model needs independent channels, but the emulator error is correlated; set "
                 "emulator_error: diagonal, or sky: data"
             )
-        return ModelNoise(self.density, self._temperature, weight, self.noise.samples, self._error)
+        return ModelNoise.of(self.density, self._temperature, weight, self.noise.samples, self._error)
 
     def _centre(self):
         """The marginalised foreground (n,) mK that is subtracted in advance, at ``density.terms.centre``."""
@@ -293,26 +293,21 @@ class GlobalSignal(SpectrumModel):
         """
         if self._fixed_noise:
             return self
-        extra, noise = self.density.extra, self.noise
+        extra, noise, weight = self.density.extra, dataclasses.replace(self.noise, samples=None), self.root**2
         if self.model_noise is not None:
-            remainder = self._remainder(signal, values)
-            variance = self.model_noise.variance(remainder)
+            variance = self._model_variance(signal, values)
             if variance is not None:
                 extra = variance
-                noise = noise.of_sky((self.model_noise.whole - remainder) / self.root, self.root**2)
+                noise = dataclasses.replace(noise, extra=(variance - self.model_noise.rest) / weight)
         extra = extra + (self.fraction * self._whitened(signal)) ** 2
-        return self._with_fixed(dataclasses.replace(noise, samples=None), extra)
-
-    def _remainder(self, signal, values):
-        """Data minus the sky of the model that gives its noise, in the transformed basis (n,)."""
-        return self.model_noise.remainder(self.residual(signal, values), self._sigma_of(values))
-
-    def _with_fixed(self, noise, extra):
-        """Copy with a noise that does not depend on the parameters, and the diagonal (n,) of the transformed E."""
         made = copy.copy(self)
-        changes = {"noise": noise, "density": self.density.with_extra(extra), "covariance": extra / self.root**2}
-        vars(made).update(changes, fraction=0.0, model_noise=None, _fixed_noise=True)
+        changes = {"noise": noise, "density": self.density.with_extra(extra), "covariance": extra / weight}
+        made.__dict__.update(changes, fraction=0.0, model_noise=None, _fixed_noise=True)
         return made
+
+    def _model_variance(self, signal, values):
+        """As `ModelNoise.variance`, for a signal and parameters."""
+        return self.model_noise.variance(self.residual(signal, values), self._sigma_of(values))
 
     def _sigma_of(self, values):
         return self._sigma if self._sigma is not None else float(values[0])

@@ -15,6 +15,7 @@ from lstmfit.errors import InputError
 from lstmfit.likelihoods.base import in_common
 from lstmfit.likelihoods.gaussian import MarginalisedTerms, choose_centre
 from lstmfit.likelihoods.global_signal import GlobalSignal
+from lstmfit.likelihoods.model_noise import ModelNoise
 
 
 class JointSpectra:
@@ -37,6 +38,8 @@ class JointSpectra:
         Positions of each member's coefficients in those of all, the vector ``a``.
     n_marginalised : int
         Number of different coefficients.
+    model_noise : ModelNoise or None
+        Density of all residuals if a member has the noise of its model's sky.
 
     Raises
     ------
@@ -80,7 +83,9 @@ class JointSpectra:
         self._shift = np.concatenate(shifts)
         self._noise = [(m.noise.sigma, self._parts[name][0], m.density) for name, m in members.items()]
         self._members = [(likelihood, *self._parts[name]) for name, likelihood in self.members.items()]
-        self._of_model = any(m.model_noise is not None for m in members.values())
+        of_model = any(m.model_noise is not None for m in members.values())
+        parts = [(m.density, m.model_noise) for m in members.values()]
+        self.model_noise = ModelNoise.joined(parts, self._terms) if of_model else None
         self._kept = (None,) * 5
 
     def __call__(self, signal: np.ndarray, values: np.ndarray) -> float:
@@ -94,6 +99,8 @@ class JointSpectra:
             (len(names),) parameters.
         """
         r = self._residual(signal, values)
+        if self.model_noise is not None:
+            return self.model_noise.logpdf(r, self._sigmas(values))
         return self._loglikelihood(r, self._noise_at(values, r))
 
     def with_variance_at(self, signal: np.ndarray, values: np.ndarray) -> Callable[[np.ndarray, np.ndarray], float]:
@@ -104,7 +111,7 @@ class JointSpectra:
         callable
             (signal, values) -> ln L; the likelihood itself if its noise does not depend on them.
         """
-        if not self._of_model:
+        if self.model_noise is None:
             return self
         noise = self._noise_at(values, self._residual(signal, values))
         return lambda signal, values: self._loglikelihood(self._residual(signal, values), noise)
@@ -126,22 +133,13 @@ class JointSpectra:
         """Everything that depends on the noise only, at parameters and a residual; see `GaussianNoise`."""
         sigmas, kept = self._sigmas(values), self._kept
         if sigmas != kept[0]:
-            kept = self._at(sigmas, [density for _, _, density in self._noise])
-            self._kept = kept
-        if not self._of_model or kept[2] == -math.inf:
+            self._kept = kept = self._at(sigmas, [density for _, _, density in self._noise])
+        variance = None if self.model_noise is None else self.model_noise.variance(r, sigmas)
+        if variance is None:
             return kept
-        left, densities = self._terms.remainder(r, *kept[3:]), []
-        if not np.isfinite(left).all():
-            # ln L is NaN or minus infinity for any noise.
-            return kept
-        for member, _, part in self._members:
-            density = member.density
-            if member.model_noise is not None:
-                variance = member.model_noise.variance(left[part])
-                if variance is None:
-                    return None, None, -math.inf, None, None
-                density = density.with_extra(variance)
-            densities.append(density)
+        densities = [
+            density.with_extra(variance[part]) for (_, _, density), (_, _, part) in zip(self._noise, self._members)
+        ]
         return self._at(sigmas, densities)
 
     def _at(self, sigmas, densities):
@@ -154,11 +152,10 @@ class JointSpectra:
         weighted, inverse_factor, change = self._terms.at(inverse)
         return sigmas, inverse, norm + change, weighted, inverse_factor
 
-    def remainder(self, signal, values, name: str) -> np.ndarray:
-        """Data minus the sky that gives the noise of a member, in its transformed basis (n,)."""
-        _, _, _, weighted, inverse_factor = self._at(self._sigmas(values), [density for _, _, density in self._noise])
-        left = self._terms.remainder(self._residual(signal, values), weighted, inverse_factor)
-        return left[self._parts[name][1]]
+    def model_variance(self, signal, values, name: str) -> np.ndarray | None:
+        """Variances (n,) of a member as from `ModelNoise.variance`, with the coefficients given the data of all."""
+        variance = self.model_noise.variance(self._residual(signal, values), self._sigmas(values))
+        return None if variance is None else variance[self._parts[name][1]]
 
     def coefficients(self, signal, values, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """Conditional mean of the coefficients (k,) of each member given all data, or a random draw of them."""
@@ -215,8 +212,8 @@ class SharingSpectrum(GlobalSignal):
         """As `GlobalSignal.coefficients`, given the data of all members."""
         return self._joint.coefficients(signal, np.asarray(values)[self._order], rng)[self._name]
 
-    def _remainder(self, signal, values):
-        return self._joint.remainder(signal, np.asarray(values)[self._order], self._name)
+    def _model_variance(self, signal, values):
+        return self._joint.model_variance(signal, np.asarray(values)[self._order], self._name)
 
 
 def _common_prior(members, coefficients, names):

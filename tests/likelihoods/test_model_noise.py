@@ -246,7 +246,9 @@ def test_limits(foreground):
     # A sky that is not positive is impossible. Variances are then fixed at those of the data.
     assert made(BLACK, values) == -np.inf
     fixed = made.with_variance_at(BLACK, values)
-    np.testing.assert_allclose(fixed.noise.extra, made.spectrum.temperature**2 / SAMPLES / WEIGHT)
+    np.testing.assert_allclose(fixed.covariance, made.spectrum.temperature**2 / SAMPLES / WEIGHT)
+    error = likelihood(foreground=foreground, emulator_error=100.0).with_variance_at(SIGNAL, values)
+    np.testing.assert_allclose(error.covariance - error.noise.extra, 1e4, rtol=1e-6)
     assert np.isfinite(fixed(BLACK, values))
     free = likelihood(foreground=foreground, noise=radiometer(floor="free"))
     assert free(SIGNAL, np.array([np.nan, *values])) == -np.inf
