@@ -7,7 +7,7 @@ LSTMFIT := $(VENV)/bin/lstmfit
 DEMO := chains/mock_25mK
 SOURCES := setup.cfg pyproject.toml
 
-.PHONY: demo test test-slow test-floors lint clean tools
+.PHONY: demo test test-ci test-slow test-floors lint clean tools
 
 demo: $(VENV)/.fit $(VENV)/.polychord
 	OMP_NUM_THREADS=1 $(LSTMFIT) fit mock_25mK -o $(DEMO) --resume
@@ -20,6 +20,10 @@ test: $(VENV)/.test $(VENV)/.polychord
 
 test-slow: $(VENV)/.test $(VENV)/.polychord
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m slow --durations=15
+
+# Slow tests that CI runs.
+test-ci: $(VENV)/.test $(VENV)/.polychord
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m "slow and ci" -n 2 --dist loadgroup --durations=15
 
 test-floors: $(VENV)/.polychord
 	.ci/floors

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from lstmfit import config as run_file
-from lstmfit import mpi, run_folder
+from lstmfit import mpi, resolved_run, run_folder
 from lstmfit._version import __version__
 from lstmfit.config import RunConfig
 from lstmfit.data import read_data
@@ -160,7 +160,7 @@ def _prepare(config: RunConfig, source, folder: Path, comm, resume: bool, force:
     if found != "empty" and run_folder.is_run(folder):
         run_folder.clear(folder)
     # First, because its record identifies the folder as a run; the data can be created again.
-    run_folder.write_config(resolved, folder)
+    resolved_run.write_config(resolved, folder)
     run_folder.write_data(problem.data, config, folder)
     return "new" if problem.names else "nothing sampled"
 
@@ -183,13 +183,13 @@ def _resume(config: RunConfig, folder: Path, found: str, resume: bool) -> str:
         run_folder.write_data(build(config).data, config, folder)
     problem = build(config, run_folder.read_data(folder, config))
     new = resolve(config, problem)
-    different = run_folder.differences(old, new)
+    different = resolved_run.differences(old, new)
     if not different:
-        different = _changed_data(config, run_folder.record(old).inputs, problem.data)
+        different = _changed_data(config, resolved_run.record(old).inputs, problem.data)
     if different:
         raise _another_run(folder, different)
-    if old.emulator != new.emulator or not _same_place(run_folder.record(old), run_folder.record(new)):
-        run_folder.write_config(old.model_copy(update={"emulator": new.emulator, "resolved": new.resolved}), folder)
+    if old.emulator != new.emulator or not _same_place(resolved_run.record(old), resolved_run.record(new)):
+        resolved_run.write_config(old.model_copy(update={"emulator": new.emulator, "resolved": new.resolved}), folder)
         if found == "finished":
             run_folder.seal(folder)
     if found == "finished":
@@ -251,7 +251,7 @@ def resolve(config: RunConfig, problem: Problem) -> RunConfig:
             "signal_checksum": problem.signal.checksum,
             "versions": versions,
             "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "inputs": run_folder.record_inputs(config),
+            "inputs": resolved_run.record_inputs(config),
         },
     }
     if problem.truth:

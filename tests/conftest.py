@@ -2,19 +2,19 @@
 
 import os
 import sys
-from pathlib import Path
 
 # Before NumPy is imported anywhere: several processes of several threads each would fight for two cores.
 for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(name, "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# XLA (TensorFlow and JAX) compiles networks of a test in half of the time when it does not optimise them.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # Cobaya would start MPI in the process of the tests, see `mpi_is_not_started`.
 os.environ.setdefault("COBAYA_NOMPI", "1")
 
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
-
-EDGES = Path(__file__).parents[2] / "shared" / "data" / "edges2018_figure1.csv"
+from helpers import EDGES  # noqa: E402
 
 
 @pytest.fixture

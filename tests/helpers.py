@@ -2,7 +2,12 @@
 
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
+
+_PLACES = [folder / "shared/data/edges2018_figure1.csv" for folder in Path(__file__).resolve().parents]
+EDGES = next((path for path in _PLACES if path.is_file()), _PLACES[0])
+"""The public spectrum, where it is at hand; it may not be committed."""
 
 THETA = {"fX": 0.1, "fLy": 1.0, "fesc": 0.05, "Tmin_vir": 1e4, "tstar": 0.5, "sLy": 2.64, "wX": 1.5}
 
@@ -27,7 +32,7 @@ def tiny_run(**changes):
 def long_run():
     """Long enough to be stopped on the way."""
     content = small_run(params={name: THETA[name] for name in ("sLy", "wX", "tstar")})
-    content["sampler"] = {"polychord": {"nlive": 200, "num_repeats": 20, "seed": 3}}
+    content["sampler"] = {"polychord": {"nlive": 80, "num_repeats": 12, "seed": 3}}
     return content
 
 

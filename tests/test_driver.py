@@ -120,12 +120,13 @@ def start(run, folder):
     )
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+TERMINATED = pytest.param(signal.SIGTERM, marks=[pytest.mark.slow, pytest.mark.ci])
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, TERMINATED])
 def test_a_killed_run_is_resumed(tmp_path, how):
     run = tmp_path / "run.yaml"
-    content = small_run(params={k: THETA[k] for k in ("sLy", "wX", "tstar")})
-    content["sampler"] = {"polychord": {"nlive": 80, "num_repeats": 12, "seed": 3}}
-    run.write_text(yaml.safe_dump(content))
+    run.write_text(yaml.safe_dump(long_run()))
     process = start(run, tmp_path / "out")
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("out/parts/*/chain.resume")) and time.monotonic() < deadline:
@@ -174,7 +175,7 @@ def test_three_ranks_give_the_same_answer(finished, tmp_path):
 
 def test_a_mock_from_the_test_set_is_recovered(tmp_path):
     run = small_run(params={}, data={"mock": {"test_signal": 9, "noise": 25, "seed": 4}})
-    run["sampler"] = {"polychord": {"nlive": "15d", "num_repeats": "3d", "seed": 1}}
+    run["sampler"] = {"polychord": {"nlive": "10d", "num_repeats": "2d", "seed": 1}}
     folder = fit(run, tmp_path / "run")
     samples = anesthetic.read_chains(str(folder / "chain"))
     weights = samples.get_weights() / samples.get_weights().sum()
@@ -203,7 +204,7 @@ def test_ranks_share_one_log(finished):
 def test_a_time_limit_stops_to_be_resumed(tmp_path, prefix):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(long_run()))
     command = [*prefix, sys.executable, "-m", "lstmfit", "fit", "run.yaml", "-o", "out", "--time-limit"]
-    done = subprocess.run([*command, "6s"], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    done = subprocess.run([*command, "4s"], capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == 75, done.stderr
     assert done.stderr.count("with --resume") == 1
     assert "Traceback" not in done.stderr

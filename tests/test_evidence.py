@@ -245,8 +245,9 @@ def test_other_folders_are_refused(tmp_path):
 
 
 def slow_run():
-    content = with_foreground(params={name: THETA[name] for name in ("sLy", "wX", "tstar")})
-    content["sampler"] = {"polychord": {"nlive": 60, "num_repeats": 12, "seed": 3}}
+    """Each fit takes some seconds."""
+    content = with_foreground(params={name: THETA[name] for name in ("sLy", "wX", "tstar", "fLy")})
+    content["sampler"] = {"polychord": {"nlive": 50, "num_repeats": 9, "seed": 3}}
     return content
 
 
@@ -329,6 +330,8 @@ def test_several_spectra_and_none(tmp_path):
     assert result["variants"][0]["chi2"] is None
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.mpi
 @pytest.mark.skipif(shutil.which("mpirun") is None, reason="there is no mpirun")
 def test_ranks_share_the_fits(tmp_path):

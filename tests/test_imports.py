@@ -122,7 +122,7 @@ ROOMS = [
     ("config",),
     ("parameter_space", "signal_functions", "data", "spectra", "spectrum_emulator"),
     ("problem",),
-    ("run_folder",),
+    ("resolved_run", "run_folder"),
     ("analysis",),
     ("driver", "benchmark", "doctor", "interfaces"),
     ("calibration", "evidence", "checks"),

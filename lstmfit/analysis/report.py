@@ -12,7 +12,7 @@ import numpy as np
 from jinja2 import Environment
 
 from lstmfit import config as run_file
-from lstmfit import run_folder
+from lstmfit import resolved_run
 from lstmfit.analysis import plots
 from lstmfit.analysis.bias import bias_file, bias_lines, verdict
 from lstmfit.analysis.chains import Run, equal_weight, read_summary
@@ -232,7 +232,7 @@ def _bias(measured, run):
 
 
 def _provenance(config, summary):
-    made = run_folder.record(config)
+    made = resolved_run.record(config)
     rows = [("signal", made.signal), ("checksum or version of the signal", made.signal_checksum)]
     rows += list(made.versions.items())
     rows += [("seed of the sampler", config.sampler.settings.seed)]

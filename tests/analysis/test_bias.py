@@ -179,7 +179,7 @@ def direct_run(**changes):
 @pytest.fixture(scope="module")
 def direct(tmp_path_factory):
     # Fewer calls than with the emulator, as each costs a simulation.
-    sampler = {"polychord": {"nlive": 40, "num_repeats": 3, "seed": 1}}
+    sampler = {"polychord": {"nlive": 25, "num_repeats": 2, "seed": 1}}
     return fit(direct_run(sampler=sampler), tmp_path_factory.mktemp("direct") / "run", jobs=2)
 
 

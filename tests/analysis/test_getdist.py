@@ -11,11 +11,11 @@ from lstmfit.driver import fit
 
 SAMPLERS = {
     "polychord": {"polychord": {"nlive": 30, "num_repeats": 2, "seed": 1}},
-    "nautilus": {"nautilus": {"n_live": 300, "n_eff": 300, "seed": 1}},
+    "nautilus": {"nautilus": {"n_live": 100, "n_eff": 200, "seed": 1}},
 }
 
 
-@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("sampler", ["polychord", pytest.param("nautilus", marks=[pytest.mark.slow, pytest.mark.ci])])
 def test_getdist_reads_names_likelihoods_ranges_and_weights(tmp_path, sampler):
     params = small_run()["params"] | {"double": {"derived": "2 * Tmin_vir"}}
     folder = fit(small_run(sampler=SAMPLERS[sampler], params=params), tmp_path / "run", jobs=1)

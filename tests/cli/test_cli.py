@@ -71,10 +71,10 @@ def test_evaluate_json(tmp_path):
 
 
 def test_simulate_train_evaluate_end_to_end(tmp_path):
-    sizes = ("-n", "192", "--n-val", "32", "--n-test", "32", "--jobs", "1")
+    sizes = ("-n", "64", "--n-val", "16", "--n-test", "32", "--jobs", "1")
     done = lstmfit("simulate", "-o", "s.h5", *sizes, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    options = ("--updates", "60", "--batch", "32", "--units", "16", "--steps", "3")
+    options = ("--updates", "20", "--batch", "32", "--units", "16", "--steps", "3")
     done = lstmfit("train", "s.h5", "-o", "e.h5", *options, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"s.h5", "e.h5", "e_test.h5"}

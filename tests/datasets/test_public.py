@@ -2,12 +2,11 @@
 
 import json
 import os
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
-from helpers import lstmfit
+from helpers import EDGES, lstmfit
 
 from lstmfit.datasets import public
 from lstmfit.datasets.public import PUBLIC, fetch, state
@@ -22,12 +21,6 @@ def here(tmp_path, monkeypatch):
     return tmp_path / "cache"
 
 
-def shared_edges():
-    """The public file, where the workplace has it; it may not be committed."""
-    found = [p / "shared/data/edges2018_figure1.csv" for p in Path(__file__).resolve().parents]
-    return next((p for p in found if p.is_file()), None)
-
-
 def test_edges_is_known_by_its_checksum(here, tmp_path):
     path = tmp_path / "other.csv"
     path.write_text("Frequency [MHz], Weight, a: Tsky [K]\n" + "".join(f"{n},1,4{n}\n" for n in range(50, 99)))
@@ -39,11 +32,11 @@ def test_edges_is_known_by_its_checksum(here, tmp_path):
     assert state("edges2018") == "not fetched"
 
 
-@pytest.mark.skipif(shared_edges() is None, reason="the public EDGES file is not at hand, and tests download nothing")
+@pytest.mark.skipif(not EDGES.is_file(), reason="the public EDGES file is not at hand, and tests download nothing")
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
 def test_edges_with_both_line_ends(here, tmp_path, ends):
     path = tmp_path / "e.csv"
-    path.write_bytes(shared_edges().read_bytes().replace(b"\r\n", b"\n").replace(b"\n", ends.encode()))
+    path.write_bytes(EDGES.read_bytes().replace(b"\r\n", b"\n").replace(b"\n", ends.encode()))
     target = fetch("edges2018", source=str(path))
     assert target == here / "edges2018_figure1.csv"
     assert json.loads((here / "edges2018_figure1.csv.json").read_text()) == {"from": str(path), "verified": True}

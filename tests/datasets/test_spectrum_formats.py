@@ -1,11 +1,10 @@
 """Spectra as people hold them: columns that the header names, a column of sigma, bins."""
 
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import small_run
+from helpers import EDGES, small_run
 
 from lstmfit import config as run_file
 from lstmfit.data import read_data
@@ -14,7 +13,6 @@ from lstmfit.errors import InputError
 from lstmfit.likelihoods.noise import Channels
 from lstmfit.problem import build
 
-EDGES = Path(__file__).parents[3] / "shared" / "data" / "edges2018_figure1.csv"
 NU = np.linspace(60.0, 90.0, 31)
 SKY = 1.7e6 * (NU / 75.0) ** -2.5
 SIGMA = np.linspace(20.0, 40.0, 31)

@@ -28,7 +28,7 @@ from lstmfit.priors.jax_prior import make_transform  # noqa: E402
 from lstmfit.sampling import checkpointed_run  # noqa: E402
 from lstmfit.sampling.blackjax import BlackjaxSettings, make_target, run_blackjax  # noqa: E402
 
-SMALL = {"blackjax": {"n_live": 100, "num_delete": 10, "num_inner_steps": 6, "seed": 1}}
+SMALL = {"blackjax": {"n_live": 60, "num_delete": 10, "num_inner_steps": 4, "seed": 1}}
 
 # ---------------------------------------------------------------- the parts in JAX
 
@@ -216,8 +216,8 @@ def test_the_folder_is_that_of_polychord(finished):
     samples = anesthetic.read_chains(str(finished / "chain"))
     assert isinstance(samples, anesthetic.NestedSamples)
     # Ten at a time: the number of live points falls by nine before the next ten are born.
-    assert samples.nlive.max() == 100
-    assert np.sum(~np.isfinite(samples.logL_birth)) == 100
+    assert samples.nlive.max() == 60
+    assert np.sum(~np.isfinite(samples.logL_birth)) == 60
     summary = json.loads((finished / "summary.json").read_text())
     assert summary["sampler"].startswith("BlackJAX 1.")
     assert summary["prior_fraction"] == 1.0
@@ -259,7 +259,7 @@ def test_interrupted_and_resumed_it_ends_as_if_it_had_not_been(finished, tmp_pat
     problem, settings = load_problem(finished), BlackjaxSettings(**SMALL["blackjax"])
 
     def interrupt(progress):
-        if progress.n_dead == 400 and not interrupt.done:
+        if progress.n_dead == 200 and not interrupt.done:
             interrupt.done = True
             raise KeyboardInterrupt
 
@@ -268,7 +268,7 @@ def test_interrupted_and_resumed_it_ends_as_if_it_had_not_been(finished, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         run_blackjax(problem, tmp_path, "chain", settings, **options)
     assert (tmp_path / "chain.blackjax.npz").is_file()
-    with pytest.raises(InputError, match=r"started with num_inner_steps 6 \(now 7\)"):
+    with pytest.raises(InputError, match=r"started with num_inner_steps 4 \(now 7\)"):
         run_blackjax(problem, tmp_path, "chain", settings.model_copy(update={"num_inner_steps": 7}), resume=True)
     result = run_blackjax(problem, tmp_path, "chain", settings, **options)
     a, b = (np.loadtxt(folder / "chain_dead-birth.txt") for folder in (finished, tmp_path))

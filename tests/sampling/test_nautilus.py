@@ -220,6 +220,8 @@ class Toy:
         return History(self.redshifts, signal, np.zeros_like(signal), 0.05)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_simulator_is_sampled_by_workers(tmp_path):
     theta = {"depth": 120.0, "centre": 17.0}
     run = {
@@ -234,6 +236,8 @@ def test_a_simulator_is_sampled_by_workers(tmp_path):
         assert abs(p["mean"] - p["truth"]) < 4 * p["std"]
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.mpi
 def test_ranks_are_its_workers(finished, tmp_path):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(small_run(sampler=SMALL)))
