@@ -1,5 +1,6 @@
 """Normalised densities of residuals: Gaussian with exactly marginalised linear terms, and Student-t."""
 
+import copy
 import math
 
 import numpy as np
@@ -100,6 +101,12 @@ class GaussianNoise:
         if not np.abs(covariance - covariance.T).max() <= 1e-6 * scale:
             raise InputError("covariance is not a finite symmetric matrix")
         return self._root[:, None] * (0.5 * (covariance + covariance.T)) * self._root
+
+    def with_extra(self, extra: np.ndarray) -> "GaussianNoise":
+        """Copy with another E, given by its diagonal (n,) in the transformed basis."""
+        made = copy.copy(self)
+        made.__dict__.update(extra=extra, _kept=(math.nan,) * 5)
+        return made
 
     def whiten(self, x: np.ndarray) -> np.ndarray:
         """Transform (n,) or the columns of (n, m) to the basis of `logpdf_whitened`; returns a new array."""

@@ -5,8 +5,9 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from lstmfit.errors import InputError
 from lstmfit.likelihoods.foregrounds import ForegroundOptions, SystematicsOptions
-from lstmfit.likelihoods.noise import NoiseOptions
+from lstmfit.likelihoods.noise import Channels, NoiseBlock, NoiseOptions
 from lstmfit.mistakes import validate_nested
 from lstmfit.schema import Block, Positive, shown, to_number
 
@@ -75,6 +76,23 @@ class GlobalSignalOptions(Block):
     foreground: ForegroundOptions | None = None
     systematics: SystematicsOptions | None = None
     emulator_error: Annotated[RelativeError | bool | float | str, BeforeValidator(_emulator_error)] = False
+
+    def noise_of(self, spectrum) -> NoiseBlock:
+        """Options of the noise; by default the sigma column of the data.
+
+        Raises
+        ------
+        InputError
+            There is neither.
+        """
+        if self.noise is not None:
+            return self.noise
+        if spectrum.sigma is None:
+            raise InputError(
+                "likelihood.global_signal: noise is missing, and the data have no sigma column; give for example "
+                "noise: {model: white, sigma: 25}, or name the column: data: {columns: {..., sigma: COLUMN}}"
+            )
+        return Channels()
 
     def beside(self, folder: Path) -> "GlobalSignalOptions":
         """Copy with file paths relative to a folder made absolute."""

@@ -13,8 +13,8 @@ def make_loglikelihood(likelihood: GlobalSignal):
     Parameters
     ----------
     likelihood : GlobalSignal
-        A likelihood with Gaussian or Student-t noise, fixed or free; the foreground may be marginalised, and sampled
-        components must be linear.
+        A likelihood with Gaussian or Student-t noise, fixed or free, or that of the model's sky; the foreground may be
+        marginalised, and sampled components must be linear.
 
     Returns
     -------
@@ -24,7 +24,7 @@ def make_loglikelihood(likelihood: GlobalSignal):
     Raises
     ------
     InputError
-        A sampled component is not linear in its parameters, or the noise depends on the signal.
+        A sampled component is not linear in its parameters, or the emulator error is a fraction of the signal.
     """
     if likelihood.nonlinear:
         names = ", ".join(n for c, _ in likelihood.components if c.basis is None for n in c.names)
@@ -38,7 +38,7 @@ def make_loglikelihood(likelihood: GlobalSignal):
             "polychord, nautilus"
         )
     gaussian = isinstance(likelihood.density, GaussianNoise)
-    logpdf = _gaussian(likelihood.density) if gaussian else _student(likelihood)
+    logpdf = _gaussian(likelihood.density, likelihood.model_noise) if gaussian else _student(likelihood)
     data, root, operator = likelihood.data, likelihood.root, likelihood.operator
     fixed = likelihood.noise.sigma
 
@@ -51,29 +51,38 @@ def make_loglikelihood(likelihood: GlobalSignal):
     return loglikelihood
 
 
-def _gaussian(noise):
+def _gaussian(noise, model_noise):
     import jax.numpy as jnp
     from jax.scipy.linalg import solve_triangular
 
     extra, terms = np.broadcast_to(np.asarray(noise.extra, dtype=float), (noise.n,)), noise.terms
 
+    def fit(r, inverse):
+        """Cholesky factor, its product with the conditional mean, that mean, and what it leaves of a residual."""
+        weighted = terms.directions * inverse
+        factor = jnp.linalg.cholesky(terms.precision + weighted @ terms.directions.T)
+        v = solve_triangular(factor, weighted @ r + terms.pull, lower=True)
+        best = solve_triangular(factor, v, lower=True, trans=1)
+        return factor, v, best, r - best @ terms.directions
+
     def logpdf(r, sigma, _values):
-        variance = sigma * sigma + extra
+        variance, possible = sigma * sigma + extra, True
+        if model_noise is not None:
+            left = r if terms is None else fit(r, 1.0 / variance)[-1]
+            sky = model_noise.whole - left
+            variance = sigma * sigma + model_noise.rest + (model_noise.scale * sky) ** 2
+            possible = ~jnp.any(sky <= 0.0)
         inverse = 1.0 / variance
         norm = -0.5 * (noise.n * LN_2PI + jnp.log(variance).sum()) + noise.log_jacobian
         chi2 = jnp.sum(r * r * inverse)
         if terms is not None:
-            weighted = terms.directions * inverse
-            factor = jnp.linalg.cholesky(terms.precision + weighted @ terms.directions.T)
+            factor, v, best, left = fit(r, inverse)
             norm = norm - jnp.log(jnp.diag(factor)).sum() - terms.log_prior_volume
-            v = solve_triangular(factor, weighted @ r + terms.pull, lower=True)
-            best = solve_triangular(factor, v, lower=True, trans=1)
-            left = r - best @ terms.directions
             squares = jnp.sum(left * left * inverse) + jnp.sum(((best - terms.mean) / terms.width) ** 2)
             whole = chi2 + terms.constant
             # Avoid the difference of two large numbers, as in `GaussianNoise.logpdf_whitened`.
             chi2 = jnp.where(whole < LARGEST_DIFFERENCE, whole - v @ v, squares)
-        return norm - 0.5 * chi2
+        return jnp.where(possible, norm - 0.5 * chi2, -jnp.inf)
 
     return logpdf
 

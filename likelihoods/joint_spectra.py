@@ -2,10 +2,12 @@
 
 ln L = ln N(r; F a, V) marginalised over the coefficients a of all spectra, where r are the residuals of all channels, V
 is block diagonal with the noise of each spectrum, and the rows of F are those of each spectrum's basis, with zeros in
-the columns of coefficients that it does not have.
+the columns of coefficients that it does not have. Where the noise is that of the model's sky, the sky has the
+coefficients at their conditional mean given all data, under the noise of the data.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -13,6 +15,7 @@ from lstmfit.errors import InputError
 from lstmfit.likelihoods.base import in_common
 from lstmfit.likelihoods.gaussian import MarginalisedTerms, choose_centre
 from lstmfit.likelihoods.global_signal import GlobalSignal
+from lstmfit.likelihoods.model_noise import ModelNoise
 
 
 class JointSpectra:
@@ -35,6 +38,8 @@ class JointSpectra:
         Positions of each member's coefficients in those of all, the vector ``a``.
     n_marginalised : int
         Number of different coefficients.
+    model_noise : ModelNoise or None
+        Density of all residuals if a member has the noise of its model's sky.
 
     Raises
     ------
@@ -78,6 +83,9 @@ class JointSpectra:
         self._shift = np.concatenate(shifts)
         self._noise = [(m.noise.sigma, self._parts[name][0], m.density) for name, m in members.items()]
         self._members = [(likelihood, *self._parts[name]) for name, likelihood in self.members.items()]
+        of_model = any(m.model_noise is not None for m in members.values())
+        parts = [(m.density, m.model_noise) for m in members.values()]
+        self.model_noise = ModelNoise.joined(parts, self._terms) if of_model else None
         self._kept = (None,) * 5
 
     def __call__(self, signal: np.ndarray, values: np.ndarray) -> float:
@@ -90,14 +98,28 @@ class JointSpectra:
         values : numpy.ndarray
             (len(names),) parameters.
         """
-        sigmas = self._sigmas(values)
-        kept = self._kept
-        if sigmas != kept[0]:
-            kept = self._at(sigmas)
-        _, inverse, norm, weighted, inverse_factor = kept
+        r = self._residual(signal, values)
+        if self.model_noise is not None:
+            return self.model_noise.logpdf(r, self._sigmas(values))
+        return self._loglikelihood(r, self._noise_at(values, r))
+
+    def with_variance_at(self, signal: np.ndarray, values: np.ndarray) -> Callable[[np.ndarray, np.ndarray], float]:
+        """Log likelihood whose noise is fixed at a signal and parameters, as `GlobalSignal.with_variance_at`.
+
+        Returns
+        -------
+        callable
+            (signal, values) -> ln L; the likelihood itself if its noise does not depend on them.
+        """
+        if self.model_noise is None:
+            return self
+        noise = self._noise_at(values, self._residual(signal, values))
+        return lambda signal, values: self._loglikelihood(self._residual(signal, values), noise)
+
+    def _loglikelihood(self, r, noise):
+        _, inverse, norm, weighted, inverse_factor = noise
         if norm == -math.inf:
             return -math.inf
-        r = self._residual(signal, values)
         chi2 = float(np.dot(r * inverse, r))
         return norm - 0.5 * self._terms.chi_square(chi2, r, inverse, weighted, inverse_factor)
 
@@ -107,23 +129,39 @@ class JointSpectra:
     def _residual(self, signal, values):
         return np.concatenate([member.residual(signal, values[at]) for member, at, _ in self._members]) - self._shift
 
-    def _at(self, sigmas):
-        """Everything that depends on the noise only, cached until it changes; see `GaussianNoise`."""
+    def _noise_at(self, values, r):
+        """Everything that depends on the noise only, at parameters and a residual; see `GaussianNoise`."""
+        sigmas, kept = self._sigmas(values), self._kept
+        if sigmas != kept[0]:
+            self._kept = kept = self._at(sigmas, [density for _, _, density in self._noise])
+        variance = None if self.model_noise is None else self.model_noise.variance(r, sigmas)
+        if variance is None:
+            return kept
+        densities = [
+            density.with_extra(variance[part]) for (_, _, density), (_, _, part) in zip(self._noise, self._members)
+        ]
+        return self._at(sigmas, densities)
+
+    def _at(self, sigmas, densities):
         inverse, norm = np.empty(self._members[-1][2].stop), 0.0
-        for sigma, (_, _, density), (_, _, part) in zip(sigmas, self._noise, self._members):
+        for sigma, density, (_, _, part) in zip(sigmas, densities, self._members):
             inverse[part], one = density.noise_at(sigma)
             norm += one
         if norm == -math.inf:
             return None, inverse, norm, None, None
         weighted, inverse_factor, change = self._terms.at(inverse)
-        kept = sigmas, inverse, norm + change, weighted, inverse_factor
-        self._kept = kept
-        return kept
+        return sigmas, inverse, norm + change, weighted, inverse_factor
+
+    def model_variance(self, signal, values, name: str) -> np.ndarray | None:
+        """Variances (n,) of a member as from `ModelNoise.variance`, with the coefficients given the data of all."""
+        variance = self.model_noise.variance(self._residual(signal, values), self._sigmas(values))
+        return None if variance is None else variance[self._parts[name][1]]
 
     def coefficients(self, signal, values, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """Conditional mean of the coefficients (k,) of each member given all data, or a random draw of them."""
-        _, _, _, weighted, inverse_factor = self._at(self._sigmas(values))
-        return self._by_member(self._terms.coefficients(self._residual(signal, values), weighted, inverse_factor, rng))
+        r = self._residual(signal, values)
+        _, _, _, weighted, inverse_factor = self._noise_at(values, r)
+        return self._by_member(self._terms.coefficients(r, weighted, inverse_factor, rng))
 
     def _by_member(self, independent):
         at = self.coefficients_of
@@ -173,6 +211,9 @@ class SharingSpectrum(GlobalSignal):
     def coefficients(self, signal, values, rng: np.random.Generator | None = None) -> np.ndarray:
         """As `GlobalSignal.coefficients`, given the data of all members."""
         return self._joint.coefficients(signal, np.asarray(values)[self._order], rng)[self._name]
+
+    def _model_variance(self, signal, values):
+        return self._joint.model_variance(signal, np.asarray(values)[self._order], self._name)
 
 
 def _common_prior(members, coefficients, names):

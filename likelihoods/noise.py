@@ -9,7 +9,6 @@ Imports neither pandas nor SciPy, because run files are validated with it. A new
 
 import dataclasses
 import functools
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,13 +17,16 @@ import numpy as np
 from pydantic import BeforeValidator, SerializeAsAny, model_validator
 
 from lstmfit.datasets.columns import UNITS
-from lstmfit.errors import InputError, one_line
+from lstmfit.errors import InputError
 from lstmfit.files import user_path
+from lstmfit.likelihoods.noise_files import read_column, read_numbers
 from lstmfit.mistakes import validate_model
 from lstmfit.schema import LARGEST, Block, Index, Number, Positive, shown, to_number
 
 SMALLEST_SIGMA, LARGEST_SIGMA = 1e-6, 1e12
 """Limits of a standard deviation in mK. Smaller noise would be below the rounding error of the data."""
+SMALLEST_DOF = 1e-3
+"""Smallest number of degrees of freedom of a Student-t distribution."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,9 @@ class Noise:
         Student-t instead of Gaussian noise.
     dof : float or None
         Degrees of freedom of Student-t noise; None if they are free (the parameter ``dof``).
+    samples : float, optional
+        Number dnu tau of independent samples in a channel of weight one, if E is the radiometer noise of the sky of the
+        model. `extra` is then that of the temperature of the data, see `of_sky`.
     """
 
     sigma: float | None
@@ -50,17 +55,40 @@ class Noise:
     name: str = "sigma"
     student: bool = False
     dof: float | None = None
+    samples: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of its free parameters."""
         return ((self.name,) if self.sigma is None else ()) + (("dof",) if self.student and self.dof is None else ())
 
+    def check(self) -> None:
+        """Check the parameters that are not free.
+
+        Raises
+        ------
+        InputError
+            A number is out of bounds.
+        """
+        sigma, dof = self.sigma, self.dof
+        if sigma is not None and not (sigma == 0 or SMALLEST_SIGMA <= sigma <= LARGEST_SIGMA):
+            raise InputError(
+                f"noise: {self.name} is {sigma:g} mK; give a number from {SMALLEST_SIGMA:g} to {LARGEST_SIGMA:g} mK"
+            )
+        if dof is not None and not SMALLEST_DOF <= dof <= LARGEST:
+            raise InputError(f"noise: dof is {dof:g}; give a number from {SMALLEST_DOF:g} to {LARGEST:g}")
+
     def at(self, values) -> "Noise":
         """Copy with the free parameters set to values (len(names),)."""
         found = dict(zip(self.names, (float(v) for v in values)))
         sigma = self.sigma if self.sigma is not None else found[self.name]
         return dataclasses.replace(self, sigma=sigma, dof=found.get("dof", self.dof))
+
+    def of_sky(self, sky: np.ndarray, weight: np.ndarray) -> "Noise":
+        """Copy with the radiometer noise of a sky (n,) mK in channels with these weights, if that is the model."""
+        if self.samples is None:
+            return self
+        return dataclasses.replace(self, extra=radiometer_variance(sky, self.samples, weight), samples=None)
 
     def draw(self, weight: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """Draw noise (n,) mK for channels with these weights.
@@ -261,9 +289,9 @@ class Channels(_WithFloor):
         """Standard deviations (n,) in mK, and the name of the file."""
         path, n = user_path(self.file, "noise file"), len(spectrum.frequency)
         if isinstance(self.column, str):
-            array = _read_column(path, self.column)
+            array = read_column(path, self.column)
         else:
-            array, column = _read_numbers(path), self.column or 0
+            array, column = read_numbers(path), self.column or 0
             if array.ndim == 2:
                 if not 0 <= column < array.shape[1]:
                     raise InputError(
@@ -302,7 +330,7 @@ class Covariance(_WithFloor):
             The file does not exist or contains no numbers, or the number of channels differs.
         """
         path = user_path(self.file, "noise file")
-        array, n = _read_numbers(path), len(spectrum.frequency)
+        array, n = read_numbers(path), len(spectrum.frequency)
         if array.shape != (n, n):
             raise InputError(
                 f"noise: {path.name} is {' x '.join(map(str, array.shape))}, but {n} channels are fitted (those with "
@@ -343,8 +371,9 @@ class Radiometer(NoiseBlock):
         Width of a channel, dnu [MHz].
     integration_time : float
         Integration time of a channel of weight one, tau [h].
-    sky : "data" or Sky, optional
-        Sky temperature: that of the data (the default), or a power law.
+    sky : "data", "model" or Sky, optional
+        Sky temperature: that of the data (the default), that of the model of the data at the parameters of the fit, or
+        a power law.
     floor : float or "free", optional
         Further noise of a channel of weight one, added in quadrature [mK]; 0 by default.
     """
@@ -352,7 +381,7 @@ class Radiometer(NoiseBlock):
     model: Literal["radiometer"] = "radiometer"
     channel_width: Positive
     integration_time: Positive
-    sky: Literal["data"] | Sky | None = None
+    sky: Literal["data", "model"] | Sky | None = None
     floor: FloorOrFree | None = None
 
     def build(self, spectrum) -> Noise:
@@ -377,14 +406,20 @@ class Radiometer(NoiseBlock):
                 sky_mk = 1000.0 * self.sky.temperature * (frequency / self.sky.frequency) ** self.sky.index
         samples = self.channel_width * 1e6 * self.integration_time * 3600.0
         with np.errstate(over="ignore", under="ignore"):
-            variance = sky_mk**2 / samples / spectrum.weight
+            variance = radiometer_variance(sky_mk, samples, spectrum.weight)
         if not ((variance >= SMALLEST_SIGMA**2) & (variance <= LARGEST_SIGMA**2)).all():
             low, high = np.sqrt(variance.min()), np.sqrt(variance.max())
             raise InputError(
                 f"noise: the radiometer equation gives {low:.3g} to {high:.3g} mK; check channel_width (MHz), "
                 "integration_time (hours) and sky (K, MHz)"
             )
-        return Noise(_number(self.floor or 0.0), variance, "floor")
+        of_model = samples if self.sky == "model" else None
+        return Noise(_number(self.floor or 0.0), variance, "floor", samples=of_model)
+
+
+def radiometer_variance(sky: np.ndarray, samples: float, weight: np.ndarray) -> np.ndarray:
+    """Variance (n,) in mK^2 of channels with a sky (n,) in mK and these weights: the radiometer equation."""
+    return sky**2 / samples / weight
 
 
 NOISE: dict[str, type[NoiseBlock]] = {
@@ -398,37 +433,3 @@ NOISE: dict[str, type[NoiseBlock]] = {
 
 NoiseOptions = Annotated[SerializeAsAny[NoiseBlock], BeforeValidator(functools.partial(validate_model, NOISE, "noise"))]
 """A ``noise:`` block, validated by the class of its model."""
-
-
-def _read_column(path, name) -> np.ndarray:
-    """Column (n,) of a table with a header, by its name."""
-    from lstmfit.datasets.tables import read_table
-
-    if not path.is_file():
-        raise InputError(f"noise: no file {path}; give a path relative to the folder of the run file")
-    table = read_table(path, least=1)
-    return table.column(table.number(name))[0]
-
-
-def _read_numbers(path) -> np.ndarray:
-    """Read a table (rows, columns) or a one-dimensional array of real numbers from text or ``.npy``."""
-    if not path.is_file():
-        raise InputError(f"noise: no file {path}; give a path relative to the folder of the run file")
-    try:
-        if path.suffix == ".npy":
-            # Not np.load, which would also read an archive or a pickle under this name.
-            with path.open("rb") as file:
-                array = np.lib.format.read_array(file, allow_pickle=False)
-        else:
-            with warnings.catch_warnings():
-                # NumPy warns about an empty file, which is an error below.
-                warnings.simplefilter("ignore", UserWarning)
-                array = np.loadtxt(path.read_text(encoding="utf-8-sig").replace(",", " ").splitlines(), ndmin=2)
-    except (ValueError, OSError, EOFError, MemoryError, OverflowError) as error:
-        raise InputError(f"noise: {path.name} is not a table of numbers ({one_line(error, 120)})") from None
-    if array.dtype.kind not in "iuf" or array.ndim not in (1, 2) or not array.size:
-        raise InputError(
-            f"noise: {path.name} has shape {array.shape} and type {array.dtype}; give a column or a table of real "
-            "numbers"
-        )
-    return array.astype(float)

@@ -26,7 +26,8 @@ from lstmfit.data import draw_mock
 from lstmfit.datasets.spectrum import read_written_spectrum
 from lstmfit.driver import resolve
 from lstmfit.errors import InputError, one_line
-from lstmfit.files import locked, write_text, writing_into
+from lstmfit.files import locked, write_text
+from lstmfit.many_fits import finish, fit_workers
 from lstmfit.problem import build
 from lstmfit.run_folder import data_files, load_problem
 from lstmfit.sampling.polychord.libraries import check_one_fit_per_rank
@@ -34,7 +35,6 @@ from lstmfit.sampling.samplers import make_sampler
 from lstmfit.signal_functions import AnalyticSignal
 from lstmfit.simulators import SimulationError, load_once, recorded_simulator
 from lstmfit.spectra import find_uses
-from lstmfit.workers import cores, death_as, results_of, worker_pool
 
 BEGUN = {"lock", "mocks", "run.yaml"}
 """Files that may exist, besides those of the channels, if a calibration was killed before its plan was written."""
@@ -95,12 +95,7 @@ def calibrate(
     if points and points < 25:
         raise InputError(f"points is {points}; give at least 25 to judge the weights, or 0 to skip the bias")
     folder = Path(output)
-    with (
-        writing_into(folder, "and repeat the command; finished work is kept"),
-        death_as(SimulationError, "a worker process"),
-        # A pool even for one job, because PolyChord keeps state in its process.
-        worker_pool(jobs or cores()) as (pool, _),
-    ):
+    with fit_workers(folder, jobs) as pool:
         if pool is None:
             return None
         plan, problem = _plan(source, folder, truth, seed, points)
@@ -113,13 +108,7 @@ def calibrate(
                 if work.name.isdigit() and _mock_file(folder, int(work.name)).is_file():
                     shutil.rmtree(work)
             todo = [i for i in range(n) if not _mock_file(folder, i).is_file()]
-            done = n - len(todo)
-            if done and progress is not None:
-                progress(done, n)
-            for _ in results_of(pool, functools.partial(_fit_mock, str(folder), seed, points), todo):
-                done += 1
-                if progress is not None:
-                    progress(done, n)
+            finish(pool, functools.partial(_fit_mock, str(folder), seed, points), todo, n, progress)
             return summarise(folder, n)
 
 

@@ -20,7 +20,8 @@ from lstmfit.config import UNNAMED, RunConfig
 from lstmfit.data import mock_of
 from lstmfit.driver import fit_here, resolve
 from lstmfit.errors import InputError, listed, one_line
-from lstmfit.files import locked, write_text, writing_into
+from lstmfit.files import locked, write_text
+from lstmfit.many_fits import finish, fit_workers
 from lstmfit.priors import load_set
 from lstmfit.priors.expressions import names_in
 from lstmfit.problem import Problem, build
@@ -28,8 +29,6 @@ from lstmfit.sampling.polychord.libraries import check_one_fit_per_rank
 from lstmfit.sampling.samplers import make_sampler
 from lstmfit.schema import shown
 from lstmfit.signal_functions import make_signal
-from lstmfit.simulators import SimulationError
-from lstmfit.workers import cores, death_as, results_of, worker_pool
 from lstmfit.yaml_files import dump_yaml, parse_yaml
 
 PLAN, RESULT, PICTURE = "plan.json", "evidence.json", "evidence.png"
@@ -78,12 +77,7 @@ def evidence(source, settings, output, *, jobs: int | None = None, force: bool =
     """
     settings = settings if isinstance(settings, dict) else parse_settings(settings)
     folder = Path(output)
-    with (
-        writing_into(folder, "and repeat the command; finished fits are kept"),
-        death_as(SimulationError, "a worker process"),
-        # A pool even for one job, because PolyChord keeps state in its process.
-        worker_pool(jobs or cores()) as (pool, _),
-    ):
+    with fit_workers(folder, jobs) as pool:
         if pool is None:
             return None
         base, problem, variants = _plan(source, settings, folder)
@@ -94,15 +88,9 @@ def evidence(source, settings, output, *, jobs: int | None = None, force: bool =
         busy = f"another evidence run is active in {folder}; wait for it or choose another folder with -o"
         with locked(folder / "lock", busy):
             _begin(folder, plan, base, problem, force)
-            done = sum(run_folder.state(folder / name) == "finished" for name in variants)
-            if done and progress is not None:
-                progress(done, len(variants))
             todo = [name for name in variants if run_folder.state(folder / name) != "finished"]
-            configs = [variants[name][1] for name in todo]
-            for _ in results_of(pool, functools.partial(_fit_variant, str(folder)), list(zip(todo, configs))):
-                done += 1
-                if progress is not None:
-                    progress(done, len(variants))
+            tasks = [(name, variants[name][1]) for name in todo]
+            finish(pool, functools.partial(_fit_variant, str(folder)), tasks, len(variants), progress)
             return compare_variants(folder, plan["variants"])
 
 

@@ -13,7 +13,7 @@ from lstmfit.config import load
 from lstmfit.datasets.spectrum import Spectrum
 from lstmfit.errors import InputError
 from lstmfit.likelihoods import GlobalSignal, foregrounds, noise
-from lstmfit.likelihoods.global_signal import SignalError
+from lstmfit.likelihoods.signal_error import SignalError
 from lstmfit.priors import compile_expression, load_set, make_distribution
 from lstmfit.priors.expressions import names_in
 from lstmfit.problem import build

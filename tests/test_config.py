@@ -159,7 +159,7 @@ def test_a_block_that_is_none_and_a_choice_that_is_a_block():
     with pytest.raises(InputError, match=message) as error:
         config.load(mock_of(noise=radiometer))
     assert "'data'" not in str(error.value)
-    with pytest.raises(InputError, match=r"sky is 'date'; input should be 'data'$"):
+    with pytest.raises(InputError, match=r"sky is 'date'; input should be 'data' or 'model'$"):
         config.load(mock_of(noise=radiometer | {"sky": "date"}))
 
 

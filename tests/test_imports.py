@@ -124,7 +124,7 @@ ROOMS = [
     ("problem",),
     ("resolved_run", "run_folder"),
     ("analysis",),
-    ("driver", "benchmark", "doctor", "interfaces"),
+    ("driver", "many_fits", "benchmark", "doctor", "interfaces"),
     ("calibration", "evidence", "checks"),
     ("cli",),
     ("__main__",),

@@ -17,7 +17,7 @@ def noise_metric(problem: Problem, theta: np.ndarray):
 
     A Gaussian likelihood is quadratic in the signal, so its second difference is exact for any covariance C: with
     correlated noise, an emulator error or a marginalised foreground. For Student-t noise it is the local curvature.
-    An error that is a fraction of the signal is that of the signal at theta.
+    Variances that depend on the parameters, such as an error that is a fraction of the signal, are those at theta.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def noise_metric(problem: Problem, theta: np.ndarray):
         # A computed parameter is out of range here; the second difference of a Gaussian is the same everywhere.
         base = np.zeros_like(base)
 
-    parts = [(part.with_variance_at(base) if hasattr(part, "with_variance_at") else part, own) for part, own in parts]
+    parts = [(part.with_variance_at(base, own), own) for part, own in parts]
 
     def loglikelihood(signal):
         return sum(part(signal, own) for part, own in parts)

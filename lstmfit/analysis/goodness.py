@@ -95,8 +95,8 @@ def spectrum_fit(likelihood, signals: np.ndarray, values: np.ndarray, n_sampled:
     for signal, own in zip(signals[1:], values[1:]):
         sky = likelihood.sky(signal, own, rng)
         residuals.append(temperature - sky)
-        of_data.append(likelihood.with_variance_at(signal).chi_square_of(temperature - sky, own))
-    draws = likelihood.with_variance_at(signals[0]).standardise(np.array(residuals), values[0])
+        of_data.append(likelihood.with_variance_at(signal, own).chi_square_of(temperature - sky, own))
+    draws = likelihood.with_variance_at(*best).standardise(np.array(residuals), values[0])
     n, chi2 = len(z), float(z @ z)
     fitted = FittedDirections.of(draws)
     n_fitted = np.clip((draws**2).sum(axis=1).mean() - chi2, 0.0, n_sampled + likelihood.n_marginalised)

@@ -69,7 +69,7 @@ def compared(run: Run) -> dict:
         noise, frequency = likelihood.noise, likelihood.spectrum.frequency
         extra = None if noise.extra is None else np.asarray(noise.extra).tolist()
         blocks |= {
-            f"likelihood.{name}.noise": (noise.sigma, noise.name, noise.student, noise.dof, extra),
+            f"likelihood.{name}.noise": (noise.sigma, noise.name, noise.student, noise.dof, noise.samples, extra),
             f"likelihood.{name}.foreground": _component(block.foreground, frequency),
             f"likelihood.{name}.systematics": _component(block.systematics, frequency),
             f"likelihood.{name}.shared": block.shared,

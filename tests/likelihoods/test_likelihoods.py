@@ -12,9 +12,9 @@ from scipy.integrate import trapezoid
 from lstmfit.datasets.spectrum import Spectrum
 from lstmfit.errors import InputError
 from lstmfit.likelihoods import GaussianNoise, GlobalSignal, foregrounds, noise
-from lstmfit.likelihoods.global_signal import SignalError
 from lstmfit.likelihoods.interpolation import interpolation_matrix
 from lstmfit.likelihoods.scale_check import check_scale
+from lstmfit.likelihoods.signal_error import SignalError
 from lstmfit.signal_functions import flattened_gaussian
 
 Z = np.linspace(12.0, 26.0, 29)

@@ -99,8 +99,8 @@ def test_residuals_are_in_units_of_the_whole_noise():
     z = residual / np.sqrt(sigma**2 + 25.0 / WEIGHT + (0.25 * at_channels) ** 2)
     np.testing.assert_allclose(made.standard_residuals(SIGNAL, values), z, rtol=1e-6)
     assert made.chi_square(SIGNAL, values) == pytest.approx(z @ z, rel=1e-6)
-    fixed = made.with_variance_at(SIGNAL)
-    assert fixed.with_variance_at(2.0 * SIGNAL) is fixed
+    fixed = made.with_variance_at(SIGNAL, values)
+    assert fixed.with_variance_at(2.0 * SIGNAL, values) is fixed
     assert fixed(SIGNAL, values) == pytest.approx(made(SIGNAL, values), rel=1e-12)
 
 

@@ -14,8 +14,8 @@ from lstmfit.errors import InputError
 from lstmfit.likelihoods import GlobalSignal
 from lstmfit.likelihoods.foregrounds import FOREGROUNDS
 from lstmfit.likelihoods.gaussian import StudentNoise, log_student_norm, principal_axes
-from lstmfit.likelihoods.global_signal import SignalError
 from lstmfit.likelihoods.noise import Noise
+from lstmfit.likelihoods.signal_error import SignalError
 
 N = 24
 REDSHIFTS = np.linspace(13.0, 27.0, N)
