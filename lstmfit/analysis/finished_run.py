@@ -12,7 +12,12 @@ if TYPE_CHECKING:
 
 
 class FinishedRun(chains.Run):
-    """A finished run with its plots and its emulation bias.
+    """A finished run with its plots and its emulation bias, as `lstmfit.fit` and `lstmfit.read_run` return it.
+
+    Parameters
+    ----------
+    folder, samples, problem
+        See `lstmfit.analysis.chains.Run`: the output folder, the samples (anesthetic), and prior and likelihood.
 
     Examples
     --------
