@@ -56,7 +56,7 @@ def fit(source: "AnyPath | dict[str, Any]", output: "AnyPath | None" = None, **o
     output : path, optional
         Output folder.
     **options
-        ``jobs``, ``resume``, ``force``, ``progress``.
+        ``jobs``, ``resume``, ``force``, ``progress``. In a notebook a progress bar is shown by default.
 
     Returns
     -------
@@ -66,8 +66,10 @@ def fit(source: "AnyPath | dict[str, Any]", output: "AnyPath | None" = None, **o
     from lstmfit.analysis.finished_run import read_run
     from lstmfit.driver import fit as run_fit
     from lstmfit.mpi import promised_rank
+    from lstmfit.notebook import default_progress, fit_progress
 
-    folder = run_fit(source, output, **options)
+    with default_progress(options.pop("progress", None), fit_progress) as progress:
+        folder = run_fit(source, output, progress=progress, **options)
     return read_run(folder, trust=True) if promised_rank() == 0 else None
 
 

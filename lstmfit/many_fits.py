@@ -3,6 +3,7 @@
 import contextlib
 
 from lstmfit.files import writing_into
+from lstmfit.notebook import counted, default_progress
 from lstmfit.simulators import SimulationError
 from lstmfit.workers import cores, death_as, results_of, worker_pool
 
@@ -53,12 +54,13 @@ def finish(pool, function, tasks, n: int, progress) -> None:
     n : int
         Number of tasks, with those that are finished.
     progress : callable or None
-        Called with (finished, n).
+        Called with (finished, n). In a notebook a bar is shown by default.
     """
     done = n - len(tasks)
-    if done and progress is not None:
-        progress(done, n)
-    for _ in results_of(pool, function, tasks):
-        done += 1
-        if progress is not None:
-            progress(done, n)
+    with default_progress(progress, counted("fits")) as tell:
+        if done and tell is not None:
+            tell(done, n)
+        for _ in results_of(pool, function, tasks):
+            done += 1
+            if tell is not None:
+                tell(done, n)

@@ -27,9 +27,10 @@ class FinishedRun(chains.Run):
     """
 
     def _repr_html_(self) -> str:
-        """Parameter table of `summary`, for notebooks."""
+        """Folder, evidence and parameter table of `summary`, for notebooks."""
         cells = "".join(
-            f"<tr><td>{'log10 ' * p['log10']}{name}</td><td>{p['mean']:.4g}</td><td>{p['std']:.2g}</td></tr>"
+            f"<tr><td>{html.escape('log10 ' * p['log10'] + name)}</td>"
+            f"<td>{p['mean']:.4g}</td><td>{p['std']:.2g}</td></tr>"
             for name, p in self.summary["parameters"].items()
         )
         head = "<tr><th>parameter</th><th>mean</th><th>std</th></tr>"

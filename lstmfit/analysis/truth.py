@@ -11,6 +11,7 @@ import numpy as np
 
 from lstmfit.errors import one_line
 from lstmfit.files import replacing
+from lstmfit.notebook import counted, default_progress
 from lstmfit.outputs import OutputLayout
 from lstmfit.simulators import SimulationError, load_once
 from lstmfit.simulators.protocol import simulator_layout
@@ -112,7 +113,7 @@ class TruthCache:
         jobs : int, optional
             Number of processes; all cores by default. Few or fast points are simulated in this process.
         progress : callable, optional
-            Called with (finished, n).
+            Called with (finished, n). In a notebook a bar is shown by default.
 
         Returns
         -------
@@ -128,14 +129,15 @@ class TruthCache:
         done = len(theta) - len(todo)
         last, dirty = time.monotonic(), False
         try:
-            for point, outcome in _outcomes(self.simulator, todo, jobs):
-                self._put(point, outcome)
-                done, dirty = done + 1, True
-                if progress is not None:
-                    progress(done, len(theta))
-                if time.monotonic() - last > FLUSH_S:
-                    self._write()
-                    last, dirty = time.monotonic(), False
+            with default_progress(progress, counted("simulations")) as tell:
+                for point, outcome in _outcomes(self.simulator, todo, jobs):
+                    self._put(point, outcome)
+                    done, dirty = done + 1, True
+                    if tell is not None:
+                        tell(done, len(theta))
+                    if time.monotonic() - last > FLUSH_S:
+                        self._write()
+                        last, dirty = time.monotonic(), False
         finally:
             if dirty:
                 self._write()

@@ -15,6 +15,7 @@ from lstmfit.emulator.metrics import ErrorSummary, rms_error, summarise
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError
 from lstmfit.files import AnyPath, user_path
+from lstmfit.notebook import default_progress
 from lstmfit.outputs import OutputLayout
 
 if TYPE_CHECKING:
@@ -137,6 +138,7 @@ def train(
         Continue from the checkpoint; or overwrite an existing file and start over.
     progress : callable, optional
         Called with the number of updates, and the training and validation errors in percent; the latter may be None.
+        In a notebook a bar is shown by default.
 
     Returns
     -------
@@ -152,19 +154,27 @@ def train(
 
     path, checkpoint = check_output(output, resume=resume, force=force)
     data = load_signals(signals, spec=spec)
-    emulator = train_emulator(
-        data,
-        Recipe() if recipe is None else recipe,
-        sizes,
-        name=path.stem,
-        half=half,
-        checkpoint=checkpoint,
-        resume=resume,
-        progress=progress,
-    )
+    recipe = Recipe() if recipe is None else recipe
+    with default_progress(progress, _described(recipe.updates)) as tell:
+        emulator = train_emulator(
+            data, recipe, sizes, name=path.stem, half=half, checkpoint=checkpoint, resume=resume, progress=tell
+        )
     save_with_test_set(emulator, data, path)
     checkpoint.unlink(missing_ok=True)
     return emulator
+
+
+def _described(updates: int) -> Callable[[int, float, float | None], tuple[float, str]]:
+    """Description of a training for `lstmfit.notebook.default_progress`; it keeps the latest validation error."""
+    latest = ""
+
+    def describe(update: int, training_percent: float, validation_percent: float | None) -> tuple[float, str]:
+        nonlocal latest
+        if validation_percent is not None:
+            latest = f"  validation {validation_percent:.3f} %"
+        return update / updates, f"{update:,} of {updates:,} updates  training {training_percent:.3f} %{latest}"
+
+    return describe
 
 
 def check_output(output: AnyPath, *, resume: bool, force: bool) -> tuple[Path, Path]:

@@ -7,10 +7,12 @@ is computed. See `lstmfit.simulators.rows` for the rows and their shards, `setfi
 the simulations.
 """
 
+import contextlib
 import json
 import logging
 import shutil
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ import numpy as np
 from lstmfit.errors import InputError, did_you_mean, one_line
 from lstmfit.files import AnyPath, locked, user_path, write_text, writing_into
 from lstmfit.mpi import world
+from lstmfit.notebook import counted, default_progress, in_notebook
 from lstmfit.schema import INT64, shown
 from lstmfit.simulators import load
 from lstmfit.simulators.design import DESIGNS
@@ -80,7 +83,7 @@ def simulate_set(
     jobs : int, optional
         Number of processes; by default the number of available cores. Ignored under MPI.
     progress : bool
-        Show a progress bar on stderr.
+        Show a progress bar on stderr, or in the output of a notebook.
     force : bool
         Overwrite an existing set or campaign.
 
@@ -271,8 +274,6 @@ def _locked_campaign(
 
 def _simulate(rows: Rows, parts: Path, simulator: str, progress: bool, pool: Any, workers: int) -> None:
     """Simulate the missing rows, saving finished ones in shards."""
-    from tqdm import tqdm
-
     todo = rows.missing()
     shard = max((int(p.stem) for p in parts.glob("*.npz")), default=-1) + 1
     pending = []
@@ -286,15 +287,33 @@ def _simulate(rows: Rows, parts: Path, simulator: str, progress: bool, pool: Any
             pending.clear()
         last = time.monotonic()
 
-    bar = tqdm(total=rows.n_total, initial=rows.n_total - len(todo), unit="signal", disable=not progress)
+    done = rows.n_total - len(todo)
     try:
-        with bar:
+        with _bar(progress, done, rows.n_total) as tell:
             for task, outcomes in outcomes_of(todo, rows, simulator, pool, workers):
                 for (split, row), outcome in zip(task, outcomes):
                     rows.put(split, row, outcome)
                 pending.extend(task)
-                bar.update(len(task))
+                done += len(task)
+                tell(done, rows.n_total)
                 if time.monotonic() - last > _FLUSH_SECONDS:
                     flush()
     finally:
         flush()
+
+
+@contextlib.contextmanager
+def _bar(wanted: bool, done: int, total: int) -> Iterator[Callable[[int, int], None]]:
+    """Progress bar of a campaign that begins with some finished rows; yields a function of (finished, total)."""
+    from tqdm import tqdm
+
+    if wanted and in_notebook():
+        with default_progress(None, counted("signals")) as tell:
+            yield tell
+        return
+    with tqdm(total=total, initial=done, unit="signal", disable=not wanted) as bar:
+
+        def tell(finished: int, _: int) -> None:
+            bar.update(finished - bar.n)
+
+        yield tell

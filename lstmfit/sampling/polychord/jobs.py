@@ -158,6 +158,8 @@ def run_jobs(
         write_plan()
     if not finished:
         return Result(**watch.totals(), finished=False, prior_fraction=None, **versions, ranks=len(parts))
+    if progress:
+        progress(watch.combined())
     logZ, logZ_err, n_dead = merge_parts(
         [part.folder / ROOT for part in parts],
         folder / root,
