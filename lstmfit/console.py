@@ -112,7 +112,7 @@ def progress_text(p) -> str:
     rate = p.n_like / p.elapsed if p.elapsed > 0 else 0.0
     error = f" ± {p.logZ_err:.2f}" if p.logZ_err == p.logZ_err else ""
     evidence = f"logZ {p.logZ:.2f}{error}" if p.logZ == p.logZ else "live points"
-    left = "" if p.remaining is None else f"   {'at least' if p.climbing else 'about'} {duration(p.remaining)} left"
+    left = "" if not p.remaining else f"   {'at least' if p.climbing else 'about'} {duration(p.remaining)} left"
     stage = p.stage or f"dead {p.n_dead:,}"
     return f"{stage}   {evidence}   calls {p.n_like:,} ({rate:,.0f}/s)   {duration(p.elapsed)}{left}"
 

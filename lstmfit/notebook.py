@@ -1,4 +1,4 @@
-"""Progress bars in Jupyter notebooks."""
+"""Progress bars and figures in Jupyter notebooks."""
 
 import contextlib
 import html
@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lstmfit.sampling.result import Progress
-
 EVERY_S = 0.5
 """Shortest time between two updates of a bar in seconds."""
 _CELLS = 20
@@ -18,9 +16,21 @@ _CELLS = 20
 
 def in_notebook() -> bool:
     """Whether this process is the kernel of a notebook. Does not import IPython."""
+    return getattr(_shell(), "kernel", None) is not None
+
+
+def _shell() -> Any:
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return getattr(shell, "kernel", None) is not None
+    return ipython.get_ipython() if ipython is not None else None
+
+
+def let_notebook_show(figure_type: type) -> None:
+    """Let a notebook show figures as PNG, unless it already shows them: matplotlib tells it how when pyplot is used."""
+    if not in_notebook():
+        return
+    formatters = _shell().display_formatter.formatters
+    if not any(figure_type in each for kind, each in formatters.items() if kind.startswith("image/")):
+        importlib.import_module("IPython.core.pylabtools").select_figure_formats(_shell(), {"png"})
 
 
 class NotebookBar:
@@ -89,8 +99,8 @@ def counted(unit: str) -> Callable[[int, int], tuple[float, str]]:
     return lambda done, total: (done / total, f"{done:,} of {total:,} {unit}")
 
 
-def fit_progress(progress: Progress) -> tuple[float | None, str]:
-    """Description of `default_progress` for a fit; the fraction is that of the time, as far as it is known."""
+def fit_progress(progress: Any) -> tuple[float | None, str]:
+    """Description of `default_progress` for a `lstmfit.sampling.result.Progress`; the fraction is that of the time."""
     from lstmfit.console import progress_text
 
     left = progress.remaining

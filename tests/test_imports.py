@@ -113,7 +113,7 @@ ROOMS = [
     ("errors", "constants", "_version"),
     ("schema", "files", "mpi", "plugins"),
     ("yaml_files", "mistakes", "hdf5", "kernels", "workers", "outputs", "echo21_package", "console",
-     "emulator_source"),
+     "notebook", "emulator_source"),
     ("parameters",),
     ("priors", "datasets"),
     ("likelihoods",),

@@ -49,8 +49,6 @@ def test_a_notebook_is_stored_without_outputs(path):
     assert all(not cell.outputs and cell.execution_count is None for cell in code)
 
 
-
-
 # ---------------------------------------------------------------- fits in a kernel
 
 
@@ -144,6 +142,25 @@ def test_an_interrupted_cell_leaves_a_resumable_run(kernel, tmp_path, sampler):
     assert float(content["data"]["text/plain"]) == lstmfit.read_run(tmp_path / "run").summary["logZ"]
 
 
+def test_an_interrupted_campaign_continues_and_its_workers_are_silent(kernel, tmp_path):
+    """The interrupt also reaches the worker processes, whose tracebacks would be a flood."""
+    code = "made = lstmfit.simulate('set.h5', 3000, n_val=10, n_test=10, jobs=2)"
+    interrupted = []
+
+    def interrupt(kind, content):
+        if "display" in kind and not interrupted:
+            interrupted.append(True)
+            kernel.manager.interrupt_kernel()
+
+    messages = kernel.run(code, during=interrupt)
+    assert messages[-1][1]["ename"] == "KeyboardInterrupt"
+    assert not [content for kind, content in messages if kind == "stream"]
+    assert list((tmp_path / "set.h5.parts").glob("*.npz"))
+    bars = [content["data"]["text/plain"] for kind, content in kernel.run(code) if "display" in kind]
+    assert not bars[0].endswith(" 1 of 3,020 signals")
+    assert bars[-1].endswith("3,020 of 3,020 signals")
+
+
 def test_a_folder_that_cannot_be_written_names_the_remedy(kernel):
     """The default output folder lies beside the notebook, which may be in a read-only place."""
     run = json.dumps(tiny_run())
@@ -163,3 +180,13 @@ def test_names_are_escaped_in_html(tmp_path):
     html = lstmfit.fit(tiny_run(), folder, jobs=1)._repr_html_()
     assert "<img" not in html
     assert "&lt;img src=x onerror=alert(1)&gt;&amp;" in html
+
+
+def test_a_figure_is_shown_although_nothing_else_has_used_matplotlib(kernel):
+    """Figures are made without pyplot, which tells a notebook how to show them."""
+    # A figure without axes is never shown.
+    code = "figure = new_figure()\n_ = figure.subplots()\nfigure"
+    (figure,) = kernel.output_of(f"from lstmfit.analysis.plots import new_figure\n{code}")
+    assert "image/png" in figure[1]["data"]
+    (figure,) = kernel.output_of(f"%matplotlib inline\n%config InlineBackend.figure_formats = ['svg']\n{code}")
+    assert {*figure[1]["data"]} == {"text/plain", "image/svg+xml"}

@@ -10,6 +10,7 @@ from lstmfit.analysis.style import own_style
 from lstmfit.constants import redshift_to_frequency
 from lstmfit.errors import InputError, one_line
 from lstmfit.files import replacing
+from lstmfit.notebook import let_notebook_show
 
 BLUE, GREY, RED = "#1f5fa8", "#8c8c8c", "#c8321e"
 COLORS = (BLUE, RED, "#2e8b57", "#7b4fa3", "#c98a1b", "#3aa6b9")
@@ -21,12 +22,16 @@ N_CORNER = 2000
 
 
 def new_figure(*args, **kwargs):
-    """Create a figure without pyplot, so that no window system and no global state are involved."""
+    """Create a figure without pyplot, so that no window system and no global state are involved.
+
+    In a notebook it is shown like those of pyplot.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(*args, **kwargs)
     FigureCanvasAgg(figure)
+    let_notebook_show(Figure)
     return figure
 
 
