@@ -1,10 +1,11 @@
 """Components for Cobaya: the signal as a Theory, and the likelihoods.
 
 In a Cobaya input they are named by their dotted paths, such as ``lstmfit.interfaces.cobaya.Signal``. `lstmfit cobaya`
-writes the input of a run file.
+writes the input of a run file. The defaults of a class are in the ``.yaml`` of its name, which ``cobaya-doc`` prints.
 """
 
 from importlib import resources
+from typing import ClassVar
 
 import numpy as np
 from cobaya.likelihood import Likelihood
@@ -43,10 +44,10 @@ class Signal(Theory):
         The signal, which also knows its redshifts and parameters.
     """
 
-    emulator: object = None
-    simulator: object = None
-    signal: object = None
-    extrapolate: bool = False
+    emulator: object
+    simulator: object
+    signal: object
+    extrapolate: bool
 
     @classmethod
     def get_modified_defaults(cls, defaults, input_options=None):
@@ -129,6 +130,15 @@ class _FromSignal(Likelihood):
     """
 
     without_signal: bool = False
+    _files: ClassVar[dict[str, str]] = {}
+    """Files of `lstmfit.likelihoods` that take the place of the ``.yaml`` and ``.bibtex`` of the class."""
+
+    @classmethod
+    def get_associated_file_content(cls, ext, file_root=None):
+        """Content of the defaults or of the references."""
+        if ext in cls._files:
+            return resources.files("lstmfit.likelihoods").joinpath(cls._files[ext]).read_text(encoding="utf-8")
+        return super().get_associated_file_content(ext, file_root)
 
     def initialize(self):
         """Read the data, and find the names of the parameters."""
@@ -203,13 +213,14 @@ class GlobalSignal(_FromSignal):
         Parameters that keep their plain names, as they are shared with other spectra.
     """
 
-    data: object = None
-    noise: object = None
-    foreground: object = None
-    systematics: object = None
-    emulator_error: object = False
-    label: object = None
-    shared: object = ()
+    data: object
+    noise: object
+    foreground: object
+    systematics: object
+    emulator_error: object
+    label: object
+    shared: object
+    _files: ClassVar[dict[str, str]] = {".bibtex": "global_signal.bib"}
 
     @classmethod
     def get_modified_defaults(cls, defaults, input_options=None):
@@ -240,8 +251,9 @@ class Spectra(_FromSignal):
         Blocks of a run file with the spectra and their likelihoods only.
     """
 
-    data: object = None
-    likelihood: object = None
+    data: object
+    likelihood: object
+    _files: ClassVar[dict[str, str]] = {".bibtex": "global_signal.bib"}
 
     def build(self, function):
         """As `_FromSignal.build`."""
@@ -314,45 +326,40 @@ class _Shipped(_Complementary):
     21cmfast}``); it is needed if the parameters of the likelihood depend on the outputs of the signal.
     """
 
-    NAME = ""
+    _shipped: ClassVar[str] = ""
 
-    @classmethod
-    def get_modified_defaults(cls, defaults, input_options=None):
-        """Defaults of the run file."""
-        return defaults | read_defaults(cls.NAME)
-
-    @classmethod
-    def get_bibtex(cls):
-        """References of the data."""
-        return resources.files("lstmfit.likelihoods").joinpath(f"{cls.NAME}.bib").read_text(encoding="utf-8")
+    def __init_subclass__(cls, **options):
+        super().__init_subclass__(**options)
+        cls._files = {".yaml": f"{cls._shipped}.yaml", ".bibtex": f"{cls._shipped}.bib"}
 
     def build(self, function):
         """As `_FromSignal.build`."""
-        return self.built(self.NAME, {key: getattr(self, key) for key in read_defaults(self.NAME)}, function)
+        options = {key: getattr(self, key) for key in read_defaults(self._shipped)}
+        return self.built(self._shipped, options, function)
 
 
 class PlanckTau(_Shipped):
     """Optical depth of the cosmic microwave background; see `lstmfit.likelihoods.planck_tau`."""
 
-    NAME = "planck_tau"
+    _shipped = "planck_tau"
 
 
 class NeutralFraction(_Shipped):
     """Neutral fraction of hydrogen; see `lstmfit.likelihoods.x_HI`."""
 
-    NAME = "x_HI"
+    _shipped = "x_HI"
 
 
 class UVLFBouwens2015(_Shipped):
     """UV luminosity functions of Bouwens et al. (2015); see `lstmfit.likelihoods.uvlf_bouwens2015`."""
 
-    NAME = "uvlf_bouwens2015"
+    _shipped = "uvlf_bouwens2015"
 
 
 class UVLFBouwens2021(_Shipped):
     """UV luminosity functions of Bouwens et al. (2021); see `lstmfit.likelihoods.uvlf_bouwens2021`."""
 
-    NAME = "uvlf_bouwens2021"
+    _shipped = "uvlf_bouwens2021"
 
 
 class Own(_Complementary):
@@ -368,8 +375,8 @@ class Own(_Complementary):
         Block of the `Signal`, if its parameters depend on the outputs of the signal.
     """
 
-    likelihood: object = None
-    options: object = None
+    likelihood: object
+    options: object
 
     def build(self, function):
         """As `_FromSignal.build`."""

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 import yaml
-from cobaya.input import load_input_file
+from cobaya.input import get_default_info, load_input_file
 from cobaya.log import LoggedError
 from cobaya.model import get_model
 from helpers import THETA, lstmfit, small_run
@@ -18,6 +18,7 @@ from lstmfit import Emulator
 from lstmfit import config as run_file
 from lstmfit.driver import fit
 from lstmfit.errors import InputError
+from lstmfit.interfaces import cobaya as components
 from lstmfit.interfaces.cobaya_input import write_input
 from lstmfit.interfaces.cobaya_params import cobaya_function
 from lstmfit.problem import build
@@ -247,3 +248,54 @@ def test_with_a_likelihood_of_cobayas_own(tmp_path):
     extra = norm.logpdf(2.2, 2.0, np.sqrt(0.2)) + norm.logpdf(1.4, 1.5, np.sqrt(0.1))
     loglike = both.loglike(theta, return_derived=False)
     assert loglike == pytest.approx(model.loglike(theta, return_derived=False) + extra, rel=1e-9)
+
+
+def cobaya(*arguments):
+    """A command of Cobaya."""
+    command = [sys.executable, "-m", "cobaya", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+CLASSES = {
+    "Signal": ("theory", "DorigoJones2024"),
+    "GlobalSignal": ("likelihood", "SimsPober2020"),
+    "Spectra": ("likelihood", "SimsPober2020"),
+    "PlanckTau": ("likelihood", "Planck2018VI"),
+    "NeutralFraction": ("likelihood", "McGreer2015"),
+    "UVLFBouwens2015": ("likelihood", "Bouwens2015"),
+    "UVLFBouwens2021": ("likelihood", "Bouwens2021"),
+    "Own": ("likelihood", None),
+}
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_cobaya_doc_prints_the_defaults(name):
+    """They are the defaults that a model gets, and say what the options mean."""
+    text = cobaya("doc", f"lstmfit.interfaces.cobaya.{name}")
+    kind, _ = CLASSES[name]
+    (printed,) = yaml.safe_load(text)[kind].values()
+    assert " # " in text
+    component = getattr(components, name)
+    used = get_default_info(component)
+    assert printed.items() <= used.items()
+    # Every option that the class uses has a default.
+    assert set(component.__annotations__) - {"_files"} <= set(used)
+    assert not any(key.startswith("_") or key.isupper() for key in used)
+
+
+def test_cobaya_bib_prints_the_references(tmp_path):
+    names = [f"lstmfit.interfaces.cobaya.{name}" for name in CLASSES]
+    text = cobaya("bib", *names)
+    for key in filter(None, (key for _, key in CLASSES.values())):
+        assert f"@article{{{key}," in text
+    assert text.count("no bibliography information found") == 1
+    # Also those of an input file that names its components by their paths.
+    (tmp_path / "input.yaml").write_text(
+        "theory: {lstmfit.interfaces.cobaya.Signal: {emulator: echo21}}\n"
+        "likelihood: {lstmfit.interfaces.cobaya.PlanckTau: {}}\n"
+    )
+    text = cobaya("bib", str(tmp_path / "input.yaml"))
+    assert "@article{DorigoJones2024," in text
+    assert "@article{Planck2018VI," in text
