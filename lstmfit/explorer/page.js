@@ -63,7 +63,9 @@ function formula(latex) {
 
 /** A number in at most `digits` significant digits, as one types it. */
 function typed(value, digits = 6) {
-  return String(Number(value.toPrecision(digits))).replace("e+", "e");
+  const number = Number(value.toPrecision(digits)), size = Math.abs(number);
+  const plain = number === 0 || (size >= 1e-4 && size < 1e6);
+  return (plain ? String(number) : number.toExponential()).replace("e+", "e");
 }
 
 function shown(value, decimals) {
@@ -109,15 +111,15 @@ class Control {
     this.parameter = parameter;
     this.index = i;
     const p = parameter, id = `value-${i}`, label = formula(p.latex);
-    const full = p.unit ? `${p.name} in ${p.unit}` : p.name;
     this.field = element("input", { id, type: "text", inputMode: "decimal", autocomplete: "off", spellcheck: false });
     this.slider = element("input", { type: "range", min: 0, max: 1000, step: 1 });
-    this.slider.setAttribute("aria-label", full);
+    this.slider.setAttribute("aria-label", p.name);
     const name = element("label", { htmlFor: id });
     if (label) name.append(label, " ");
     name.append(element("span", { className: label ? "name" : "" }, p.name));
-    const line = element("div", { className: "line" }, name, this.field, element("span", { className: "unit" }, p.unit));
-    const range = element("small", {}, `${typed(p.min, 4)} … ${typed(p.max, 4)}${p.log ? ", logarithmic" : ""}`);
+    const line = element("div", { className: "line" }, name, this.field);
+    const limits = `${typed(p.min, 4)} … ${typed(p.max, 4)} ${p.unit}`.trim();
+    const range = element("small", {}, `${limits}${p.log ? ", logarithmic" : ""}`);
     this.note = element("small", { className: "note" });
     this.note.setAttribute("role", "status");
     const parts = [line, this.slider];
@@ -126,7 +128,7 @@ class Control {
       const [left, right] = [low, high].map((value) => 100 * fractionAt(p, value));
       const bar = { class: "interval", x: `${left}%`, width: `${Math.max(0.6, right - left)}%`, height: "100%" };
       parts.push(drawing("svg", { class: "mark", "aria-hidden": "true" }, drawing("rect", bar)));
-      range.append(fixed ? "; fixed in the run" : `; 68 %: ${typed(low, 4)} … ${typed(high, 4)}`);
+      range.append(element("br"), fixed ? "fixed in the run" : `68 %: ${typed(low, 4)} … ${typed(high, 4)}`);
     }
     this.box = element("div", { className: "parameter" }, ...parts, range, this.note);
     this.slider.addEventListener("input", () => {
@@ -260,7 +262,7 @@ class Figure {
   /** Draw all after a change of the size or the data. */
   resize() {
     const { width, height } = this.svg.getBoundingClientRect();
-    this.box_ = { left: 50, right: width - 10, top: this.first ? 40 : 8, bottom: height - 24 };
+    this.box_ = { left: 50, right: width - 10, top: this.first ? 24 : 8, bottom: height - 24 };
     const { left, right, top, bottom } = this.box_;
     const size = { x: left, y: top, width: Math.max(0, right - left), height: Math.max(0, bottom - top) };
     for (const [key, value] of Object.entries(size)) this.area.setAttribute(key, value);
@@ -324,10 +326,10 @@ class Figure {
       stroke(`M${left} ${y}H${right}`, zero ? "zero" : "grid");
       text(left - 6, y + 4, "end", shown(zero ? 0 : value, values.decimals));
     }
-    const nus = ticks(nuLimits[0], nuLimits[1], Math.max(2, (right - left) / 80));
+    const nus = ticks(nuLimits[0], nuLimits[1], Math.max(2, (right - left) / 60));
     for (const nu of nus.found) {
       stroke(`M${this.x(nu)} ${bottom}v-5`, "frame");
-      if (this.x(nu) < right - 60) text(this.x(nu), bottom + 16, "middle", shown(nu, nus.decimals));
+      if (this.x(nu) < right - 62) text(this.x(nu), bottom + 16, "middle", shown(nu, nus.decimals));
     }
     text(right, bottom + 16, "end", "ν [MHz]", "name");
     if (this.first) this.drawRedshifts(stroke, text);
@@ -431,7 +433,8 @@ function showTexts() {
     choice.selectedIndex = spectra.indexOf(spectrum);
     choice.addEventListener("change", () => {
       spectrum = spectra[choice.selectedIndex];
-      resize();
+      figures[0].limits = null;
+      redraw();
       showTexts();
       document.getElementById("spectrum").focus();
     });
@@ -455,12 +458,10 @@ function redraw() {
 }
 
 function resize() {
-  for (const figure of figures) {
-    figure.limits = null;
-    figure.resize();
-  }
+  for (const figure of figures) figure.resize();
   redraw();
 }
 
 showTexts();
-new ResizeObserver(resize).observe(document.getElementById("figures"));
+const observer = new ResizeObserver(resize);
+for (const figure of figures) observer.observe(figure.box);
