@@ -125,7 +125,7 @@ def _emulator_content(emulator) -> dict:
     if not isinstance(emulator, Emulator):
         raise InputError(
             f"{emulator.name} ({emulator.network}) is an emulator of another group, which cannot run in a page; distil "
-            f"it first: lstmfit simulate --simulator {emulator.name}, then lstmfit train"
+            "it first: lstmfit simulate --simulator EMULATOR -o set.h5 -n 32768, then lstmfit train set.h5 -o mine.h5"
         )
     a, scaling = emulator.architecture, emulator.scaling
     return {
