@@ -59,7 +59,7 @@ def write_page(path, emulator: BaseEmulator, run: Run | None = None) -> Path:
     read = {name: (files / name).read_text(encoding="utf-8") for name in _FILES}
     script = read["network.js"] + read["page.js"]
     text = Environment(autoescape=True).from_string(read["page.html"]).render(
-        title=emulator.name if run is None else f"{emulator.name}, {content['run']['name']}",
+        title=content["emulator"]["name"] if run is None else content["run"]["name"],
         style=read["page.css"],
         style_hash=_hash(read["page.css"]),
         script=script,
@@ -129,7 +129,8 @@ def _emulator_content(emulator) -> dict:
         )
     a, scaling = emulator.architecture, emulator.scaling
     return {
-        "name": emulator.name,
+        # A file name may contain anything, such as lone surrogates.
+        "name": one_line(emulator.name),
         "network": emulator.network,
         "trained_on": one_line(emulator.record.get("simulator", "")),
         "mean_percent": emulator.record.get("test", {}).get("mean_percent"),

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 from html.parser import HTMLParser
@@ -114,6 +115,13 @@ def test_text_from_files_does_not_break_out(rng, tmp_path):
     assert page.data["emulator"]["parameters"][0]["latex"] == HOSTILE
     assert page.data["emulator"]["name"] == "<script>&<!--"
     assert "window.broken" not in page.scripts[1][1]
+
+
+def test_any_file_name_has_a_page(tmp_path):
+    file = os.fsdecode(os.fsencode(tmp_path) + b"/\xff\n.h5")
+    shutil.copy(shipped()["21cmgem"], file)
+    page = Page(write_page(tmp_path / "page.html", Emulator.load(file)))
+    assert page.data["emulator"]["name"] == "\\udcff"
 
 
 def test_the_page_of_a_run_has_what_signal_png_shows(run, tmp_path):
