@@ -7,7 +7,7 @@ LSTMFIT := $(VENV)/bin/lstmfit
 DEMO := chains/mock_25mK
 SOURCES := setup.cfg pyproject.toml
 
-.PHONY: demo test test-ci test-slow test-floors lint clean tools browser
+.PHONY: demo test test-ci test-slow test-floors lint docs wheel clean tools browser
 
 demo: $(VENV)/.fit $(VENV)/.polychord
 	OMP_NUM_THREADS=1 $(LSTMFIT) fit mock_25mK -o $(DEMO) --resume
@@ -31,6 +31,15 @@ test-floors: $(VENV)/.polychord
 lint: $(VENV)/.test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy lstmfit likelihoods priors
+
+docs: $(VENV)/.docs
+	$(PYTHON) -m sphinx -q -W --keep-going -c docs . build/site
+	@echo "The site: build/site/index.html"
+
+wheel: | $(PYTHON)
+	$(PYTHON) -m pip install -q build
+	rm -rf dist
+	$(PYTHON) -m build -o dist .
 
 # Compilers for PolyChord, MPI for parallel fits, headers for the packages that compile.
 tools:
@@ -77,11 +86,15 @@ $(VENV)/.fit: $(SOURCES) | $(PYTHON)
 $(VENV)/.test: $(SOURCES) | $(PYTHON)
 	$(PYTHON) -m pip install -q -e ".[simulate,mpi,train-cpu,test]"
 	$(PYTHON) -m pip install -q --no-deps "py21cmemu>=3"
-	touch $@ $(VENV)/.fit
+	touch $@ $(VENV)/.fit $(VENV)/.docs
+
+$(VENV)/.docs: $(SOURCES) | $(PYTHON)
+	$(PYTHON) -m pip install -q -e ".[docs]"
+	touch $@
 
 $(VENV)/.polychord: lstmfit/sampling/polychord/build.py | $(VENV)/.fit
 	$(PYTHON) -m lstmfit.sampling.polychord.build
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-floors build *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-floors build dist *.egg-info .pytest_cache .ruff_cache

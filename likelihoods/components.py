@@ -68,7 +68,13 @@ class Component:
 
 
 class ComponentBlock(Block):
-    """Abstract base class of the options of a foreground or systematic error."""
+    """Abstract base class of the options of a foreground or systematic error.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model.
+    """
 
     FILES: ClassVar[tuple[str, ...]] = ()
     """Keys whose values are paths of files."""
@@ -124,7 +130,13 @@ class ComponentBlock(Block):
 
 
 class WithReference(ComponentBlock):
-    """A model with a reference frequency in MHz, by default the centre of the band."""
+    """A model with a reference frequency.
+
+    Parameters
+    ----------
+    reference : float, optional
+        Reference frequency nu_c [MHz]; by default the centre of the band.
+    """
 
     reference: Positive | None = None
 

@@ -25,9 +25,9 @@ class Basis(ComponentBlock):
     Parameters
     ----------
     file : str
-        File with the matrix ``basis``; see `lstmfit.datasets.channel_files.read_channel_file`.
+        File with the matrix ``basis`` in K, see `lstmfit.datasets.channel_files.read_channel_file`.
     mean : str, optional
-        File with the mean spectrum (n_channels,); by default the array ``mean`` of `file`, if it has one.
+        File with the mean spectrum (n_channels,) in K; by default the array ``mean`` of `file`, if it has one.
     covariance : str, optional
         File with the prior covariance (n_modes, n_modes) of the coefficients; by default the array ``covariance`` of
         `file`.
@@ -155,11 +155,11 @@ class Regions(WithReference):
     Parameters
     ----------
     file : str
-        File with the matrix ``K`` (n_channels, n_regions); see `lstmfit.datasets.channel_files.read_channel_file`.
+        File with the matrix ``K`` (n_channels, n_regions) in K, see `lstmfit.datasets.channel_files.read_channel_file`.
     reference : float
-        nu_c in MHz.
+        Reference frequency nu_c [MHz].
     T_cmb : float
-        K.
+        Temperature of the cosmic microwave background [K].
     marginalise : bool, optional
         Only false, because the model is not linear in its parameters.
     """

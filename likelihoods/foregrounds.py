@@ -34,7 +34,16 @@ from lstmfit.schema import Block, Count, NotNegative, Number, Positive
 
 
 class _Foreground(WithReference):
-    """A foreground with a number of terms, 5 by default unless the model fixes it."""
+    """A foreground with a number of terms.
+
+    Parameters
+    ----------
+    terms : int, optional
+        Number of coefficients, 5 by default; ``physical_linear`` and ``hills`` have exactly 5.
+    marginalise : bool, optional
+        Whether the coefficients are marginalised analytically (the default of linear models) or sampled. Other models
+        can only be sampled.
+    """
 
     NAMES: ClassVar[tuple[str, ...] | None] = None
     """Parameters of a model with a fixed number of them; otherwise a0, a1, ..."""
@@ -73,7 +82,15 @@ class _Foreground(WithReference):
 
 
 class _Linear(_Foreground):
-    """A foreground that is linear in its coefficients, with the mean and scale of their Gaussian prior in K."""
+    """A foreground that is linear in its coefficients, which have a Gaussian prior.
+
+    Parameters
+    ----------
+    mean : float or list of float
+        Mean of the prior, one number or one per term [K].
+    scale : float or list of float
+        Standard deviation of the prior, one number or one per term [K].
+    """
 
     BASIS: ClassVar[Callable]
 
@@ -173,7 +190,7 @@ class Log10Polynomial(ComponentBlock):
     terms : int
         Number of coefficients, 7 as for SARAS3.
     band : (float, float), optional
-        Frequencies in MHz that are mapped to -1 and 1; by default the lowest and the highest of the data.
+        Frequencies that are mapped to -1 and 1 [MHz]; by default the lowest and the highest of the data.
     marginalise : bool, optional
         Only false, because the model is not linear in its parameters.
     """
@@ -275,15 +292,19 @@ class MockForeground(Block):
     Parameters
     ----------
     model : str
-        One of `FOREGROUNDS`.
+        Name of the foreground model, one of `FOREGROUNDS`.
     coefficients : list of float
-        Values of its parameters.
+        Values of its parameters, in their order.
     reference : float, optional
-        Reference frequency in MHz of models that have one; only `Regions` can do without.
+        Reference frequency [MHz], required where the model has one. Only ``regions`` has a default, 230.
     band : (float, float), optional
-        Band in MHz of `Log10Polynomial`.
-    file, mean, T_cmb : optional
-        Options of `Basis`, `Regions` and `Emulated`.
+        Frequencies that ``log10_polynomial`` maps to -1 and 1 [MHz]; required there.
+    file : str, optional
+        File of ``basis``, ``regions`` or ``emulator``, required there.
+    mean : str, optional
+        File with the mean spectrum of ``basis``.
+    T_cmb : float, optional
+        Temperature of the cosmic microwave background in ``regions`` [K]; 2.725 by default.
     """
 
     model: str = next(iter(FOREGROUNDS))

@@ -15,7 +15,13 @@ LARGEST_FRACTION = 10.0
 
 
 class RelativeError(Block):
-    """Independent error of each channel that is a fraction of the signal there."""
+    """Independent error of each channel that is a fraction of the signal there.
+
+    Parameters
+    ----------
+    fraction : float
+        Standard deviation of the error, relative to the signal.
+    """
 
     fraction: Annotated[Positive, Field(le=LARGEST_FRACTION)]
 
@@ -38,23 +44,28 @@ def _emulator_error(value):
 
 
 class GlobalSignalOptions(Block):
-    """Options of `lstmfit.likelihoods.global_signal.GlobalSignal`: its block of the run file.
+    """Options of the likelihood of a spectrum, `lstmfit.likelihoods.global_signal.GlobalSignal`.
 
     Parameters
     ----------
-    noise : NoiseBlock, optional
-        One of `lstmfit.likelihoods.noise.NOISE`; by default `channels` with the sigma column of the data.
-    foreground, systematics : ComponentBlock, optional
-        One of `lstmfit.likelihoods.foregrounds.FOREGROUNDS` and of `SYSTEMATICS`, which are added to the signal.
-    emulator_error : bool, "diagonal", float or RelativeError
-        Whether to add the covariance of the emulator's test errors, or its diagonal, to the noise; or the error of
-        every channel, in mK or as a fraction of the signal.
     class_ : str, optional
-        Name of the likelihood (``class:``) if the block has another one.
+        Name of the likelihood, if its block has another name.
     data : str, optional
         Name of the spectrum; by default that of the block.
     shared : list of str, optional
-        Parameters that it has in common with other spectra, see `lstmfit.spectra`.
+        Parameters that it has in common with other spectra; none by default. See `lstmfit.spectra`.
+    noise : NoiseBlock, optional
+        Noise model, one of `lstmfit.likelihoods.noise.NOISE`; by default ``channels`` with the column sigma of the
+        data.
+    foreground : ComponentBlock, optional
+        Foreground that is added to the signal, one of `lstmfit.likelihoods.foregrounds.FOREGROUNDS`; none by default.
+    systematics : ComponentBlock, optional
+        Systematic error that is added to the signal, one of `lstmfit.likelihoods.foregrounds.SYSTEMATICS`; none by
+        default.
+    emulator_error : bool, "diagonal", float or RelativeError
+        Error of the signal that is added to the noise: true for the covariance of the errors of the emulator on its
+        test set, ``diagonal`` for the diagonal of it, a number for the error of every channel [mK], or
+        ``{fraction: X}`` for an error of X times the signal.
     """
 
     class_: str | None = Field(None, alias="class")

@@ -139,6 +139,11 @@ class NoiseBlock(Block):
     """Abstract base class of the options of a noise model, in mK.
 
     ``free`` instead of a number means that sigma, floor or dof is a parameter of the fit.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model.
     """
 
     model: str
@@ -165,7 +170,13 @@ class NoiseBlock(Block):
 
 
 class White(NoiseBlock):
-    """White noise of `sigma` mK."""
+    """White noise.
+
+    Parameters
+    ----------
+    sigma : float or "free"
+        Standard deviation of a channel of weight one [mK].
+    """
 
     model: Literal["white"] = "white"
     sigma: PositiveOrFree
@@ -176,7 +187,15 @@ class White(NoiseBlock):
 
 
 class StudentT(NoiseBlock):
-    """Student-t noise with scale `sigma` in mK and `dof` degrees of freedom."""
+    """Student-t noise, for outliers.
+
+    Parameters
+    ----------
+    sigma : float or "free"
+        Scale of the distribution in a channel of weight one [mK].
+    dof : float or "free"
+        Degrees of freedom.
+    """
 
     model: Literal["student_t"] = "student_t"
     sigma: PositiveOrFree
@@ -191,6 +210,15 @@ class _WithFloor(NoiseBlock):
     """Noise of each channel, in the data or in a file of numbers: text (commas or spaces, # for comments) or ``.npy``.
 
     The weights of the data only scale the floor, which is added in quadrature.
+
+    Parameters
+    ----------
+    file : str, optional
+        File with the noise.
+    unit : {"K", "mK"}, optional
+        Unit of the file; mK by default.
+    floor : float or "free", optional
+        Further noise of a channel of weight one, added in quadrature [mK]; 0 by default.
     """
 
     file: str | None
@@ -212,8 +240,13 @@ class _WithFloor(NoiseBlock):
 class Channels(_WithFloor):
     """One standard deviation per channel: the column sigma of the data, or a column of another file.
 
-    The file has one row per fitted channel, or one per channel of the data file. `column` is a number, from 0, or a
-    name in the header.
+    Parameters
+    ----------
+    file : str, optional
+        File with one row per fitted channel, or one per channel of the data file; by default the column sigma of the
+        data is used.
+    column : int or str, optional
+        Column of the file: its number, from 0, or its name in the header. 0 by default.
     """
 
     model: Literal["channels"] = "channels"
@@ -277,7 +310,13 @@ class Channels(_WithFloor):
 
 
 class Covariance(_WithFloor):
-    """Covariance (n, n) of the fitted channels from a file, in the square of the unit."""
+    """Covariance (n, n) of the fitted channels from a file.
+
+    Parameters
+    ----------
+    file : str
+        File with the matrix, in the square of `unit`.
+    """
 
     model: Literal["covariance"] = "covariance"
     file: str
@@ -304,7 +343,17 @@ class Covariance(_WithFloor):
 
 
 class Sky(Block):
-    """Sky temperature as a power law: temperature in K at a frequency in MHz, and the spectral index."""
+    """Sky temperature as a power law.
+
+    Parameters
+    ----------
+    temperature : float
+        Temperature at `frequency` [K].
+    frequency : float
+        Reference frequency [MHz].
+    index : float
+        Spectral index.
+    """
 
     temperature: Positive
     frequency: Positive
@@ -314,9 +363,19 @@ class Sky(Block):
 class Radiometer(NoiseBlock):
     """Noise from the radiometer equation, sigma(nu) = T_sky(nu) / sqrt(dnu tau), with a floor added in quadrature.
 
-    `channel_width` is dnu in MHz and `integration_time` tau in hours. T_sky is given by the data, by the model of the
-    data at the parameters of the fit, or by a power law. The noise is divided by the square root of the weights, as in
-    Sims et al. (2019, arXiv:1910.03165).
+    The noise is divided by the square root of the weights, as in Sims et al. (2019, arXiv:1910.03165).
+
+    Parameters
+    ----------
+    channel_width : float
+        Width of a channel, dnu [MHz].
+    integration_time : float
+        Integration time of a channel of weight one, tau [h].
+    sky : "data", "model" or Sky, optional
+        Sky temperature: that of the data (the default), that of the model of the data at the parameters of the fit, or
+        a power law.
+    floor : float or "free", optional
+        Further noise of a channel of weight one, added in quadrature [mK]; 0 by default.
     """
 
     model: Literal["radiometer"] = "radiometer"

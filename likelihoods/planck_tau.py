@@ -11,7 +11,15 @@ from lstmfit.schema import Block, NotNegative, Number, Positive, shown
 
 
 class Measurement(Block):
-    """A value of tau with its errors."""
+    """A value of tau with its errors.
+
+    Parameters
+    ----------
+    mean : float
+        Measured optical depth.
+    err_up, err_down : float
+        Upper and lower error.
+    """
 
     mean: Number
     err_up: Positive
@@ -19,7 +27,23 @@ class Measurement(Block):
 
 
 class Options(Block):
-    """Options of `PlanckTau`, see ``planck_tau.yaml``."""
+    """Options of `PlanckTau`, see ``planck_tau.yaml``.
+
+    Parameters
+    ----------
+    measurement : str
+        Name of one of the `measurements`.
+    mean : float, optional
+        Value that replaces that of the measurement.
+    err_up, err_down : float, optional
+        Upper and lower error that replace those of the measurement.
+    form : {"two_piece", "variable_width"}
+        Density for different upper and lower errors: two half Gaussians, or the variable width of 21CMMC.
+    emulator_error : float
+        Error of the emulated tau, added in quadrature.
+    measurements : dict of str to Measurement
+        Known measurements by name.
+    """
 
     measurement: str
     mean: Number | None

@@ -225,14 +225,39 @@ MODELS = {"constant": ConstantEfficiency, "double_power_law": DoublePowerLaw}
 
 
 class Table(Block):
-    """Bins of one redshift: [M_UV, phi, error] or [M_UV, upper limit, limit]."""
+    """Bins of one redshift: [M_UV, phi, error] or [M_UV, upper limit, limit].
+
+    Parameters
+    ----------
+    z : float
+        Effective redshift.
+    bins : list
+        [M_UV, phi, error] or [M_UV, upper limit, limit], with phi and error in 1e-6 per magnitude and comoving Mpc^3.
+    """
 
     z: NotNegative
     bins: Annotated[list[tuple[Number, Number, Literal["limit"] | Number]], Field(min_length=1)]
 
 
 class Options(Block):
-    """Options of `UVLF`, see ``uvlf_bouwens2015.yaml``."""
+    """Options of `UVLF`, see ``uvlf_bouwens2015.yaml``.
+
+    Parameters
+    ----------
+    redshifts : list of float, optional
+        Redshifts of the table to fit; all by default.
+    brightest, faintest : float, optional
+        Only bins between these magnitudes M_UV are fitted; null for no limit.
+    error_factor : float
+        Factor by which all errors are multiplied.
+    efficiency : {"constant", "double_power_law"}, optional
+        Star-formation efficiency from which the luminosity function is computed. By default that of the model is used
+        if it has one, else ``constant``.
+    values : list of float, optional
+        phi of the fitted bins instead of that in the table, as a mock has it.
+    table : dict of float to Table
+        The luminosity functions by redshift.
+    """
 
     redshifts: Annotated[list[Number], Field(min_length=1)] | None
     brightest: Number | None

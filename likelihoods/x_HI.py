@@ -40,7 +40,23 @@ class Point:
 
 
 class PointBlock(Block):
-    """A `Point` in a run file."""
+    """A `Point` in a run file.
+
+    Parameters
+    ----------
+    z : float
+        Redshift.
+    value : float
+        Neutral fraction, or a limit on it.
+    err_up, err_down : float
+        Upper and lower error; for a limit, err_up is its width.
+    kind : {"measurement", "upper", "lower"}
+        Measurement, upper limit or lower limit.
+    source : str
+        Object that the constraint comes from, such as a quasar. Two points from one object are refused.
+    name : str
+        Name for messages.
+    """
 
     z: NotNegative
     value: Number
@@ -64,7 +80,19 @@ def _name_or_block(value):
 
 
 class Options(Block):
-    """Options of `NeutralFraction`, see ``x_HI.yaml``."""
+    """Options of `NeutralFraction`, see ``x_HI.yaml``.
+
+    Parameters
+    ----------
+    points : list of (str or PointBlock)
+        Constraints, by their names in `known` or as mappings.
+    limit_form : {"erf", "half_gaussian"}
+        Density of limits: error functions, or flat with a Gaussian tail as in 21CMMC.
+    emulator_error : float
+        Error of the emulated x_HI, added in quadrature.
+    known : dict of str to PointBlock
+        Known constraints by name.
+    """
 
     points: list[Annotated[Any, BeforeValidator(_name_or_block)]]
     limit_form: Literal["erf", "half_gaussian"]

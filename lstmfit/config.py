@@ -46,7 +46,23 @@ MockNoise = Annotated[float | SerializeAsAny[NoiseBlock], BeforeValidator(_mock_
 
 
 class Mock(Block):
-    """A mock observation on the emulator's grid: a signal, an optional foreground, and noise."""
+    """A mock observation on the emulator's grid: a signal, an optional foreground, and noise.
+
+    Parameters
+    ----------
+    theta : dict of str to float, optional
+        True values of all parameters of the signal. Either this or `test_signal`.
+    source : {"simulator", "emulator"}
+        What computes the true signal from `theta`.
+    test_signal : int, optional
+        Number of a signal in the test set of a shipped emulator, from 0.
+    foreground : MockForeground, optional
+        Foreground to add; none by default.
+    noise : float or NoiseBlock
+        Standard deviation of white noise [mK]; or a noise block, as in a likelihood.
+    seed : int
+        Seed of the noise.
+    """
 
     theta: dict[str, Number] | None = None
     source: Literal["emulator", "simulator"] = Field("simulator", alias="from")
@@ -78,7 +94,29 @@ Hours = Annotated[Number, Field(ge=0, le=24)]
 class Data(Block):
     """The data: a mock, a file, or a public spectrum that has been downloaded.
 
-    `load`, `time` and `lst` select from a GSData file; see `lstmfit.datasets.gsdata.read_gsdata`.
+    Parameters
+    ----------
+    mock : Mock, optional
+        Mock observation. Exactly one of `mock`, `file` and `public` is given.
+    file : str, optional
+        File with the spectrum.
+    public : str, optional
+        Public spectrum that `lstmfit data fetch` has downloaded, such as ``edges2018``.
+    columns : dict of str to (int or str)
+        Columns by their meaning (frequency or redshift, temperature, weight, flag, sigma), and ``frequency_unit``. By
+        default those that the header names, else 0 and 1.
+    unit : {"K", "mK"}
+        Unit of the temperature; by default that of the header, else mK.
+    band : (float, float), optional
+        Lowest and highest frequency to keep [MHz]; all by default.
+    bin : float, optional
+        Width of the bins in which channels are averaged [MHz]; none by default.
+    load : str, optional
+        Load of a GSData file; by default the only one, or ``ant``.
+    time : int or (int, int), optional
+        Number of a time in a GSData file, or the first and the last, from 0; all by default.
+    lst : (float, float), optional
+        Range of local sidereal time in a GSData file [h]; all by default.
     """
 
     mock: Mock | None = None
@@ -228,7 +266,21 @@ COBAYA_KEYS = ("ref", "proposal", "drop")
 
 
 class ParamBlock(Block):
-    """One parameter: a prior, a fixed value, an expression of other parameters, or a derived column of the chain."""
+    """One parameter: a prior, a fixed value, an expression of other parameters, or a derived column of the chain.
+
+    A number alone is a fixed value. Without prior, value and derived, a parameter has its default prior.
+
+    Parameters
+    ----------
+    prior : dict or (float, float), optional
+        Prior of a sampled parameter: the name of the distribution (``dist``) and its parameters, or [min, max].
+    value : float or str, optional
+        Fixed value, or an expression of other parameters.
+    derived : str, optional
+        Expression of other parameters that is only written to the chain.
+    latex : str, optional
+        Label in plots, without dollar signs.
+    """
 
     prior: dict[str, Any] | None = None
     value: Number | str | None = None
@@ -270,14 +322,34 @@ class ParamBlock(Block):
 
 
 class RunConfig(Block):
-    """A whole run file.
+    """The blocks of a run file.
 
     Parameters
     ----------
+    emulator : EmulatorSource, optional
+        Emulator of the signal. Exactly one of `emulator`, `simulator` and `signal` is given.
+    simulator : str, optional
+        Simulator that computes the signal in every call: ``echo21``, an emulator in its place, or a class of your own
+        by its dotted path.
+    signal : {"flattened_gaussian", "none"}, optional
+        Analytic signal, or no signal.
+    extrapolate : bool
+        Whether computed parameters may leave the training range of the emulator.
     data : dict of str to Data
-        Data by the names of their spectra; a single block without a name is the spectrum `UNNAMED`.
+        Data by the names of their spectra; a single block without a name is the spectrum ``global_signal``.
     likelihood : dict of str to (Block or dict)
-        Likelihoods by name, whose logarithms are added: blocks of those of spectra first, then options of the others.
+        Likelihoods by name, whose logarithms are added; those of spectra come first.
+    priors : str or list of str, optional
+        Sets of priors, each the name of a shipped one (echo21, 21cmgem, ares) or a file. By default the training range
+        of the emulator and the priors of the likelihoods.
+    params : dict of str to ParamBlock
+        Parameters by name. They replace the default priors and the sets in `priors`.
+    sampler : Sampler
+        The sampler and its settings; ``polychord: {}`` by default.
+    output : str, optional
+        Output folder; by default chains/NAME, where NAME is that of the run file.
+    resolved : dict, optional
+        Record that a fit adds to the run file in its output folder.
     """
 
     emulator: EmulatorSource | None = None

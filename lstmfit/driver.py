@@ -7,7 +7,9 @@ import json
 import logging
 import platform
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,15 +19,18 @@ from lstmfit._version import __version__
 from lstmfit.config import RunConfig
 from lstmfit.data import read_data
 from lstmfit.errors import InputError, one_line
-from lstmfit.files import user_path, write_text, writing_into
+from lstmfit.files import AnyPath, user_path, write_text, writing_into
 from lstmfit.likelihoods.base import with_defaults
 from lstmfit.problem import Problem, build
 from lstmfit.run_folder import load_problem
 from lstmfit.sampling.chainfiles import write_weighted
-from lstmfit.sampling.result import Result
+from lstmfit.sampling.result import Progress, Result
 from lstmfit.sampling.samplers import Sampler, make_sampler
 from lstmfit.sampling.state import ROOT, make_request, read_state, write_paramnames, write_state
 from lstmfit.workers import check_jobs
+
+if TYPE_CHECKING:
+    from lstmfit.analysis.chains import Run
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +38,15 @@ PICTURES = ("corner", "signal")
 PACKAGES = ("numpy", "scipy", "numba", "anesthetic", "h5py", "echo21", "mpi4py", "nautilus-sampler", "blackjax", "jax")
 
 
-def fit(source, output=None, *, jobs=None, resume=False, force=False, progress=None) -> Path:
+def fit(
+    source: AnyPath | dict,
+    output: AnyPath | None = None,
+    *,
+    jobs: int | None = None,
+    resume: bool = False,
+    force: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Path:
     """Fit a run file.
 
     Under mpirun every rank calls this function; otherwise the work is shared by processes on this machine.
@@ -117,7 +130,7 @@ def fit_here(config: RunConfig, folder: Path) -> None:
             _finish(folder, sampler, sampler.run_here(make_problem(), folder, resume=True))
 
 
-def output_folder(config: RunConfig, source, output=None) -> Path:
+def output_folder(config: RunConfig, source: AnyPath | dict, output: AnyPath | None = None) -> Path:
     """Output folder of a fit: `output`, the run file's ``output``, or ``chains/NAME``.
 
     If the run file is the ``run.yaml`` of a run folder, it is that folder.
@@ -132,7 +145,7 @@ def output_folder(config: RunConfig, source, output=None) -> Path:
     return path.parent if config.resolved is not None else Path("chains") / path.stem
 
 
-def _prepare(config: RunConfig, source, folder: Path, comm, resume: bool, force: bool) -> str:
+def _prepare(config: RunConfig, source: AnyPath | dict, folder: Path, comm: Any, resume: bool, force: bool) -> str:
     """Check everything, then write the resolved run file and the data.
 
     Returns
@@ -197,7 +210,7 @@ def _resume(config: RunConfig, folder: Path, found: str, resume: bool) -> str:
     return "resumed" if problem.names else "nothing sampled"
 
 
-def _same_place(old, new) -> bool:
+def _same_place(old: Any, new: Any) -> bool:
     """Whether the emulator file is still in the same place."""
     return "emulator" not in new.inputs or old.inputs.get("emulator") == new.inputs["emulator"]
 
@@ -207,14 +220,14 @@ def _has_data(folder: Path, config: RunConfig) -> bool:
     return all((folder / file).is_file() for file in run_folder.data_files(config).values())
 
 
-def _another_run(folder, different) -> InputError:
+def _another_run(folder: AnyPath, different: Any) -> InputError:
     return InputError(
         f"{folder} contains a different run (differs in {', '.join(different)}); resume it with the original run "
         "file, choose another folder with -o, or use --force to start over"
     )
 
 
-def _changed_data(config: RunConfig, inputs, written) -> list[str]:
+def _changed_data(config: RunConfig, inputs: Any, written: Any) -> list[str]:
     """Compare data files with the fitted data, for run folders of version 0.1 without a checksum."""
     changed = []
     for (name, data), keys in zip(config.data.items(), config.data_places.values()):
@@ -259,7 +272,7 @@ def resolve(config: RunConfig, problem: Problem) -> RunConfig:
     return run_file.validate(content, "resolved run")
 
 
-def _finish(folder: Path, sampler: Sampler, result: Result):
+def _finish(folder: Path, sampler: Sampler, result: Result) -> None:
     """Read the chains, write the summary, then the plots."""
     from lstmfit.analysis.chains import read_run
     from lstmfit.analysis.getdist import write_getdist
@@ -283,7 +296,7 @@ def _finish(folder: Path, sampler: Sampler, result: Result):
     _draw_pictures(run, folder)
 
 
-def _finish_without_sampling(folder: Path, make_problem):
+def _finish_without_sampling(folder: Path, make_problem: Callable) -> None:
     """Write the result of a run without free parameters: its evidence is the likelihood itself."""
     from lstmfit.analysis.chains import read_run
     from lstmfit.analysis.goodness import goodness
@@ -315,7 +328,7 @@ def _draw_missing(folder: Path) -> None:
         _draw_pictures(read_run(folder, trust=True), folder, missing)
 
 
-def _draw_pictures(run, folder: Path, names=PICTURES) -> None:
+def _draw_pictures(run: "Run", folder: Path, names: Sequence[str] = PICTURES) -> None:
     """Draw corner.png and signal.png; a failure is only a warning, because the result is complete without them."""
     from lstmfit.analysis import plots
 

@@ -52,7 +52,8 @@ class EmulatorSource(Block):
     file : str
         Name of a shipped emulator, path of a file or folder, or ``21cmemu:mcg``.
     parameters : str, optional
-        Parameters of another group's emulator, see `lstmfit.datasets.specs.find_spec`.
+        Parameters of another group's emulator: ``21cmgem``, ``ares`` or a YAML file. By default those that its files
+        name. See `lstmfit.datasets.specs.find_spec`.
     """
 
     file: str

@@ -3,6 +3,8 @@
 import contextlib
 import difflib
 import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 LONGEST = 390
 """Maximum length of a message; a longer one is shortened in the middle, because its end says how to fix the error."""
@@ -19,12 +21,12 @@ class InputError(ValueError):
         The message. Line breaks and control characters are removed, and a long message is shortened in the middle.
     """
 
-    def __init__(self, message):
+    def __init__(self, message: object) -> None:
         super().__init__(one_line(message, LONGEST))
 
 
 @contextlib.contextmanager
-def naming(place: str, unnamed: str):
+def naming(place: str, unnamed: str) -> Iterator[None]:
     """Name a place in the run file in errors and warnings.
 
     Parameters
@@ -50,13 +52,13 @@ def naming(place: str, unnamed: str):
             warnings.warn(_placed(str(warning.message), place, unnamed), warning.category, stacklevel=4)
 
 
-def _placed(text, place, unnamed):
+def _placed(text: str, place: str, unnamed: str) -> str:
     if text.startswith((f"{unnamed}:", f"{unnamed}.")):
         return place + text[len(unnamed) :]
     return f"{place}: {text}"
 
 
-def one_line(text, most: int = 200) -> str:
+def one_line(text: object, most: int = 200) -> str:
     """Convert any text to one printable line of at most `most` characters, shortened in the middle if necessary.
 
     Parameters
@@ -75,7 +77,7 @@ def one_line(text, most: int = 200) -> str:
     return f"{line[: most - tail - 5]} ... {line[-tail:]}"
 
 
-def listed(names, most: int = 12) -> str:
+def listed(names: Iterable[Any], most: int = 12) -> str:
     """Join names by commas, and abbreviate the list after `most` names.
 
     Parameters
@@ -91,7 +93,7 @@ def listed(names, most: int = 12) -> str:
     return f"{', '.join(names[:most])} and {len(names) - most} more"
 
 
-def did_you_mean(name, known, lead: str = "known are") -> str:
+def did_you_mean(name: Any, known: Iterable[Any], lead: str = "known are") -> str:
     """End of an error message about an unknown name: the closest known name, or all known names.
 
     Parameters

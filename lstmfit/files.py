@@ -8,6 +8,8 @@ from pathlib import Path
 
 from lstmfit.errors import InputError
 
+AnyPath = str | os.PathLike[str]
+
 
 @contextlib.contextmanager
 def replacing(path):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pydantic import ValidationError
 
 from lstmfit.errors import InputError, did_you_mean, one_line
-from lstmfit.schema import Block, shown
+from lstmfit.schema import Block, meanings, shown
 
 
 class NestedMistakes(ValueError):
@@ -150,7 +150,8 @@ def _mistake(loc, error, block, at) -> str:
     if error["type"] == "extra_forbidden":
         return f"unknown key {place}; {did_you_mean(loc[-1], known_keys(block, loc[:-1]))}"
     if error["type"] == "missing":
-        return f"{place} is missing"
+        meaning = meanings(_block_at(block, loc[:-1])).get(str(loc[-1]))
+        return f"{place} is missing{f' ({meaning.short})' if meaning else ''}"
     if error["type"] == "value_error":
         return f"{place}: {error['ctx']['error']}"
     if error["type"] == "number_type":
@@ -170,14 +171,20 @@ def known_keys(block: type[Block], loc=()) -> list[str]:
     loc : tuple of str
         Keys that lead to the inner one.
     """
+    # `resolved` is written by a fit, not by users.
+    fields = _block_at(block, loc).model_fields
+    return [field.alias or name for name, field in fields.items() if name != "resolved"]
+
+
+def _block_at(block, loc):
+    """Class of the block to which keys lead."""
     for part in loc:
         fields = block.model_fields
         field = fields.get(part) or next((f for f in fields.values() if f.alias == part), None)
         inner = None if field is None else _block_in(field.annotation)
         # The keys of a mapping are free names, and lead to the block of its values.
         block = inner or block
-    # `resolved` is written by a fit, not by users.
-    return [field.alias or name for name, field in block.model_fields.items() if name != "resolved"]
+    return block
 
 
 def _block_in(annotation):

@@ -2,10 +2,12 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lstmfit.errors import InputError, listed, one_line
 from lstmfit.schema import shown, to_number
@@ -83,6 +85,10 @@ def is_inside(values, low: float, high: float, log: bool = False):
     return (values >= low) & (values <= high)
 
 
+Theta = ArrayLike | Mapping[str, Any]
+"""Types of parameters: arrays, sequences and tables of pandas, or numbers by name."""
+
+
 @dataclass(frozen=True)
 class Parameter:
     """One parameter of a simulator or an emulator.
@@ -140,7 +146,7 @@ class Parameter:
         return is_inside(values, self.min, self.max, self.log)
 
 
-def to_array(theta, parameters: Sequence[Parameter]) -> np.ndarray:
+def to_array(theta: Theta, parameters: Sequence[Parameter]) -> np.ndarray:
     """Convert a mapping by name or an array to an array in the order of `parameters`.
 
     Parameters
@@ -164,7 +170,7 @@ def to_array(theta, parameters: Sequence[Parameter]) -> np.ndarray:
     return to_array_of(theta, [p.name for p in parameters])
 
 
-def to_array_of(theta, names: Sequence[str]) -> np.ndarray:
+def to_array_of(theta: Theta, names: Sequence[str]) -> np.ndarray:
     """As `to_array`, for parameters of which only the names are known."""
     if hasattr(theta, "iloc"):
         return _from_pandas(theta, names)

@@ -1,10 +1,12 @@
 """Build a problem from a run file: prior, likelihoods, signal and data."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, Literal, overload
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lstmfit.config import RunConfig
 from lstmfit.data import make_data, mock_of, simulate_truth, true_parameters, true_theta
@@ -27,7 +29,7 @@ BATCH = 1024
 class _Part:
     """A likelihood with the positions of its arguments in the outputs of the signal and in the parameter vector."""
 
-    def __init__(self, name, likelihood, signal, names):
+    def __init__(self, name: str, likelihood: Any, signal: Signal, names: Sequence[str]) -> None:
         self.name, self.likelihood, self._names = name, likelihood, names
         self._outputs = [
             (True, signal.layout[name]) if name in signal.layout else (False, names.index(name))
@@ -35,13 +37,13 @@ class _Part:
         ]
         self._columns = np.array([names.index(name) for name in likelihood.names], dtype=int)
 
-    def arguments(self, outputs, full):
+    def arguments(self, outputs: np.ndarray, full: np.ndarray) -> list:
         return [(outputs if emitted else full)[where] for emitted, where in self._outputs]
 
-    def values(self, full):
+    def values(self, full: np.ndarray) -> np.ndarray:
         return full[self._columns]
 
-    def __call__(self, outputs, full):
+    def __call__(self, outputs: np.ndarray, full: np.ndarray) -> float:
         try:
             return float(self.likelihood(*self.arguments(outputs, full), full[self._columns]))
         except InputError:
@@ -53,7 +55,7 @@ class _Part:
             message = f"likelihood.{self.name} failed ({said}) at {one_line(at, 180)}"
             raise InputError(message) from error
 
-    def batch(self, outputs, full):
+    def batch(self, outputs: np.ndarray, full: np.ndarray) -> np.ndarray:
         """Ln L (n,) for outputs (n, n_out) and all parameters (n, n_all)."""
         # An inherited method would leave out what a derived class changes.
         if "loglikelihood_batch" in vars(type(self.likelihood)):
@@ -109,7 +111,7 @@ class Problem:
     spectra: dict = field(default_factory=dict)
     data: dict[str, Spectrum] = field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.outside not in ("raise", "nan", "allow"):
             raise InputError(f"outside is {shown(self.outside)}; expected raise, nan or allow")
         space, own = self.space, len(self.signal.parameters)
@@ -186,7 +188,7 @@ class Problem:
         part, full = self._parts[name], self.space.complete(theta)
         return [*part.arguments(outputs, full), part.values(full)]
 
-    def loglikelihood(self, theta: np.ndarray):
+    def loglikelihood(self, theta: np.ndarray) -> tuple[float, Sequence[float]]:
         """Ln L and the derived parameters for the sampled parameters (n,).
 
         Raises
@@ -213,7 +215,7 @@ class Problem:
             self._kept_signal = wanted, outputs
         return self._evaluate(outputs, full)
 
-    def _is_inside(self, own) -> bool:
+    def _is_inside(self, own: np.ndarray) -> bool:
         """Whether the parameters of the signal (n_params,) are in range; raises an InputError if `outside` says so."""
         for value, (low, high) in zip(own.tolist(), self._ranges):
             if not low <= value <= high:
@@ -225,7 +227,15 @@ class Problem:
         said = describe_outside(self.signal.parameters, own)
         raise InputError(f"{self.signal.name}: {said}; build the problem with extrapolate: true, or outside=\"nan\"")
 
-    def loglikelihood_batch(self, theta, return_derived: bool = False):
+    @overload
+    def loglikelihood_batch(self, theta: ArrayLike, return_derived: Literal[False] = False) -> np.ndarray: ...
+
+    @overload
+    def loglikelihood_batch(self, theta: ArrayLike, return_derived: Literal[True]) -> tuple[np.ndarray, np.ndarray]: ...
+
+    def loglikelihood_batch(
+        self, theta: ArrayLike, return_derived: bool = False
+    ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
         """Ln L of many points, with signals and likelihoods in batches: at least twice as fast as single calls.
 
         Parameters
@@ -260,7 +270,7 @@ class Problem:
             self._evaluate_batch(theta[part], values[part], derived[part])
         return (values, derived) if return_derived else values
 
-    def _evaluate_batch(self, theta, values, derived):
+    def _evaluate_batch(self, theta: np.ndarray, values: np.ndarray, derived: np.ndarray) -> None:
         """Write ln L (n,) and the derived parameters (n, n_derived) of points (n, n_params)."""
         full, good = self.space.fill_batch(theta)
         own = full[:, : self._n_own]
@@ -293,7 +303,7 @@ class Problem:
         full = self.space.fill(theta)
         return -np.inf if full is None else self._evaluate(outputs, full)[0]
 
-    def _evaluate(self, outputs, full):
+    def _evaluate(self, outputs: np.ndarray, full: np.ndarray) -> tuple[float, tuple[float, ...]]:
         # Read-only, because other likelihoods and the next call with the same signal use the same array.
         outputs = outputs.view()
         outputs.flags.writeable = False
@@ -301,7 +311,7 @@ class Problem:
         total = sum(parts)
         return total, (*parts, *self.space.columns(full))
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict:
         return self.__dict__ | {"_kept_signal": (None, None)}
 
 
@@ -352,7 +362,9 @@ def build(config: RunConfig, spectra: Mapping[str, Spectrum] | None = None) -> P
     return Problem(signal, space, likelihoods, truth, options, outside, members, data)
 
 
-def make_likelihoods(config: RunConfig, signal: Signal, data: Mapping[str, Spectrum], uses: dict[str, Use]):
+def make_likelihoods(
+    config: RunConfig, signal: Signal, data: Mapping[str, Spectrum], uses: dict[str, Use]
+) -> tuple[dict[str, Any], dict[str, dict[str, str]]]:
     """Build the likelihoods of a run file, with the names that their parameters have in the run.
 
     Parameters
@@ -393,7 +405,7 @@ _KEYS_OF = {False: ("mock",), True: ("data", "shared")}
 """Keys of a likelihood's options that are not passed to its class, by whether it is one of a spectrum."""
 
 
-def _check_noise(space, likelihood):
+def _check_noise(space: ParameterSpace, likelihood: Any) -> None:
     """Warn if data and noise seem to be in different units."""
     sigma = likelihood.noise.sigma
     if sigma is None:
@@ -404,7 +416,7 @@ def _check_noise(space, likelihood):
         likelihood.check_scale(np.maximum(sigma, 0.0))
 
 
-def _check_truth(space, truth):
+def _check_truth(space: ParameterSpace, truth: dict[str, float]) -> None:
     """Warn about true values of a mock that the fit cannot recover, which is usually a mistake."""
     for name, value in truth.items():
         distribution = space.prior.distributions.get(name)
@@ -416,7 +428,7 @@ def _check_truth(space, truth):
             warnings.warn(f"the mock's {name} is {value:g}, but it is fixed at {space.fixed[name]:g}", stacklevel=3)
 
 
-def _check_outputs(signal, likelihoods, formula):
+def _check_outputs(signal: Signal, likelihoods: dict, formula: dict) -> None:
     # Only parameters of physical models may replace outputs: tau of an analytic formula is not the optical depth.
     parameters = [] if formula else [p.name for p in signal.parameters]
     for name, likelihood in likelihoods.items():
@@ -430,7 +442,9 @@ def _check_outputs(signal, likelihoods, formula):
                 )
 
 
-def _make_mocks(config, signal, likelihoods, options, truth):
+def _make_mocks(
+    config: RunConfig, signal: Signal, likelihoods: dict, options: dict, truth: dict[str, float]
+) -> None:
     """Replace likelihoods with the option ``mock`` by mocks at the true parameters, and update their options."""
     wanted = {name: given["mock"] for name, given in options.items() if given.get("mock") is not None}
     if not any(wanted.values()):
@@ -465,7 +479,7 @@ def _make_mocks(config, signal, likelihoods, options, truth):
         options[name] = given
 
 
-def _mock_generator(name, choice):
+def _mock_generator(name: str, choice: Any) -> np.random.Generator | None:
     """None for a mock without noise (``mock: true``), else a generator from ``mock: {seed: N}``."""
     if choice is True:
         return None

@@ -3,9 +3,11 @@
 This module imports nothing of the package except the errors.
 """
 
+import inspect
 import math
 import numbers
-from typing import Annotated
+import re
+from typing import Annotated, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
@@ -104,3 +106,55 @@ def first_mistake(error: Exception) -> str:
         return f"{at}: {text}" if at else text
     text = f"{first['msg'][:1].lower()}{first['msg'][1:]}"
     return f"{at} is {given}; {text}" if at else f"{given}: {text}"
+
+
+class Meaning(NamedTuple):
+    """Description of a key of a block.
+
+    Parameters
+    ----------
+    type : str
+        Type of its value.
+    text : str
+        What it means.
+    unit : str
+        Its unit; empty without one.
+    """
+
+    type: str
+    text: str
+    unit: str
+
+    @property
+    def short(self) -> str:
+        """First sentence, as a part of another one."""
+        text = re.split(r"[.;] |\.$", self.text)[0]
+        text = text if text[1:2].isupper() else f"{text[:1].lower()}{text[1:]}"
+        return f"{text}, {self.unit}" if self.unit else text
+
+
+def meanings(block: type[Block]) -> dict[str, Meaning]:
+    """Descriptions of the keys of a block: the section Parameters of its docstring and of those of its bases.
+
+    Parameters
+    ----------
+    block : type of Block
+        The block. Python removes its docstring with the option -OO.
+
+    Returns
+    -------
+    dict of str to Meaning
+        By the names of the fields. The unit is what a description has in square brackets.
+    """
+    found = {}
+    for cls in reversed(block.__mro__):
+        _, _, section = inspect.cleandoc(vars(cls).get("__doc__") or "").partition("Parameters\n----------\n")
+        section = re.split(r"^\S.*\n-+$", section, maxsplit=1, flags=re.M)[0]
+        for names, kind, body in re.findall(r"^(\w[\w, ]*) : (.*)\n((?:[ ]+.*\n?)+)", section, flags=re.M):
+            text = " ".join(body.split())
+            unit = re.search(r" \[(mK|K|MHz|h)\]", text)
+            if unit:
+                text = text[: unit.start()] + text[unit.end() :]
+            meaning = Meaning(kind.removesuffix(", optional"), text, unit[1] if unit else "")
+            found |= dict.fromkeys(names.split(", "), meaning)
+    return found

@@ -21,7 +21,10 @@ from lstmfit.sampling.samplers import SAMPLERS
 from lstmfit.yaml_files import parse_yaml
 
 TOP = Path(__file__).parents[1]
-PAGES = [TOP / "README.md", TOP / "CHANGELOG.md", TOP / "runs" / "README.md", *sorted((TOP / "docs").rglob("*.md"))]
+PAGES = [
+    *(TOP / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "runs/README.md")),
+    *sorted((TOP / "docs").rglob("*.md")),
+]
 
 
 def blocks(page, language):
@@ -33,8 +36,10 @@ def names(paths):
     return [str(path.relative_to(TOP)) for path in paths]
 
 
-WITH_PYTHON = [name for name in names(PAGES) if name != "README.md" and blocks(name, "python")]
-WITH_YAML = [name for name in names(PAGES) if blocks(name, "yaml")]
+ELSEWHERE = ("README.md", "docs/cookbook.md", "docs/getting_started.md")
+"""Their code is run below and in test_cookbook.py."""
+WITH_PYTHON = [name for name in names(PAGES) if name not in ELSEWHERE and blocks(name, "python")]
+WITH_YAML = [name for name in names(PAGES) if name not in ELSEWHERE[1:] and blocks(name, "yaml")]
 
 
 def anchors(page):

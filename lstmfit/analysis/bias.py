@@ -6,6 +6,7 @@ prior (log10 of log-uniform parameters).
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from lstmfit.analysis.reweight import (
 from lstmfit.analysis.same_problem import check_direct
 from lstmfit.analysis.truth import TruthCache, cache_path
 from lstmfit.errors import InputError, one_line
-from lstmfit.files import write_text
+from lstmfit.files import AnyPath, write_text
 from lstmfit.likelihoods.global_signal_options import RelativeError
 from lstmfit.problem import Problem, build
 from lstmfit.run_folder import data_files
@@ -95,7 +96,13 @@ def emulated_simulator(run: Run) -> str:
 
 
 def measure_bias(
-    run: Run, simulator: str | None = None, n: int = 500, *, jobs: int | None = None, seed: int = 0, progress=None
+    run: Run,
+    simulator: str | None = None,
+    n: int = 500,
+    *,
+    jobs: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> dict:
     """Measure the emulation bias by reweighting with the simulator.
 
@@ -155,7 +162,7 @@ def measure_bias(
     return result
 
 
-def _emulated(run, theta):
+def _emulated(run: Run, theta: np.ndarray) -> np.ndarray:
     """Ln L of the run's own problem at points (n, d) of the emulated or the true posterior."""
     values = np.array([run.problem.loglikelihood(t)[0] for t in theta], dtype=float)
     bad = np.flatnonzero(np.isnan(values) | (values == np.inf))
@@ -178,7 +185,12 @@ def to_natural(run: Run, theta: np.ndarray) -> np.ndarray:
 
 
 def reweighted(
-    x: np.ndarray, base: np.ndarray, log_ratio: np.ndarray, names: list[str], truth=None, from_truth: bool = False
+    x: np.ndarray,
+    base: np.ndarray,
+    log_ratio: np.ndarray,
+    names: list[str],
+    truth: dict[str, float] | None = None,
+    from_truth: bool = False,
 ) -> dict:
     """Bias, divergence and evidence shift from points of one posterior and their log likelihood ratios to the other.
 
@@ -284,7 +296,14 @@ def reweighted(
     }
 
 
-def _signal_rms(problem, truth, theta, outputs, base, weights):
+def _signal_rms(
+    problem: Problem,
+    truth: Problem,
+    theta: np.ndarray,
+    outputs: np.ndarray,
+    base: np.ndarray,
+    weights: np.ndarray,
+) -> dict[str, float] | None:
     """68th percentile of the rms difference between posterior signals and a mock's true signal, as for 21cmLSTM.
 
     r_s = sqrt(mean_nu (T_true - T(theta_s))^2) (Dorigo Jones et al. 2024, arXiv:2410.07619), but with weights, which
@@ -294,10 +313,10 @@ def _signal_rms(problem, truth, theta, outputs, base, weights):
     if not of_truth:
         return None
 
-    def rms(parts):
+    def rms(parts: list[np.ndarray]) -> np.ndarray:
         return np.sqrt(np.mean(np.concatenate(parts, axis=-1) ** 2, axis=-1))
 
-    def differences(some_problem, signals):
+    def differences(some_problem: Problem, signals: np.ndarray) -> list[np.ndarray]:
         parts = [some_problem.spectra[name] for name in of_truth]
         return [part.on_channels(signals) - part.spectrum.truth for part in parts]
 
@@ -349,7 +368,7 @@ def verdict(result: dict) -> dict:
     return {"trusted": True, "text": text}
 
 
-def _doubt(result):
+def _doubt(result: dict) -> str | None:
     """Why the weights cannot be trusted; None if they can."""
     khat, n, size = result["khat"], result["n"], result["ess"]
     far = "the true posterior is too far from the emulated one for reweighting"
@@ -428,16 +447,16 @@ def bias_lines(result: dict) -> list[str]:
     return [*lines, result["verdict"]["text"]]
 
 
-def _figure(result, key, digits):
+def _figure(result: dict, key: str, digits: int) -> str:
     value, error = result[key], result[f"{key}_err"]
     return "unknown" if value is None else f"{value:.{digits}f} ± {'?' if error is None else f'{error:.{digits}f}'}"
 
 
-def bias_file(folder) -> Path:
+def bias_file(folder: AnyPath) -> Path:
     """File of a run's measured bias; it is named like the chain, so that it is removed with it."""
     return Path(folder) / "chain_bias.json"
 
 
-def write_bias(folder, result: dict) -> None:
+def write_bias(folder: AnyPath, result: dict) -> None:
     """Store the result of `measure_bias` in the run folder, for the report."""
     write_text(bias_file(folder), json.dumps(result, indent=2) + "\n")

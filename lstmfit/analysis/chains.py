@@ -3,15 +3,19 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lstmfit.analysis.records import Summary, read_figures
 from lstmfit.errors import InputError, listed, one_line
+from lstmfit.files import AnyPath
 from lstmfit.problem import Problem
 from lstmfit.run_folder import check_seal, load_problem
 from lstmfit.sampling.state import read_state
+
+if TYPE_CHECKING:
+    from anesthetic import Samples
 
 SAME_LOGL = 3e-5
 """Relative difference of ln L allowed between engines and machines; BlackJAX's network differs by 2e-6."""
@@ -35,11 +39,11 @@ class Run:
     samples: Any
     problem: Problem
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         free = listed(self.problem.names, 8)
         return f"<Run {self.folder}: {len(self.samples):,} samples of {free}; {self._evidence()}>"
 
-    def _evidence(self):
+    def _evidence(self) -> str:
         figures = self.summary
         return f"logZ {figures['logZ']:.2f} ± {figures['logZ_err']:.2f}"
 
@@ -71,7 +75,7 @@ class Run:
         """Whether a sampled parameter's natural space is log10."""
         return {name: d.log for name, d in self.problem.prior.distributions.items()}
 
-    def natural(self):
+    def natural(self) -> "Samples":
         """Samples in the space of the prior: log10 of log-uniform parameters, with matching labels.
 
         Returns
@@ -97,7 +101,7 @@ class Run:
         }
 
 
-def read_samples(root):
+def read_samples(root: Path) -> "Samples":
     """Read any chain that anesthetic supports, with the evidence of our own runs, or a result of bilby.
 
     Parameters
@@ -126,7 +130,7 @@ def read_samples(root):
     return samples
 
 
-def read_bilby(path: Path):
+def read_bilby(path: Path) -> "Samples":
     """Read a result of bilby: equally weighted samples, with ``attrs["evidence"]`` if the sampler computed it.
 
     Raises
@@ -156,7 +160,7 @@ def read_bilby(path: Path):
     return samples
 
 
-def evidence(samples, n_draws: int, seed: int = 0) -> tuple[float | None, float | None]:
+def evidence(samples: Any, n_draws: int, seed: int = 0) -> tuple[float | None, float | None]:
     """Ln Z of a chain and its error; (None, None) if the chain has none.
 
     Parameters
@@ -179,7 +183,7 @@ def evidence(samples, n_draws: int, seed: int = 0) -> tuple[float | None, float 
     return float(draws.mean() + np.log(samples.attrs.get("prior_fraction") or 1.0)), float(draws.std())
 
 
-def read_run(folder, trust: bool = False, *, problem: Problem | None = None) -> Run:
+def read_run(folder: AnyPath, trust: bool = False, *, problem: Problem | None = None) -> Run:
     """Read a finished run from its output folder.
 
     Parameters
@@ -216,7 +220,7 @@ def read_run(folder, trust: bool = False, *, problem: Problem | None = None) -> 
     return run
 
 
-def read_summary(folder) -> dict:
+def read_summary(folder: AnyPath) -> dict:
     """Read the ``summary.json`` of a finished run.
 
     Raises
@@ -230,7 +234,7 @@ def read_summary(folder) -> dict:
     return read_figures(path, Summary, "remove it and run lstmfit fit --resume")
 
 
-def _check_unchanged(run):
+def _check_unchanged(run: Run) -> None:
     """Check that the problem gives the likelihood stored in the chain, at one point."""
     row = run.samples.iloc[int(np.argmax(run.samples.get_weights()))]
     then, now = float(row["logL"]), run.problem.loglikelihood(row[list(run.problem.names)].to_numpy(float))[0]

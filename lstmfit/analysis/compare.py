@@ -1,5 +1,8 @@
 """Compare two posteriors, from any chains that anesthetic reads."""
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
 from lstmfit.analysis.autocorrelation import effective_sizes, evenly_spaced, is_mcmc
@@ -14,6 +17,9 @@ from lstmfit.analysis.foreign_chains import Chain, parameter_names, take_log10
 from lstmfit.analysis.reweight import choose_points, effective_size
 from lstmfit.errors import InputError, did_you_mean, listed
 
+if TYPE_CHECKING:
+    from anesthetic import Samples
+
 MOST_NEIGHBOURS = 4000
 """Maximum number of samples in the nearest-neighbour estimate; more take longer and improve it little."""
 FEW_TIMES = 50
@@ -24,7 +30,7 @@ class NothingInCommon(InputError):
     """Two chains share no parameter that varies in both."""
 
 
-def align(a: Chain, b: Chain, log10=()) -> tuple[Chain, Chain, list[str]]:
+def align(a: Chain, b: Chain, log10: Sequence[str] = ()) -> tuple[Chain, Chain, list[str]]:
     """Convert two chains to the same parameters in the same space.
 
     Parameters
@@ -71,7 +77,7 @@ def align(a: Chain, b: Chain, log10=()) -> tuple[Chain, Chain, list[str]]:
     return out[0], out[1], names
 
 
-def _check_spaces(a, b, names):
+def _check_spaces(a: Chain, b: Chain, names: Sequence[str]) -> None:
     """Check that no parameter is log10 in one chain and linear in the other."""
     different = [n for n in names if (n in a.log10) != (n in b.log10)]
     linear = [n for n in different if _counted((b if n in a.log10 else a).samples, n).min() > 0]
@@ -83,21 +89,21 @@ def _check_spaces(a, b, names):
     # Values that are not positive must already be logarithms, in a chain from another program.
 
 
-def _common(a, b):
+def _common(a: Chain, b: Chain) -> list[str]:
     known = set(parameter_names(a))
     return [name for name in parameter_names(b) if name in known]
 
 
-def _counted(samples, name):
+def _counted(samples: Any, name: str) -> np.ndarray:
     """Values of non-zero weight; the others may be arbitrary."""
     return samples[name].to_numpy().astype(float)[samples.get_weights() > 0]
 
 
-def _varies(samples, name):
+def _varies(samples: Any, name: str) -> bool:
     return bool(np.ptp(_counted(samples, name)) != 0)
 
 
-def _check_finite(chain, name):
+def _check_finite(chain: Chain, name: str) -> None:
     values = _counted(chain.samples, name)
     n = int(np.sum(~np.isfinite(values)))
     if n:
@@ -107,13 +113,13 @@ def _check_finite(chain, name):
         )
 
 
-def _numbers(chain):
+def _numbers(chain: Chain) -> list:
     """Columns that have a number instead of a name."""
     columns = [c[0] if isinstance(c, tuple) else c for c in chain.samples.columns]
     return [c for c in columns if isinstance(c, (int, np.integer))]
 
 
-def _named_like(chain, other):
+def _named_like(chain: Chain, other: Chain) -> Chain:
     numbers, names = _numbers(chain), parameter_names(other.samples)
     if numbers and not names:
         names = [str(number) for number in _numbers(other)]
@@ -130,7 +136,7 @@ def _named_like(chain, other):
     return Chain(chain.label, renamed, chain.log10)
 
 
-def compare(a, b, names: list[str], seed: int = 0) -> dict:
+def compare(a: "Samples", b: "Samples", names: list[str], seed: int = 0) -> dict:
     """Compare two weighted samples; if A is emulated and B is the truth, this gives the emulation bias.
 
     Parameters
@@ -145,8 +151,8 @@ def compare(a, b, names: list[str], seed: int = 0) -> dict:
     Returns
     -------
     dict
-        ``parameters``: by name, ``bias`` = |mean_a - mean_b| / std_b with ``bias_err``, ``difference_sigma`` =
-        |mean_a - mean_b| / sqrt(std_a^2 + std_b^2), ``ks`` (Kolmogorov-Smirnov distance of the weighted marginals)
+        ``parameters``: by name, ``bias`` = ``|mean_a - mean_b|`` / std_b with ``bias_err``, ``difference_sigma`` =
+        ``|mean_a - mean_b|`` / sqrt(std_a^2 + std_b^2), ``ks`` (Kolmogorov-Smirnov distance of the weighted marginals)
         and ``ks_p`` with the effective sample sizes ``ess_a``, ``ess_b``, ``width_ratio`` = std_a / std_b, means and
         standard deviations. ``D_KL_gaussian``, ``D_KL`` and their errors are D_KL(B || A) in the Gaussian approximation
         and by nearest neighbours, of the parameters ``D_KL_parameters``: those that neither chain marks as derived and
@@ -191,7 +197,9 @@ def compare(a, b, names: list[str], seed: int = 0) -> dict:
     return figures | left_out | {"notes": notes}
 
 
-def _figures(x, y, weights_x, weights_y, size_x, size_y):
+def _figures(
+    x: np.ndarray, y: np.ndarray, weights_x: np.ndarray, weights_y: np.ndarray, size_x: float, size_y: float
+) -> dict[str, float]:
     """Figures of one parameter."""
     means = weights_x @ x, weights_y @ y
     stds = np.sqrt(weights_x @ (x - means[0]) ** 2), np.sqrt(weights_y @ (y - means[1]) ** 2)
@@ -214,7 +222,7 @@ def _figures(x, y, weights_x, weights_y, size_x, size_y):
     }
 
 
-def _free(names, samples, x, w):
+def _free(names: Sequence[str], samples: Any, x: np.ndarray, w: np.ndarray) -> tuple[list[str], list[str]]:
     """Indices of the independent parameters, and notes about the others."""
     derived = {name for s in samples for name in s.attrs.get("derived", ())}
     sampled = [i for i, name in enumerate(names) if name not in derived]
@@ -229,7 +237,7 @@ def _free(names, samples, x, w):
     return free, [f"not in D_KL, {why}: {', '.join(which)}" for why, which in out.items() if which]
 
 
-def _equal_weight(samples, x, w, sizes, rng):
+def _equal_weight(samples: Any, x: np.ndarray, w: np.ndarray, sizes: Any, rng: np.random.Generator) -> Any:
     """Equal-weight samples of both chains.
 
     Both have the same number of samples: the error of nearest-neighbour distances at edges and in tails depends on
@@ -245,11 +253,11 @@ def _equal_weight(samples, x, w, sizes, rng):
     return out
 
 
-def _equal_size(weights, most):
+def _equal_size(weights: np.ndarray, most: int) -> int:
     return int(min(1.0 / weights.max(), MOST_NEIGHBOURS, np.count_nonzero(weights), most))
 
 
-def _chain_notes(label, samples, names, sizes, times):
+def _chain_notes(label: str, samples: Any, names: Sequence[str], sizes: Any, times: Any) -> list[str]:
     """Notes about a Markov chain."""
     lines = []
     if samples.attrs.get("burn_in"):
@@ -262,7 +270,7 @@ def _chain_notes(label, samples, names, sizes, times):
     return lines
 
 
-def _left_out(a, b):
+def _left_out(a: Chain, b: Chain) -> dict[str, list[str]]:
     """Parameters that are in one chain only, or that do not vary in both."""
     known = [parameter_names(s) for s in (a, b)]
     return {
@@ -272,10 +280,17 @@ def _left_out(a, b):
     }
 
 
-def _divergences(ending, p, q, equal_p, equal_q, rng):
+def _divergences(
+    ending: str,
+    p: np.ndarray,
+    q: np.ndarray,
+    equal_p: np.ndarray,
+    equal_q: np.ndarray,
+    rng: np.random.Generator,
+) -> dict[str, float | None]:
     """D_KL(P || Q): Gaussian from the weighted samples, and by nearest neighbours if there are enough samples."""
 
-    def gaussian(a, b):
+    def gaussian(a: np.ndarray, b: np.ndarray) -> float:
         parts = [(s.mean(axis=0), np.atleast_2d(np.cov(s, rowvar=False))) for s in (a, b)]
         return gaussian_divergence(*parts[0], *parts[1])
 
@@ -292,11 +307,11 @@ def _divergences(ending, p, q, equal_p, equal_q, rng):
     return out | {f"D_KL{ending}": value, f"D_KL{ending}_err": error}
 
 
-def ks_distance(x, weights_x, y, weights_y) -> float:
+def ks_distance(x: np.ndarray, weights_x: np.ndarray, y: np.ndarray, weights_y: np.ndarray) -> float:
     """Kolmogorov-Smirnov distance: the largest difference of two weighted cumulative distributions."""
     points = np.sort(np.concatenate([x, y]))
 
-    def cumulative(values, weights):
+    def cumulative(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         order = np.argsort(values)
         sums = np.concatenate([[0.0], np.cumsum(weights[order])])
         return sums[np.searchsorted(values[order], points, side="right")] / sums[-1]

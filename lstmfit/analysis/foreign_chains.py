@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lstmfit.analysis.autocorrelation import chain_rows, is_mcmc
 from lstmfit.analysis.chains import read_samples
 from lstmfit.analysis.reweight import effective_size
 from lstmfit.errors import InputError, did_you_mean, listed, one_line
+from lstmfit.files import AnyPath
 from lstmfit.sampling.state import ROOT
 
 LEAST = 25
@@ -57,7 +59,7 @@ class Chain:
     log10: frozenset = frozenset()
 
 
-def find_root(path) -> Path:
+def find_root(path: AnyPath) -> Path:
     """Root of the chain files, given the root itself, one of its files, or a folder that contains one chain.
 
     Raises
@@ -102,7 +104,7 @@ def _root_in(folder: Path) -> Path:
     return folder / "chain" if len(roots) > 1 else roots.pop()
 
 
-def read_chain(path) -> Chain:
+def read_chain(path: AnyPath) -> Chain:
     """Read a run folder, or any chain that anesthetic supports: PolyChord, MultiNest, UltraNest, GetDist, Cobaya, csv;
     or a result of bilby in JSON.
 
@@ -141,7 +143,7 @@ def read_chain(path) -> Chain:
     return Chain(str(path), samples, frozenset(log10))
 
 
-def _check_own(root):
+def _check_own(root: Path) -> None:
     """Check the checksums and the .paramnames of a finished run of ours."""
     from lstmfit import run_folder
 
@@ -155,7 +157,7 @@ def _check_own(root):
         )
 
 
-def _check_numbers(root, samples):
+def _check_numbers(root: Path, samples: Any) -> None:
     for name, column in zip(_first_level(samples), (samples.iloc[:, i] for i in range(samples.shape[1]))):
         if not pd.api.types.is_numeric_dtype(column.dtype) or pd.api.types.is_complex_dtype(column.dtype):
             raise InputError(
@@ -163,7 +165,7 @@ def _check_numbers(root, samples):
             )
 
 
-def _check_size(root, samples):
+def _check_size(root: Path, samples: Any) -> None:
     size = effective_size(samples.get_weights())
     if size < LEAST:
         raise InputError(
@@ -172,12 +174,12 @@ def _check_size(root, samples):
         )
 
 
-def _first_level(samples):
+def _first_level(samples: Any) -> list:
     """Names of the columns without their labels."""
     return [c[0] if isinstance(c, tuple) else c for c in samples.columns]
 
 
-def _reason(root, error, names):
+def _reason(root: Path, error: Exception, names: Sequence[str]) -> str:
     """Explain why anesthetic cannot read the chain files."""
     if isinstance(error, FileNotFoundError):
         looked = LOOKED_FOR.format(one_line(root.name, 10))
@@ -186,7 +188,7 @@ def _reason(root, error, names):
     return f"{one_line(root, 100)} ({what}); let the run finish, or repeat it if its files are damaged"
 
 
-def _names(root):
+def _names(root: Path) -> list[str] | None:
     """Lines of a chain's .paramnames; None if there is none.
 
     Raises
@@ -204,7 +206,7 @@ def _names(root):
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
-def _text_columns(root, names):
+def _text_columns(root: Path, names: Sequence[str]) -> Any:
     """Describe an unexpected number of columns in the text file of a GetDist chain; None if it is as expected."""
     files = [root.with_name(root.name + ending) for ending in (".txt", "_1.txt")]
     file = next((f for f in files if f.is_file()), None)
@@ -219,7 +221,7 @@ def _text_columns(root, names):
     return f"{file.name} has {n} columns, but should have weight, -ln L and {parameters}"
 
 
-def without_burn_in(chains, fraction: float) -> list[Chain]:
+def without_burn_in(chains: list[Chain], fraction: float) -> list[Chain]:
     """Discard the first part of every Markov chain; nested samples and weighted points are left unchanged.
 
     Parameters
@@ -255,7 +257,7 @@ def without_burn_in(chains, fraction: float) -> list[Chain]:
     return out
 
 
-def _with_whole_names(root, lines, samples):
+def _with_whole_names(root: Path, lines: list[str], samples: Any) -> Any:
     """Restore names with spaces from .paramnames, of which anesthetic keeps only the first word; record derived ones.
 
     Name and label are separated by a tab or at least two spaces, otherwise by the first space.
@@ -295,7 +297,7 @@ def _with_whole_names(root, lines, samples):
     return samples
 
 
-def _own_log10(root, samples):
+def _own_log10(root: Path, samples: Any) -> list[str]:
     """For a run of ours, the columns with a prior in log10."""
     file = root.parent / "run.yaml"
     if not file.is_file() or root.name != "chain":
@@ -307,7 +309,7 @@ def _own_log10(root, samples):
     return [n for n, b in blocks if n in samples and b.prior is not None and make_distribution(b.prior).log]
 
 
-def take_log10(samples, names):
+def take_log10(samples: Any, names: Sequence[str]) -> Any:
     """Copy of the samples with the named columns converted to log10.
 
     Raises
@@ -334,7 +336,7 @@ def take_log10(samples, names):
     return samples
 
 
-def parameter_names(samples) -> list[str]:
+def parameter_names(samples: Any) -> list[str]:
     """Parameter columns of a chain: without bookkeeping columns and columns that have no name."""
     names = (name for name in _first_level(samples) if isinstance(name, str))
     return [name for name in names if name not in BOOKKEEPING and not name.startswith(BEGINNINGS)]

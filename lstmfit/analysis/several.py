@@ -1,5 +1,6 @@
 """Compare any number of posteriors: their evidences, and all pairs."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -30,7 +31,7 @@ class Comparison:
     names: list[str]
 
 
-def compare_chains(chains: list[Chain], log10=(), seed: int = 0) -> Comparison:
+def compare_chains(chains: list[Chain], log10: Sequence[str] = (), seed: int = 0) -> Comparison:
     """Compare two or more chains.
 
     Parameters
@@ -53,8 +54,11 @@ def compare_chains(chains: list[Chain], log10=(), seed: int = 0) -> Comparison:
     Raises
     ------
     InputError
-        There are two chains that neither share a parameter nor both have an evidence; also as `align`.
+        There are fewer than two chains, or two that neither share a parameter nor both have an evidence; also as
+        `align`.
     """
+    if len(chains) < 2:
+        raise InputError("compare needs two or more chains; give their run folders or their file roots")
     if len(chains) > 2:
         _check_log10(chains, log10)
     results, aligned = [], {}
@@ -81,14 +85,14 @@ def compare_chains(chains: list[Chain], log10=(), seed: int = 0) -> Comparison:
     return Comparison({"runs": _runs(chains, results), "pairs": results}, drawn, common)
 
 
-def _check_log10(chains, log10):
+def _check_log10(chains: list[Chain], log10: Sequence[str]) -> None:
     known = list(dict.fromkeys(name for chain in chains for name in parameter_names(chain.samples)))
     for name in log10:
         if name not in known and not name.isdigit():
             raise InputError(f"--log10: no parameter {name!r} in any chain; {did_you_mean(name, known)}")
 
 
-def _aligned(a, b, log10, alone):
+def _aligned(a: Chain, b: Chain, log10: Sequence[str], alone: bool) -> tuple[Chain, Chain, list[str]]:
     """As `align`, but without names if nothing is shared and there are evidences or other pairs to compare."""
     try:
         return align(a, b, log10)
@@ -98,11 +102,11 @@ def _aligned(a, b, log10, alone):
         return a, b, []
 
 
-def _has_evidence(chain):
+def _has_evidence(chain: Chain) -> bool:
     return hasattr(chain.samples, "logZ") or chain.samples.attrs.get("evidence") is not None
 
 
-def _runs(chains, results):
+def _runs(chains: list[Chain], results: list[dict]) -> list[dict]:
     """Evidence of each chain, taken from the comparisons of the pairs."""
     found = {}
     n = len(chains)

@@ -7,7 +7,6 @@ import typer
 
 from lstmfit.cli.options import Json, writable_as
 from lstmfit.console import print_table, say, with_error, write_json
-from lstmfit.errors import InputError
 
 
 def compare(
@@ -33,8 +32,6 @@ def compare(
     from lstmfit.analysis.foreign_chains import read_chain, without_burn_in
     from lstmfit.analysis.several import compare_chains
 
-    if len(runs) < 2:
-        raise InputError("compare needs two or more chains; give their run folders or their file roots")
     chains = without_burn_in([read_chain(path) for path in runs], burn_in)
     compared = compare_chains(chains, [name for name in log10.split(",") if name], seed)
     if len(runs) == 2:

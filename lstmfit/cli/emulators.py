@@ -9,7 +9,6 @@ import typer
 from lstmfit.cli.options import Jobs, Json, writable_as
 from lstmfit.console import print_table, write_json
 from lstmfit.errors import LONGEST, InputError, one_line
-from lstmfit.files import user_path
 from lstmfit.schema import shown
 
 Spec = Annotated[
@@ -92,21 +91,12 @@ def train(
 
     The checkpoint is OUTPUT.checkpoint.
     """
-    from lstmfit.datasets.signal_sets import load_signals, write_test_set
-    from lstmfit.emulator.emulator import test_set_path
-    from lstmfit.emulator.train_emulator import train_emulator
+    from lstmfit.datasets.signal_sets import load_signals
+    from lstmfit.emulator.train_emulator import check_output, save_with_test_set
+    from lstmfit.emulator.train_emulator import train as train_on
     from lstmfit.emulator.training import Recipe
 
-    output = user_path(output, "output")
-    if output.is_dir():
-        raise InputError(f"cannot write {output}: it is a folder; give a file")
-    if output.exists() and not force:
-        raise InputError(f"{output} already exists; use --force to replace it")
-    checkpoint = output.with_name(output.name + ".checkpoint")
-    if checkpoint.exists() and not (resume or force):
-        raise InputError(
-            f"{checkpoint}: this training is unfinished; use --resume to continue or --force to start over"
-        )
+    output, checkpoint = check_output(output, resume=resume, force=force)
     if architecture not in ("patched", "published"):
         raise InputError(f"architecture is {shown(architecture)}; expected patched or published")
     if not 0 < epochs <= 1000:
@@ -115,25 +105,15 @@ def train(
     recipe = Recipe(seed=seed, **{key: value for key, value in given.items() if value is not None})
     given = {"units": units, "steps": steps, "encoder": None if encoder is None else _widths(encoder)}
     sizes = {key: value for key, value in given.items() if value is not None}
-    data = load_signals(signals, spec=spec)
     if architecture == "published":
+        data = load_signals(signals, spec=spec)
         emulator = _train_published(data, epochs, units, seed)
+        save_with_test_set(emulator, data, output)
+        checkpoint.unlink(missing_ok=True)
     else:
+        options = {"spec": spec, "half": half, "resume": resume, "force": force}
         with _training_bar(recipe.updates) as progress:
-            emulator = train_emulator(
-                data,
-                recipe,
-                sizes,
-                name=output.stem,
-                half=half,
-                checkpoint=checkpoint,
-                resume=resume,
-                progress=progress,
-            )
-    if len(data.test):
-        write_test_set(test_set_path(output), data)
-    emulator.save(output)
-    checkpoint.unlink(missing_ok=True)
+            emulator = train_on(signals, output, recipe=recipe, sizes=sizes, progress=progress, **options)
     typer.echo(f"{output}: {emulator!r}")
     if "test" in emulator.record:
         _show_errors(emulator.record["test"])
@@ -165,13 +145,16 @@ def _train_published(data, epochs, units, seed):
 
 @contextlib.contextmanager
 def _training_bar(total):
+    """Progress bar that appears with the first update, so that a mistake found before is one line."""
     from tqdm import tqdm
 
-    with tqdm(total=total, unit="update", dynamic_ncols=True) as bar:
-        validation = ""
+    with contextlib.ExitStack() as stack:
+        bar, validation = None, ""
 
         def progress(update, training_percent, validation_percent):
-            nonlocal validation
+            nonlocal bar, validation
+            if bar is None:
+                bar = stack.enter_context(tqdm(total=total, unit="update", dynamic_ncols=True))
             if validation_percent is not None:
                 validation = f", validation {validation_percent:.3f} %"
             bar.set_postfix_str(f"training {training_percent:.3f} %{validation}", refresh=False)

@@ -21,7 +21,7 @@ from lstmfit.datasets.columns import (
 )
 from lstmfit.datasets.tables import Table, read_table
 from lstmfit.errors import InputError, did_you_mean
-from lstmfit.files import replacing
+from lstmfit.files import AnyPath, replacing
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class Spectrum:
         inverse_variance = self.weight if self.sigma is None else self.sigma**-2.0
         total = np.bincount(number, inverse_variance)
 
-        def mean(values):
+        def mean(values: np.ndarray) -> np.ndarray:
             return np.bincount(number, inverse_variance * values) / total
 
         frequency = mean(self.frequency)
@@ -117,7 +117,7 @@ class Spectrum:
             sigma=None if self.sigma is None else np.sqrt(mean(scale**2) / total),
         )
 
-    def write(self, path) -> None:
+    def write(self, path: AnyPath) -> None:
         """Write a CSV file with one header line, which `read_spectrum` can read."""
         columns = {"frequency_MHz": self.frequency, "temperature_mK": self.temperature, "weight": self.weight}
         if self.truth is not None:
@@ -130,7 +130,7 @@ class Spectrum:
             pd.DataFrame(columns).to_csv(temporary, index=False, float_format="%.17g")
 
 
-def read_spectrum(path, columns=None, unit: str | None = None) -> Spectrum:
+def read_spectrum(path: AnyPath | pd.DataFrame, columns: dict | None = None, unit: str | None = None) -> Spectrum:
     """Read a spectrum from a table.
 
     Parameters
@@ -210,7 +210,7 @@ def read_spectrum(path, columns=None, unit: str | None = None) -> Spectrum:
     return Spectrum(nu, temperature[keep] * UNITS[unit], weight[keep], kept=kept, sigma=sigma)
 
 
-def _table(source) -> Table:
+def _table(source: AnyPath | pd.DataFrame) -> Table:
     if isinstance(source, pd.DataFrame):
         return Table("the table", [str(name) for name in source.columns], source, source.isna().to_numpy())
     path = Path(source)
@@ -219,7 +219,7 @@ def _table(source) -> Table:
     return read_table(path)
 
 
-def _weights(name, table, at):
+def _weights(name: str, table: Table, at: dict) -> np.ndarray:
     """Weights (n,), zero where the file has NaN; ones if there is no column of weights."""
     if "weight" not in at:
         return np.ones(len(table.frame))
@@ -234,7 +234,7 @@ def _weights(name, table, at):
     return weight
 
 
-def _sigma(name, table, at, keep, unit):
+def _sigma(name: str, table: Table, at: dict, keep: np.ndarray, unit: str | None) -> np.ndarray | None:
     """Standard deviations (m,) in mK of the channels to keep, in the unit of its heading or that of the temperature."""
     if "sigma" not in at:
         return None
@@ -249,7 +249,7 @@ def _sigma(name, table, at, keep, unit):
     return sigma[keep] * UNITS[written if written in UNITS else unit]
 
 
-def _unit(name, written, given):
+def _unit(name: str, written: str | None, given: str | None) -> str:
     """Unit of the temperature; the given unit and that of the header must agree."""
     if written is not None and written not in UNITS and written.endswith("K"):
         raise InputError(f"{name}: the header has temperatures in [{written}]; convert them to K or mK")
@@ -261,7 +261,7 @@ def _unit(name, written, given):
     return given or written or "mK"
 
 
-def _check_once(name, nu, rows):
+def _check_once(name: str, nu: np.ndarray, rows: np.ndarray) -> None:
     """Raise InputError if a frequency is repeated."""
     order = np.argsort(nu, kind="stable")
     twice = np.flatnonzero(np.diff(nu[order]) == 0)
@@ -298,7 +298,7 @@ def read_public_spectrum(name: str) -> Spectrum:
     return read_spectrum(fetch(name), **PUBLIC_FORMATS[name])
 
 
-def read_written_spectrum(path) -> Spectrum:
+def read_written_spectrum(path: AnyPath) -> Spectrum:
     """Read a file written by `Spectrum.write`, including the true signal of a mock.
 
     Raises
@@ -322,5 +322,5 @@ def read_written_spectrum(path) -> Spectrum:
     return Spectrum(*columns, truth, kept, sigma)
 
 
-def _first(bad):
+def _first(bad: np.ndarray) -> int:
     return int(np.flatnonzero(bad)[0])

@@ -1,12 +1,16 @@
 """Common interface of all emulators: physical parameters in, mK out, for any kind of network."""
 
 import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from lstmfit.errors import InputError, listed
+from lstmfit.files import AnyPath
 from lstmfit.outputs import OutputLayout
-from lstmfit.parameters import Parameter, to_array
+from lstmfit.parameters import Parameter, Theta, to_array
 from lstmfit.schema import shown
 
 
@@ -47,17 +51,17 @@ class BaseEmulator:
 
     def __init__(
         self,
-        engine,
+        engine: Any,
         layout: OutputLayout,
         redshifts: np.ndarray,
-        parameters,
+        parameters: Sequence[Parameter],
         *,
         errors: dict[str, np.ndarray] | None = None,
         record: dict | None = None,
         name: str = "emulator",
         checksum: str = "",
         network: str = "",
-    ):
+    ) -> None:
         self._engine, self.layout, self.network = engine, layout, network
         self.redshifts = _check_grid(name, redshifts, layout.shapes["signal"])
         self.parameters: tuple[Parameter, ...] = tuple(parameters)
@@ -77,7 +81,7 @@ class BaseEmulator:
         """Parameter names in the order of theta."""
         return tuple(p.name for p in self.parameters)
 
-    def __call__(self, theta, outside: str = "warn") -> np.ndarray:
+    def __call__(self, theta: Theta, outside: str = "warn") -> np.ndarray:
         """Evaluate the signal.
 
         Parameters
@@ -102,10 +106,10 @@ class BaseEmulator:
         theta = self._physical(theta, outside)
         return self._evaluate(theta)[..., self.layout["signal"]].astype(float)
 
-    def _evaluate(self, theta):
+    def _evaluate(self, theta: Theta) -> np.ndarray:
         return self._engine.single(theta) if theta.ndim == 1 else self._engine.batch(theta)
 
-    def _physical(self, theta, outside) -> np.ndarray:
+    def _physical(self, theta: Theta, outside: str) -> np.ndarray:
         if outside not in OUTSIDE:
             raise InputError(f"outside is {shown(outside)}; expected one of {', '.join(OUTSIDE)}")
         theta = to_array(theta, self.parameters)
@@ -128,7 +132,7 @@ class BaseEmulator:
         warnings.warn(f"{message}: the emulator extrapolates (this warning is shown once)", stacklevel=3)
         return theta
 
-    def histories(self, theta, outside: str = "warn") -> dict[str, np.ndarray]:
+    def histories(self, theta: Theta, outside: str = "warn") -> dict[str, np.ndarray]:
         """Evaluate all outputs of the network.
 
         Parameters
@@ -154,7 +158,7 @@ class BaseEmulator:
             return covariance
         return covariance + np.diag(self.errors["teacher_rms"] ** 2)
 
-    def jacobian(self, theta, outside: str = "warn") -> np.ndarray:
+    def jacobian(self, theta: Theta, outside: str = "warn") -> np.ndarray:
         """Derivatives of the signal with respect to the physical parameters, by central differences.
 
         Parameters
@@ -185,7 +189,7 @@ class BaseEmulator:
             slopes.append(rise / (high - low)[..., i, None])
         return np.stack(slopes, axis=-1)
 
-    def save(self, path) -> None:
+    def save(self, path: AnyPath) -> None:
         """Not supported: only the network of this package can be saved.
 
         Raises
@@ -203,7 +207,7 @@ class BaseEmulator:
         return {name: self.layout.take(out, name).astype(float) for name in self.layout}
 
     @property
-    def raw(self):
+    def raw(self) -> Callable[[np.ndarray], np.ndarray]:
         """The engine's function for one signal, for hot loops: (n_params,) float64 -> (n_out,).
 
         The returned array belongs to the engine and is overwritten by the next call. The first ``n_channels`` numbers
@@ -212,21 +216,21 @@ class BaseEmulator:
         return self._engine.single
 
     @property
-    def raw_batch(self):
+    def raw_batch(self) -> Callable[[np.ndarray], np.ndarray]:
         """The engine's function for a batch: (n, n_params) float64 -> (n, n_out), with the layout of `raw`."""
         return self._engine.batch
 
-    def outside(self, theta) -> list[str]:
+    def outside(self, theta: Theta) -> list[str]:
         """Names of the parameters that are NaN or outside the training range in any row of theta."""
         theta = np.atleast_2d(self._physical(theta, "allow"))
         return [p.name for i, p in enumerate(self.parameters) if not p.is_inside(theta[:, i]).all()]
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict) -> None:
         self.__dict__.update(state)
         # Pickling does not preserve this flag.
         self.redshifts.flags.writeable = False
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         n, channels = len(self.parameters), len(self.redshifts)
         return f"<Emulator {self.name}: {n} parameters, {channels} channels, {self.network}>"
 
@@ -234,7 +238,7 @@ class BaseEmulator:
 OUTSIDE = ("warn", "raise", "nan", "allow")
 
 
-def describe_outside(parameters, theta) -> str:
+def describe_outside(parameters: Sequence[Parameter], theta: Theta) -> str:
     """Message that names the first parameter outside its training range.
 
     Parameters
@@ -254,7 +258,7 @@ def describe_outside(parameters, theta) -> str:
     return "every parameter is inside its training range"
 
 
-def _check_grid(name, redshifts, shape) -> np.ndarray:
+def _check_grid(name: str, redshifts: ArrayLike, shape: tuple[int, ...]) -> np.ndarray:
     grid = np.array(redshifts, dtype=float)
     if grid.shape != tuple(shape) or not np.isfinite(grid).all() or grid[0] < 0 or (np.diff(grid) <= 0).any():
         raise InputError(

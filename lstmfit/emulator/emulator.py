@@ -1,8 +1,9 @@
 """The emulator class of the user interface: physical parameters in, mK out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,10 +18,14 @@ from lstmfit.emulator.numpy_engine import forward, signal_jacobian
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.emulator_source import EmulatorSource, is_mapping_text
 from lstmfit.errors import InputError, did_you_mean, listed
-from lstmfit.files import user_path
+from lstmfit.files import AnyPath, user_path
 from lstmfit.mistakes import validate_block
 from lstmfit.outputs import OutputLayout
+from lstmfit.parameters import Parameter, Theta
 from lstmfit.schema import shown
+
+if TYPE_CHECKING:
+    from lstmfit.datasets.signal_sets import Split
 
 
 class Emulator(BaseEmulator):
@@ -66,14 +71,14 @@ class Emulator(BaseEmulator):
         scaling: Scaling,
         weights: dict[str, np.ndarray],
         redshifts: np.ndarray,
-        parameters,
+        parameters: Sequence[Parameter],
         errors: dict[str, np.ndarray] | None = None,
         record: dict | None = None,
         name: str = "emulator",
         checksum: str = "",
         engine: str = "numba",
         axes: dict[str, dict[str, np.ndarray]] | None = None,
-    ):
+    ) -> None:
         a = architecture
         a.check(weights)
         scaling.check(a.n_params, len(a.histories), a.n_channels, a.n_scalars)
@@ -93,7 +98,12 @@ class Emulator(BaseEmulator):
         )
 
     @classmethod
-    def load(cls, source, engine: str = "numba", parameters=None) -> BaseEmulator:
+    def load(
+        cls,
+        source: AnyPath | Mapping | EmulatorSource,
+        engine: str = "numba",
+        parameters: AnyPath | None = None,
+    ) -> BaseEmulator:
         """Load a shipped emulator by name, an emulator file of this package, or an emulator of another group.
 
         Parameters
@@ -146,7 +156,7 @@ class Emulator(BaseEmulator):
             )
         return foreign
 
-    def save(self, path) -> None:
+    def save(self, path: AnyPath) -> None:
         """Write the emulator to one HDF5 file (see `lstmfit.emulator.store`)."""
         self.checksum = store.write(
             path,
@@ -160,7 +170,7 @@ class Emulator(BaseEmulator):
             record=self.record,
         )
 
-    def jacobian(self, theta, outside: str = "warn") -> np.ndarray:
+    def jacobian(self, theta: Theta, outside: str = "warn") -> np.ndarray:
         """Exact derivatives of the network's signal with respect to the physical parameters.
 
         Parameters
@@ -186,7 +196,7 @@ class Emulator(BaseEmulator):
         return self.scaling.scale[0] * jacobians * slopes[..., None, :]
 
 
-def _layout(name, architecture, axes) -> OutputLayout:
+def _layout(name: str, architecture: Architecture, axes: dict | None) -> OutputLayout:
     lengths = {table: {axis: len(values) for axis, values in grids.items()} for table, grids in axes.items()}
     if lengths != architecture.tables:
         raise InputError(
@@ -195,7 +205,7 @@ def _layout(name, architecture, axes) -> OutputLayout:
     return OutputLayout.of(architecture.n_channels, architecture.histories, architecture.scalars, axes)
 
 
-def _check_parameters(name, parameters, scaling, n_params):
+def _check_parameters(name: str, parameters: Sequence[Parameter], scaling: Scaling, n_params: int) -> None:
     names = [p.name for p in parameters]
     if len(names) != n_params or len(set(names)) < n_params:
         raise InputError(f"emulator {name}: parameters {listed(names)}; the network needs {n_params} distinct names")
@@ -206,21 +216,21 @@ def _check_parameters(name, parameters, scaling, n_params):
 class _NumpyEngine:
     name = "numpy"
 
-    def __init__(self, architecture, scaling, weights):
+    def __init__(self, architecture: Architecture, scaling: Scaling, weights: dict) -> None:
         self.parts = architecture, scaling, weights
 
-    def batch(self, theta):
+    def batch(self, theta: Theta) -> np.ndarray:
         architecture, scaling, weights = self.parts
         histories, scalars = forward(architecture, weights, scaling.inputs(theta))
         histories = histories * scaling.scale[:, None] + scaling.offset
         scalars = scalars * scaling.scalar_scale + scaling.scalar_offset
         return np.concatenate([histories.reshape(len(theta), -1), scalars], axis=1)
 
-    def single(self, theta):
+    def single(self, theta: Theta) -> np.ndarray:
         return self.batch(theta[None])[0]
 
 
-def _make_engine(name, architecture, scaling, weights):
+def _make_engine(name: str, architecture: Architecture, scaling: Scaling, weights: dict) -> Any:
     if name == "numba":
         from lstmfit.emulator.numba_engine import NumbaEngine
 
@@ -248,12 +258,12 @@ def shipped() -> dict[str, Path]:
     }
 
 
-def test_set_path(path) -> Path:
+def test_set_path(path: AnyPath) -> Path:
     """Path of the test set of an emulator file: ``NAME_test.h5`` in the same folder."""
     return Path(path).with_name(f"{Path(path).stem}_test.h5")
 
 
-def shipped_test_set(source):
+def shipped_test_set(source: AnyPath) -> "Split | None":
     """Load the test set that comes with an emulator, see `test_set_path`.
 
     Returns

@@ -1,17 +1,24 @@
 """Train an emulator on a set of signals, and measure its errors on the test split."""
 
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmfit.datasets.signal_sets import SPLITS, SignalSet, Split, load_signals
+from lstmfit.datasets.signal_sets import SPLITS, SignalSet, Split, load_signals, write_test_set
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.base import BaseEmulator
-from lstmfit.emulator.emulator import Emulator, shipped_test_set
+from lstmfit.emulator.emulator import Emulator, shipped_test_set, test_set_path
 from lstmfit.emulator.metrics import ErrorSummary, rms_error, summarise
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError
+from lstmfit.files import AnyPath, user_path
 from lstmfit.outputs import OutputLayout
+
+if TYPE_CHECKING:
+    from lstmfit.emulator.training import Recipe
 
 
 def outputs(split: Split, layout: OutputLayout) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +38,8 @@ def rounded(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def train_emulator(
-    data: SignalSet, recipe, sizes: dict | None = None, *, name="emulator", half: bool = False, **options
+    data: SignalSet, recipe: "Recipe", sizes: dict | None = None, *, name: str = "emulator", half: bool = False,
+    **options: Any
 ) -> Emulator:
     """Train an emulator on a set of signals and measure its errors on the test split.
 
@@ -97,6 +105,96 @@ def train_emulator(
     return add_test_errors(emulator, data)
 
 
+def train(
+    signals: AnyPath,
+    output: AnyPath,
+    *,
+    spec: str | None = None,
+    recipe: "Recipe | None" = None,
+    sizes: dict | None = None,
+    half: bool = False,
+    resume: bool = False,
+    force: bool = False,
+    progress: Callable[[int, float, float | None], None] | None = None,
+) -> Emulator:
+    """Train an emulator on a set of signals in a file, and write it with its test set.
+
+    Parameters
+    ----------
+    signals : path
+        Set of signals: HDF5, ``.npz``, or a folder of text tables.
+    output : path
+        Emulator file to write. Until then the training is in ``OUTPUT.checkpoint``.
+    spec : str, optional
+        Parameters and arrays of the set, see `lstmfit.datasets.specs.find_spec`; by default they are in the file.
+    recipe : lstmfit.emulator.training.Recipe, optional
+        Settings of the training; the defaults take hours.
+    sizes : dict, optional
+        Arguments of `Architecture` that differ from its defaults.
+    half : bool
+        Whether to store the matrices in half precision.
+    resume, force : bool
+        Continue from the checkpoint; or overwrite an existing file and start over.
+    progress : callable, optional
+        Called with the number of updates, and the training and validation errors in percent; the latter may be None.
+
+    Returns
+    -------
+    Emulator
+        The emulator; the errors on its test set are in ``record["test"]``.
+
+    Raises
+    ------
+    InputError
+        TensorFlow is not installed, the set cannot be read, the file exists, or its training is unfinished.
+    """
+    from lstmfit.emulator.training import Recipe
+
+    path, checkpoint = check_output(output, resume=resume, force=force)
+    data = load_signals(signals, spec=spec)
+    emulator = train_emulator(
+        data,
+        Recipe() if recipe is None else recipe,
+        sizes,
+        name=path.stem,
+        half=half,
+        checkpoint=checkpoint,
+        resume=resume,
+        progress=progress,
+    )
+    save_with_test_set(emulator, data, path)
+    checkpoint.unlink(missing_ok=True)
+    return emulator
+
+
+def check_output(output: AnyPath, *, resume: bool, force: bool) -> tuple[Path, Path]:
+    """Path of an emulator file to write, and that of its checkpoint.
+
+    Raises
+    ------
+    InputError
+        The file or the checkpoint exists, and is neither to be resumed nor to be overwritten.
+    """
+    path = user_path(output, "output")
+    if path.is_dir():
+        raise InputError(f"cannot write {path}: it is a folder; give a file")
+    if path.exists() and not force:
+        raise InputError(f"{path} already exists; use --force to replace it")
+    checkpoint = path.with_name(path.name + ".checkpoint")
+    if checkpoint.exists() and not (resume or force):
+        raise InputError(
+            f"{checkpoint}: this training is unfinished; use --resume to continue or --force to start over"
+        )
+    return path, checkpoint
+
+
+def save_with_test_set(emulator: Emulator, data: SignalSet, path: Path) -> None:
+    """Write an emulator, and the test split of its signals beside it."""
+    if len(data.test):
+        write_test_set(test_set_path(path), data)
+    emulator.save(path)
+
+
 def add_test_errors(emulator: Emulator, data: SignalSet) -> Emulator:
     """Measure the errors of an emulator on a set's test split, if there is one, and store them in the emulator."""
     if len(data.test):
@@ -152,7 +250,13 @@ def other_errors(emulator: BaseEmulator, split: Split) -> dict[str, dict[str, fl
     }
 
 
-def evaluation_split(emulator: BaseEmulator, source, signals=None, split="test", spec=None) -> Split:
+def evaluation_split(
+    emulator: BaseEmulator,
+    source: AnyPath,
+    signals: AnyPath | None = None,
+    split: str = "test",
+    spec: str | None = None,
+) -> Split:
     """Signals for the evaluation of an emulator.
 
     Parameters
@@ -199,6 +303,6 @@ def evaluation_split(emulator: BaseEmulator, source, signals=None, split="test",
     return data
 
 
-def evaluate(emulator: BaseEmulator, split: Split, low=None, high=None) -> ErrorSummary:
+def evaluate(emulator: BaseEmulator, split: Split, low: float | None = None, high: float | None = None) -> ErrorSummary:
     """Errors of an emulator on a split, optionally within a band in MHz; see `rms_error`."""
     return summarise(*rms_error(emulator(split.theta, outside="allow"), split.signal, emulator.redshifts, low, high))

@@ -1,16 +1,19 @@
 """Likelihood and priors of a run file for bilby."""
 
+from typing import Any
+
 import bilby
 import numpy as np
 from bilby.core.prior import Gaussian, LogUniform, Prior, PriorDict, TruncatedGaussian, Uniform
 
 from lstmfit import config as run_file
 from lstmfit.errors import InputError
+from lstmfit.files import AnyPath
 from lstmfit.priors.distributions import make_distribution
-from lstmfit.problem import build
+from lstmfit.problem import Problem, build
 
 
-def likelihood_and_priors(run):
+def likelihood_and_priors(run: AnyPath | dict) -> "tuple[RunLikelihood, PriorDict]":
     """Likelihood and priors of a run file.
 
     Parameters
@@ -53,13 +56,13 @@ class RunLikelihood(bilby.Likelihood):
         The problem; it can be pickled for bilby's worker processes.
     """
 
-    def __init__(self, problem):
+    def __init__(self, problem: Problem) -> None:
         super().__init__()
         self.problem = problem
 
-    def log_likelihood(self, parameters=None) -> float:
+    def log_likelihood(self, parameters: dict | None = None) -> float:
         """Ln L for the sampled parameters by name; -inf where the signal is not finite."""
-        theta = np.array([parameters[name] for name in self.problem.names], dtype=float)
+        theta = np.array([parameters[name] for name in self.problem.names], dtype=np.float64)
         value = self.problem.loglikelihood(theta)[0]
         return value if np.isfinite(value) else -np.inf
 
@@ -75,32 +78,32 @@ class FromDistribution(Prior):
         As in bilby.
     """
 
-    def __init__(self, spec, name=None, latex_label=None):
+    def __init__(self, spec: Any, name: str | None = None, latex_label: str | None = None) -> None:
         self._distribution = make_distribution(spec)
         low, high = self._distribution.support
         super().__init__(name=name, latex_label=latex_label, minimum=low, maximum=high)
         self.spec = spec
 
-    def rescale(self, val):
+    def rescale(self, val: Any) -> Any:
         """Physical value at cumulative probability `val`."""
         return self._distribution.ppf(val)
 
-    def ln_prob(self, val):
+    def ln_prob(self, val: Any) -> Any:
         """Natural logarithm of the density; -inf outside the support."""
         return self._distribution.logpdf(val)
 
-    def prob(self, val):
+    def prob(self, val: Any) -> Any:
         """Density."""
         return np.exp(self.ln_prob(val))
 
 
-def make_priors(problem) -> PriorDict:
+def make_priors(problem: Problem) -> PriorDict:
     """Priors of a problem, as those of bilby where it has them."""
     given, latex = problem.prior.distributions, problem.prior.latex
     return PriorDict({name: _prior(given[name].spec(), name, f"${latex[name]}$") for name in problem.names})
 
 
-def _prior(spec, name, label):
+def _prior(spec: Any, name: str, label: str) -> Any:
     kind, given = spec["dist"], {key: value for key, value in spec.items() if key != "dist"}
     names = {"name": name, "latex_label": label}
     if kind in ("uniform", "loguniform") and set(given) == {"min", "max"}:

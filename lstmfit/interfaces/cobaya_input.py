@@ -24,6 +24,8 @@ CLASSES = {
     "uvlf_bouwens2021": "UVLFBouwens2021",
 }
 """Cobaya's classes of the complementary likelihoods that ship, by their names in run files."""
+RESERVED = ("input", "updated")
+"""Names of files that Cobaya refuses, because they are endings of its output."""
 POLYCHORD = ("nlive", "num_repeats", "precision_criterion", "seed")
 """Settings that Cobaya's wrapper of PolyChord shares with ours."""
 
@@ -43,9 +45,12 @@ def write_input(config: RunConfig, path, force: bool = False) -> Path:
     Raises
     ------
     InputError
-        A file exists, the run file is invalid, or it contains something that Cobaya cannot express.
+        Cobaya refuses the name, a file exists, the run file is invalid, or it contains something that Cobaya cannot
+        express.
     """
     path = Path(path)
+    if path.stem in RESERVED:
+        raise InputError(f"{path.name}: Cobaya reserves the names {' and '.join(RESERVED)}; give another name")
     problem = build(config)
     data = {
         name: path.with_name(f"{path.stem}_{name}.csv") for name, block in config.data.items() if block.mock is not None

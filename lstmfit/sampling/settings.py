@@ -27,7 +27,15 @@ Fraction = Annotated[Positive, Field(lt=1)]
 
 
 class SamplerSettings(Block):
-    """Settings of a sampler: its block of the run file."""
+    """Settings of a sampler: its block of the run file.
+
+    Parameters
+    ----------
+    n_live : int or str
+        Number of live points; ``25d`` is 25 times the number of sampled parameters.
+    seed : int
+        Seed of the random number generator.
+    """
 
     n_live: TimesD
     seed: Seed

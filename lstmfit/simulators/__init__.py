@@ -2,6 +2,7 @@
 
 import functools
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -81,7 +82,7 @@ def is_emulator(name: str) -> bool:
     return "\0" not in name and Path(name).expanduser().exists()
 
 
-def _check_specs(name, simulator):
+def _check_specs(name: str, simulator: Any) -> None:
     """Check the attributes of a simulator before it is called thousands of times."""
     parameters = simulator.parameters
     try:
@@ -103,7 +104,7 @@ def _check_specs(name, simulator):
         )
 
 
-def recorded_simulator(emulator, remedy: str) -> str:
+def recorded_simulator(emulator: Any, remedy: str) -> str:
     """Name of the simulator that an emulator was trained on, according to its record.
 
     Parameters

@@ -13,11 +13,12 @@ import shutil
 import time
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lstmfit.errors import InputError, did_you_mean, one_line
-from lstmfit.files import locked, user_path, write_text, writing_into
+from lstmfit.files import AnyPath, locked, user_path, write_text, writing_into
 from lstmfit.mpi import world
 from lstmfit.schema import INT64, shown
 from lstmfit.simulators import load
@@ -44,7 +45,7 @@ MOST_SIGNALS = 10**9
 
 
 def simulate_set(
-    path,
+    path: AnyPath,
     n: int,
     *,
     simulator: str = "echo21",
@@ -113,7 +114,7 @@ def simulate_set(
             return None if pool is None else _campaign(*settings, pool, workers)
 
 
-def collect(path, output=None, *, partial: bool = False) -> SimulatedSet:
+def collect(path: AnyPath, output: AnyPath | None = None, *, partial: bool = False) -> SimulatedSet:
     """Merge the finished rows of a campaign into one HDF5 file.
 
     Parameters
@@ -153,7 +154,7 @@ def collect(path, output=None, *, partial: bool = False) -> SimulatedSet:
     return write_set(output, plan, rows)
 
 
-def _check_counts(n, n_val, n_test, jobs) -> dict[str, int]:
+def _check_counts(n: int, n_val: int | None, n_test: int | None, jobs: int | None) -> dict[str, int]:
     """Number of signals of each split, in the order of `SPLITS`."""
     given = {"n": n, "n_val": n_val, "n_test": n_test, "jobs": jobs}
     for name, value in given.items():
@@ -184,7 +185,17 @@ def _read_plan(parts: Path) -> dict | None:
         raise InputError(f"{error}; use --force to start over") from None
 
 
-def _campaign(path, counts, simulator, design, seed, progress, force, pool, workers) -> SimulatedSet:
+def _campaign(
+    path: Path,
+    counts: dict[str, int],
+    simulator: str,
+    design: str,
+    seed: int,
+    progress: bool,
+    force: bool,
+    pool: Any,
+    workers: int,
+) -> SimulatedSet:
     model = load(simulator)
     plan = {
         "simulator": simulator,
@@ -211,7 +222,9 @@ def _campaign(path, counts, simulator, design, seed, progress, force, pool, work
                 shutil.rmtree(parts)
 
 
-def _locked_campaign(path, parts, plan, progress, force, pool, workers) -> SimulatedSet:
+def _locked_campaign(
+    path: Path, parts: Path, plan: dict, progress: bool, force: bool, pool: Any, workers: int
+) -> SimulatedSet:
     for leftover in path.parent.glob(f".{path.name}.*.part"):
         leftover.unlink()
     if force:
@@ -256,7 +269,7 @@ def _locked_campaign(path, parts, plan, progress, force, pool, workers) -> Simul
     return made
 
 
-def _simulate(rows: Rows, parts: Path, simulator: str, progress: bool, pool, workers: int) -> None:
+def _simulate(rows: Rows, parts: Path, simulator: str, progress: bool, pool: Any, workers: int) -> None:
     """Simulate the missing rows, saving finished ones in shards."""
     from tqdm import tqdm
 
@@ -265,7 +278,7 @@ def _simulate(rows: Rows, parts: Path, simulator: str, progress: bool, pool, wor
     pending = []
     last = time.monotonic()
 
-    def flush():
+    def flush() -> None:
         nonlocal shard, last
         if pending:
             write_shard(parts / f"{shard:06d}.npz", pending, rows)

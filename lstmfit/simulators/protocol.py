@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -38,7 +38,7 @@ class History:
     tau: float | None = None
 
 
-def outputs_of(result) -> dict[str, np.ndarray]:
+def outputs_of(result: History | Mapping) -> dict[str, np.ndarray]:
     """Outputs of a simulation by name, with the signal first.
 
     Parameters
@@ -117,7 +117,7 @@ def layout_of(outputs: Mapping[str, np.ndarray], redshifts: np.ndarray, axes: Ma
         raise SimulationError(one_line(error)) from None
 
 
-def simulator_layout(simulator) -> OutputLayout:
+def simulator_layout(simulator: Any) -> OutputLayout:
     """Layout of a simulator's outputs: the attribute ``layout``, or else from a simulation at the centre of its ranges.
 
     Raises
@@ -161,7 +161,7 @@ class Simulator(Protocol):
     name: str
     version: str
 
-    def __call__(self, theta) -> History | Mapping:
+    def __call__(self, theta: np.ndarray) -> History | Mapping:
         """Simulate one parameter set; theta has shape (n_params,) in physical units, or is a mapping by name.
 
         The result is a `History`, or a mapping by name with ``signal`` in mK and any other outputs: histories on the

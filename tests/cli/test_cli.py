@@ -11,6 +11,7 @@ import pytest
 import yaml
 from helpers import lstmfit, small_run
 
+from lstmfit._version import __version__
 from lstmfit.cli.options import writable, writable_folder
 from lstmfit.errors import InputError
 
@@ -20,7 +21,7 @@ def test_help_names_every_command():
     assert done.returncode == 0
     for command in ("fit", "check", "plot", "simulate", "train", "evaluate", "emulators", "data", "bench", "doctor"):
         assert command in done.stdout
-    assert lstmfit("--version").stdout.strip() == "0.1.0"
+    assert lstmfit("--version").stdout.strip() == __version__
 
 
 @pytest.mark.parametrize(

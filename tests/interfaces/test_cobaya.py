@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import yaml
+from cobaya.input import load_input_file
 from cobaya.log import LoggedError
 from cobaya.model import get_model
 from helpers import THETA, lstmfit, small_run
@@ -28,7 +29,7 @@ SHIPPED = sorted(name for name in run_file.shipped_runs())
 def model_of(tmp_path, source):
     """Cobaya's model of a run file, and our problem."""
     config = run_file.load(source)
-    path = write_input(config, tmp_path / "input.yaml")
+    path = write_input(config, tmp_path / "cobaya.yaml")
     content = yaml.safe_load(path.read_text())
     logging.disable(logging.INFO)
     try:
@@ -128,7 +129,7 @@ def test_a_likelihood_of_your_own(tmp_path, rng):
 
 def test_outside_the_training_range_the_likelihood_is_zero(tmp_path):
     model, _ = model_of(tmp_path, small_run())
-    content = yaml.safe_load((tmp_path / "input.yaml").read_text())
+    content = yaml.safe_load((tmp_path / "cobaya.yaml").read_text())
     content["params"]["fX"]["prior"] = {"min": 0, "max": 1e4}
     del content["sampler"]
     wide = get_model(content)
@@ -177,14 +178,23 @@ def test_mistakes_name_the_remedy(theory, likelihood, message):
 
 def test_nothing_is_overwritten(tmp_path):
     config = run_file.load(small_run())
-    path = write_input(config, tmp_path / "input.yaml")
+    path = write_input(config, tmp_path / "cobaya.yaml")
     before = path.read_bytes()
-    with pytest.raises(InputError, match=r"input.yaml already exists; use --force"):
+    with pytest.raises(InputError, match=r"cobaya.yaml already exists; use --force"):
         write_input(config, path)
     path.unlink()
-    with pytest.raises(InputError, match=r"input_global_signal.csv already exists; use --force"):
+    with pytest.raises(InputError, match=r"cobaya_global_signal.csv already exists; use --force"):
         write_input(config, path)
     assert write_input(config, path, force=True).read_bytes()[:60] == before[:60]
+
+
+@pytest.mark.parametrize("name", ["input", "updated"])
+def test_names_that_cobaya_reserves_are_refused(name, tmp_path):
+    with pytest.raises(ValueError, match="reserved file names"):
+        load_input_file(str(tmp_path / f"{name}.yaml"))
+    with pytest.raises(InputError, match=f"{name}.yaml: Cobaya reserves the names input and updated; give another"):
+        write_input(run_file.load(small_run()), tmp_path / f"{name}.yaml")
+    assert not list(tmp_path.iterdir())
 
 
 def test_expressions_are_functions_of_numpy():
@@ -195,10 +205,10 @@ def test_expressions_are_functions_of_numpy():
 def test_cobaya_run_evaluates_and_samples(tmp_path):
     """The command line of Cobaya: `evaluate`, and a Markov chain that agrees with nested sampling."""
     folder = fit(small_run(), tmp_path / "nested")
-    done = lstmfit("cobaya", folder / "run.yaml", "-o", tmp_path / "input.yaml")
+    done = lstmfit("cobaya", folder / "run.yaml", "-o", tmp_path / "cobaya.yaml")
     assert done.returncode == 0, done.stderr
     assert "to run it: cobaya-run" in done.stdout
-    content = yaml.safe_load((tmp_path / "input.yaml").read_text())
+    content = yaml.safe_load((tmp_path / "cobaya.yaml").read_text())
     cobaya_run = [sys.executable, "-m", "cobaya", "run"]
 
     def run(sampler, name):
@@ -226,7 +236,7 @@ def test_cobaya_run_evaluates_and_samples(tmp_path):
 def test_with_a_likelihood_of_cobayas_own(tmp_path):
     """Our signal and spectrum, and Cobaya's Gaussian mixture on two of the parameters."""
     model, _ = model_of(tmp_path, small_run(params={n: v for n, v in THETA.items() if n not in ("sLy", "wX")}))
-    content = yaml.safe_load((tmp_path / "input.yaml").read_text())
+    content = yaml.safe_load((tmp_path / "cobaya.yaml").read_text())
     del content["sampler"]
     content["likelihood"]["gaussian_mixture"] = {
         "means": [[2.0, 1.5]], "covs": [[[0.2, 0.0], [0.0, 0.1]]], "input_params": ["sLy", "wX"], "derived": False,
