@@ -5,11 +5,11 @@ const { emulator, run } = content;
 const network = new Network(emulator);
 
 /** Labels, units and limits of the outputs that are known; others have their name. */
-const OUTPUTS = {
-  signal: { label: "T_{21}", unit: "mK" },
-  x_HI: { label: "x_\\mathrm{HI}", limits: [0, 1] },
-  tau: { label: "\\tau" },
-};
+const OUTPUTS = new Map([
+  ["signal", { label: "T_{21}", unit: "mK" }],
+  ["x_HI", { label: "x_\\mathrm{HI}", limits: [0, 1] }],
+  ["tau", { label: "\\tau" }],
+]);
 
 // ---------------------------------------------------------------- text
 
@@ -244,7 +244,7 @@ class Figure {
     this.name = name;
     this.first = i === 0;
     this.limits = null;
-    const known = OUTPUTS[name] || {};
+    const known = OUTPUTS.get(name) || {};
     this.fixed = known.limits;
     const title = element("figcaption", {}, known.label ? formula(known.label) : name);
     if (known.unit) title.append(` [${known.unit}]`);
@@ -262,20 +262,20 @@ class Figure {
   /** Draw all after a change of the size or the data. */
   resize() {
     const { width, height } = this.svg.getBoundingClientRect();
-    this.box_ = { left: 50, right: width - 10, top: this.first ? 24 : 8, bottom: height - 24 };
-    const { left, right, top, bottom } = this.box_;
+    this.inner = { left: 50, right: width - 10, top: this.first ? 24 : 8, bottom: height - 24 };
+    const { left, right, top, bottom } = this.inner;
     const size = { x: left, y: top, width: Math.max(0, right - left), height: Math.max(0, bottom - top) };
     for (const [key, value] of Object.entries(size)) this.area.setAttribute(key, value);
     this.drawn = null;
   }
 
   x(nu) {
-    const { left, right } = this.box_;
+    const { left, right } = this.inner;
     return left + ((nu - nuLimits[0]) / (nuLimits[1] - nuLimits[0])) * (right - left);
   }
 
   y(value) {
-    const { top, bottom } = this.box_;
+    const { top, bottom } = this.inner;
     return bottom - ((value - this.limits[0]) / (this.limits[1] - this.limits[0])) * (bottom - top);
   }
 
@@ -316,7 +316,7 @@ class Figure {
   }
 
   drawAxes() {
-    const { left, right, top, bottom } = this.box_, parts = [];
+    const { left, right, top, bottom } = this.inner, parts = [];
     const text = (x, y, anchor, label, name = "tick") =>
       parts.push(drawing("text", { x, y, "text-anchor": anchor, class: name }, label));
     const stroke = (d, name) => parts.push(drawing("path", { d, class: name }));
@@ -338,7 +338,7 @@ class Figure {
   }
 
   drawRedshifts(stroke, text) {
-    const { left, right, top } = this.box_;
+    const { left, right, top } = this.inner;
     let last = right - 46;
     text(right, top - 8, "end", "redshift", "name");
     for (const z of NICE_REDSHIFTS) {
@@ -394,7 +394,7 @@ function addNumber(id, label) {
 
 addNumber("minimum", "absorption minimum");
 for (const name of emulator.architecture.scalars) {
-  addNumber(`scalar-${name}`, OUTPUTS[name] ? formula(OUTPUTS[name].label) : name);
+  addNumber(`scalar-${name}`, OUTPUTS.has(name) ? formula(OUTPUTS.get(name).label) : name);
 }
 
 function showNumbers({ histories, scalars }) {

@@ -99,7 +99,7 @@ def test_numbers_equal_those_of_python(name, opened, rng):
         {"encoder": ()},
         {"encoder": (9, 6), "layers": 3},
         {"layers": 1, "steps": 45},
-        {"units": 5, "steps": 4, "histories": ("signal", "a", "b"), "scalars": ("tau", "kappa")},
+        {"units": 5, "steps": 4, "histories": ("signal", "a", "toString"), "scalars": ("tau", "constructor")},
         {"histories": ("signal",), "scalars": ()},
     ],
 )
