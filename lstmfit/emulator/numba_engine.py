@@ -1,7 +1,7 @@
 """The CPU engine: the whole call, physical parameters in and mK out, compiled by numba.
 
-All weights are packed into two arrays, so a call passes a few arrays and allocates nothing. A single call spends most of
-its time loading the matrices from the cache, so they are in half precision; the arithmetic is in float32. A batch
+All weights are packed into two arrays, so a call passes a few arrays and allocates nothing. A single call spends most
+of its time loading the matrices from the cache, so they are in half precision; the arithmetic is in float32. A batch
 processes several signals at a time, so that each weight is loaded and converted once for all of them.
 """
 
