@@ -158,6 +158,11 @@ class Emulator(BaseEmulator):
             )
         return foreign
 
+    @property
+    def used_weights(self) -> dict[str, np.ndarray]:
+        """Weights as the engine uses them, which rounds some of them to half precision if it is ``numba``."""
+        return getattr(self._engine, "weights", self.weights)
+
     def save(self, path: AnyPath) -> None:
         """Write the emulator to one HDF5 file (see `lstmfit.emulator.store`)."""
         self.checksum = store.write(

@@ -62,6 +62,14 @@ class NumbaEngine:
         self._n_out = len(a.histories) * a.n_channels + a.n_scalars
         self._local = threading.local()
 
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        """Weights as they are used: float32, with matrices rounded to half precision if they are stored in it."""
+        weights = {name: np.asarray(array, np.float32) for name, array in self._parts[2].items()}
+        if self.name == "numba32":
+            return weights
+        return {k: w if "bias" in k else w.astype(np.float16).astype(np.float32) for k, w in weights.items()}
+
     def __reduce__(self):
         return type(self), self._parts
 

@@ -55,6 +55,8 @@ def test_matrices_in_half_precision(rng, sizes):
     expected = reference((architecture, scaling, rounded), theta)
     engine = NumbaEngine(architecture, scaling, weights, half=True)
     assert engine.name == "numba"
+    for name, array in engine.weights.items():
+        np.testing.assert_array_equal(array, rounded[name])
     n = len(architecture.histories) * architecture.n_channels
     for part in (slice(0, n), slice(n, None)):
         if expected[:, part].size:
