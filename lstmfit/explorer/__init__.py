@@ -149,7 +149,7 @@ def _emulator_content(emulator) -> dict:
             name: _encoded(np.asarray(getattr(scaling, name), dtype=float))
             for name in ("low", "high", "offset", "scale", "scalar_offset", "scalar_scale")
         },
-        "weights": {name: _encoded(compact(array)) for name, array in emulator.weights.items()},
+        "weights": {name: _encoded(compact(array)) for name, array in emulator.used_weights.items()},
     }  # fmt: skip
 
 
