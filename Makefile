@@ -7,7 +7,7 @@ LSTMFIT := $(VENV)/bin/lstmfit
 DEMO := chains/mock_25mK
 SOURCES := setup.cfg pyproject.toml
 
-.PHONY: demo test test-ci test-slow test-floors lint docs wheel clean tools
+.PHONY: demo test test-ci test-slow test-floors lint docs wheel clean tools browser
 
 demo: $(VENV)/.fit $(VENV)/.polychord
 	OMP_NUM_THREADS=1 $(LSTMFIT) fit mock_25mK -o $(DEMO) --resume
@@ -18,11 +18,11 @@ test: $(VENV)/.test $(VENV)/.polychord
 	$(VENV)/bin/mypy lstmfit likelihoods priors
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m "not slow" -n 2 --dist loadgroup --durations=15
 
-test-slow: $(VENV)/.test $(VENV)/.polychord
+test-slow: $(VENV)/.test $(VENV)/.polychord $(VENV)/.browser
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m slow --durations=15
 
 # Slow tests that CI runs.
-test-ci: $(VENV)/.test $(VENV)/.polychord
+test-ci: $(VENV)/.test $(VENV)/.polychord $(VENV)/.browser
 	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -m "slow and ci" -n 2 --dist loadgroup --durations=15
 
 test-floors: $(VENV)/.polychord
@@ -58,6 +58,21 @@ tools:
 	    echo "lstmfit: missing$$missing; type: sudo apt-get install$$missing" >&2; exit 2; \
 	  fi; \
 	fi
+
+# For the tests of the explorer, which are skipped without it: 0.5 GB.
+browser:
+	@for name in chromium-headless-shell chromium chromium-browser google-chrome; do \
+	  command -v $$name >/dev/null && exit 0; \
+	done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	    chromium-headless-shell && exit 0; \
+	fi; \
+	echo "lstmfit: missing Chromium; type: sudo apt-get install chromium-headless-shell" >&2
+
+$(VENV)/.browser: $(VENV)/.test | browser
+	$(PYTHON) -m pip install -q -e ".[browser]"
+	touch $@
 
 $(PYTHON): | tools
 	python3 -m venv $(VENV)

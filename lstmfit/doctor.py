@@ -13,6 +13,8 @@ EXTRAS = (
     ("py21cmemu", "21cmemu"),
 )
 """Optional modules, and the extras of this package that install them."""
+VECTORS = {"avx512f": "AVX-512", "avx2": "AVX2", "neon": "NEON"}
+"""Vector instructions by their names in LLVM."""
 
 
 def examine() -> list[tuple[str, str, str]]:
@@ -42,9 +44,19 @@ def examine() -> list[tuple[str, str, str]]:
         there = importlib.util.find_spec(module) is not None
         remedy = "" if there else f'pip install "lstmfit[{extra}]"'
         rows.append((module, _version(module) if there else "missing", remedy))
+    rows.append(("emulator weights", _precision(), ""))
     rows.append(("cores", str(cores()), ""))
     rows.append(("OMP_NUM_THREADS", os.environ.get("OMP_NUM_THREADS", "not set"), ""))
     return rows
+
+
+def _precision() -> str:
+    from lstmfit.emulator.simd import converts_halves, has_feature
+
+    vectors = next((shown for name, shown in VECTORS.items() if has_feature(name)), "neither AVX2 nor AVX-512")
+    if converts_halves():
+        return f"half precision; {vectors}"
+    return f"float32, because this processor has no F16C: calls are slower; {vectors}"
 
 
 def _version(module):

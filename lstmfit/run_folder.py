@@ -27,8 +27,10 @@ from lstmfit.sampling.state import (
 )
 from lstmfit.yaml_files import read_yaml
 
-DATA, SUMMARY = "data.csv", "summary.json"
-FILES = (RUN_FILE, DATA, SUMMARY, "corner.png", "signal.png", "report.html", "chain_bias.json",
+DATA, SUMMARY, EXPLORER = "data.csv", "summary.json", "explore.html"
+DRAWN = ("corner.png", "signal.png", "report.html", EXPLORER)
+"""Files of a run that commands draw again."""
+FILES = (RUN_FILE, DATA, SUMMARY, *DRAWN, "chain_bias.json",
          "chain_getdist.txt", "chain_getdist.paramnames", "chain_getdist.ranges", *CHAIN_FILES)  # fmt: skip
 """Files of a run with one spectrum; several are in `data_files`. There are also the folders `INPUTS`, `PARTS` and
 PolyChord's ``clusters``."""
@@ -236,8 +238,7 @@ def check_target(path) -> None:
         `path` is ``run.yaml``, the data, the summary or a chain file of a run folder.
     """
     path = Path(path)
-    drawn = ("report.html", "corner.png", "signal.png")
-    if path.name not in drawn and is_run(path.parent) and path.name in _names_in(path.parent):
+    if path.name not in DRAWN and is_run(path.parent) and path.name in _names_in(path.parent):
         raise InputError(f"{path} belongs to the run in {path.parent}; give another file")
 
 

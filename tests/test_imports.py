@@ -124,7 +124,7 @@ ROOMS = [
     ("problem",),
     ("resolved_run", "run_folder"),
     ("analysis",),
-    ("driver", "many_fits", "benchmark", "doctor", "interfaces"),
+    ("driver", "many_fits", "benchmark", "doctor", "interfaces", "explorer"),
     ("calibration", "evidence", "checks"),
     ("cli",),
     ("__main__",),

@@ -3,9 +3,10 @@
 import numpy as np
 from scipy.integrate import trapezoid
 
-from lstmfit.analysis.chains import Run, equal_weight
+from lstmfit.analysis.chains import Run
 from lstmfit.analysis.contours import plot_2d
 from lstmfit.analysis.reweight import choose_points
+from lstmfit.analysis.signal_posterior import draw_signals, without_foreground
 from lstmfit.analysis.style import own_style
 from lstmfit.constants import redshift_to_frequency
 from lstmfit.errors import InputError, one_line
@@ -15,8 +16,6 @@ from lstmfit.notebook import let_notebook_show
 BLUE, GREY, RED = "#1f5fa8", "#8c8c8c", "#c8321e"
 COLORS = (BLUE, RED, "#2e8b57", "#7b4fa3", "#c98a1b", "#3aa6b9")
 """Colours of several chains in one plot; the last chain is grey."""
-N_CURVES = 1000
-"""Number of posterior draws for the bands of the signal plot."""
 N_CORNER = 2000
 """Number of points of each chain in a plot of several chains."""
 
@@ -175,8 +174,7 @@ def signal_figure(run: Run, seed: int = 0):
     matplotlib.figure.Figure
     """
     problem, rng = run.problem, np.random.default_rng(seed)
-    theta = equal_weight(run, N_CURVES, rng)
-    curves = np.array([problem.signal_at(t) for t in theta])
+    draws = draw_signals(run, rng)
     nu = redshift_to_frequency(problem.signal.redshifts)
     order, spectra = np.argsort(nu), {n: likelihood.spectrum for n, likelihood in problem.spectra.items()}
     # Without spectra there is one panel with the signal alone.
@@ -187,10 +185,11 @@ def signal_figure(run: Run, seed: int = 0):
     *tops, bottom = figure.subplots(len(panels) + 1, 1, sharex=True, height_ratios=(*heights, 1.0))
     for axis, (name, spectrum) in zip(tops, panels.items()):
         if spectrum is not None:
-            _draw_data(axis, run, name, curves[:200], theta[:200], rng)
-        for q, alpha, what in ((95, 0.25, "95 %"), (68, 0.5, "68 %")):
-            low, high = np.percentile(curves, (50 - q / 2, 50 + q / 2), axis=0)[:, order]
-            axis.fill_between(nu[order], low, high, color=BLUE, alpha=alpha, lw=0, zorder=2, label=f"posterior, {what}")
+            _draw_data(axis, run, name, draws, rng)
+        for q, alpha in ((95, 0.25), (68, 0.5)):
+            low, high = (edge[order] for edge in draws.band(q))
+            label = f"posterior, {q} %"
+            axis.fill_between(nu[order], low, high, color=BLUE, alpha=alpha, lw=0, zorder=2, label=label)
         if spectrum is not None and spectrum.truth is not None:
             sort = np.argsort(spectrum.frequency)
             axis.plot(spectrum.frequency[sort], spectrum.truth[sort], "--", color=RED, lw=1.2, zorder=3, label="truth")
@@ -201,9 +200,9 @@ def signal_figure(run: Run, seed: int = 0):
     truths = [spectrum.truth for spectrum in spectra.values() if spectrum.truth is not None]
     # The truth is known at the channels only, which are the grid unless the run file cuts the band.
     on_grid = next((truth for truth in truths if len(truth) == len(nu)), None)
-    reference = np.median(curves, axis=0) if on_grid is None else on_grid
+    reference = draws.median if on_grid is None else on_grid
     for q, alpha in ((95, 0.25), (68, 0.5)):
-        low, high = np.percentile(curves - reference, (50 - q / 2, 50 + q / 2), axis=0)[:, order]
+        low, high = (edge[order] for edge in draws.band(q, reference))
         bottom.fill_between(nu[order], low, high, color=BLUE, alpha=alpha, lw=0)
     bottom.set_ylabel("posterior $-$ truth [mK]" if on_grid is not None else "posterior $-$ median [mK]")
     shown = np.concatenate([spectrum.frequency for spectrum in spectra.values()]) if spectra else nu
@@ -218,13 +217,11 @@ def signal_figure(run: Run, seed: int = 0):
     return figure
 
 
-def _draw_data(axis, run, name, curves, theta, rng):
-    """Draw a spectrum minus the mean of its foregrounds at posterior points, given their signals."""
-    likelihood = run.problem.spectra[name]
-    foregrounds = np.array([likelihood.foreground(c, run.problem.values(t, name), rng) for c, t in zip(curves, theta)])
-    what = "data" if not foregrounds.any() else "data $-$ mean foreground"
-    cleaned = likelihood.spectrum.temperature - foregrounds.mean(axis=0)
-    axis.plot(likelihood.spectrum.frequency, cleaned, ".", color="0.6", ms=3, zorder=1, label=what)
+def _draw_data(axis, run, name, draws, rng):
+    """Draw a spectrum minus the mean of its foregrounds."""
+    cleaned, foreground = without_foreground(run, name, draws, rng)
+    what = "data $-$ mean foreground" if foreground else "data"
+    axis.plot(run.problem.spectra[name].spectrum.frequency, cleaned, ".", color="0.6", ms=3, zorder=1, label=what)
 
 
 def _redshift_axis(axis):

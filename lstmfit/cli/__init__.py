@@ -14,6 +14,7 @@ import typer
 from lstmfit._version import __version__
 from lstmfit.cli import comparison, emulators, fits, foregrounds, interfaces
 from lstmfit.cli.evidence import evidence
+from lstmfit.cli.explore import explore
 from lstmfit.console import print_table
 from lstmfit.errors import InputError, one_line
 from lstmfit.mpi import promised_rank, stopping_all_ranks, under_mpirun
@@ -124,7 +125,7 @@ def doctor(
 
 # In the order of the help.
 _FITS = (fits.fit, fits.plot, fits.bias, comparison.compare, evidence, fits.calibrate, fits.report, fits.check)
-_EMULATORS = (emulators.simulate, emulators.train, emulators.evaluate, emulators.emulators, emulators.bench)
+_EMULATORS = (emulators.simulate, emulators.train, emulators.evaluate, emulators.emulators, emulators.bench, explore)
 for _command in (*_FITS, *_EMULATORS, foregrounds.modes, interfaces.cobaya, doctor):
     app.command()(_command)
 app.add_typer(emulators.data, name="data")

@@ -20,11 +20,11 @@ def _multiply(work, acc_at, h_at, stride, w, w_at, n, m, lanes):
 
 
 @njit(fastmath=FAST, error_model="numpy")
-def _forward(out, work, stride, sizes, w, lanes):
+def _forward(out, work, stride, sizes, b, w, lanes):
     """Run the network for `lanes` signals.
 
     out (lanes, n_out). work (lanes * stride,): each lane contains, in this order, the scaled inputs, two encoder
-    buffers, h and c of every layer, the gates and the patch, all padded to whole vectors.
+    buffers, h and c of every layer, the gates and the patch, all padded to whole vectors. b and w: biases and matrices.
     """
     p, u, layers, steps, patch = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
     n_hist, n_chan, n_scalar, n_enc = sizes[5], sizes[6], sizes[7], sizes[8]
@@ -32,15 +32,15 @@ def _forward(out, work, stride, sizes, w, lanes):
     n_drive = layers * 6 * u
     source, n = 0, p
     here, there = p, p + width
-    at = 0
+    b_at, w_at = 0, 0
     for e in range(n_enc + 1):
         m = sizes[12 + e] if e < n_enc else n_drive
         for lane in range(lanes):
             for j in range(m):
-                work[lane * stride + there + j] = w[at + j]
-        at += m
-        _multiply(work, there, source, stride, w, at, n, m, lanes)
-        at += n * m
+                work[lane * stride + there + j] = b[b_at + j]
+        _multiply(work, there, source, stride, w, w_at, n, m, lanes)
+        b_at += m
+        w_at += n * m
         if e < n_enc:
             for lane in range(lanes):
                 tanh(work, lane * stride + there, m)
@@ -57,28 +57,27 @@ def _forward(out, work, stride, sizes, w, lanes):
                 work[lane * stride + hs + layer * u + j] = work[lane * stride + drive + layer * 6 * u + 4 * u + j]
                 work[lane * stride + cs + layer * u + j] = work[lane * stride + drive + layer * 6 * u + 5 * u + j]
     square = 4 * u * u
-    recurrent = at
-    output = recurrent + layers * (square + steps * 4 * u) + (layers - 1) * square
-    bias_at = output + u * n_step
+    step_bias, recurrent = b_at, w_at
+    output_bias, output = step_bias + layers * steps * 4 * u, recurrent + (2 * layers - 1) * square
+    scale, offset = output_bias + steps * n_step, output_bias + (steps + 1) * n_step
     for step in range(steps):
-        at = recurrent
+        w_at = recurrent
         for layer in range(layers):
-            bias = at + step * 4 * u
-            at += steps * 4 * u
+            bias = step_bias + (layer * steps + step) * 4 * u
             for lane in range(lanes):
                 o = lane * stride
-                add(work, o + gates, work, o + drive + layer * 6 * u, w, bias, 4 * u)
+                add(work, o + gates, work, o + drive + layer * 6 * u, b, bias, 4 * u)
             if layer > 0:
-                _multiply(work, gates, hs + (layer - 1) * u, stride, w, at, u, 4 * u, lanes)
-                at += square
-            _multiply(work, gates, hs + layer * u, stride, w, at, u, 4 * u, lanes)
-            at += square
+                _multiply(work, gates, hs + (layer - 1) * u, stride, w, w_at, u, 4 * u, lanes)
+                w_at += square
+            _multiply(work, gates, hs + layer * u, stride, w, w_at, u, 4 * u, lanes)
+            w_at += square
             for lane in range(lanes):
                 o = lane * stride
                 lstm_cell(work, o + gates, work, o + cs + layer * u, work, o + hs + layer * u, u)
         for lane in range(lanes):
             for j in range(n_step):
-                work[lane * stride + patch_at + j] = w[bias_at + step * n_step + j]
+                work[lane * stride + patch_at + j] = b[output_bias + step * n_step + j]
         top = hs + (layers - 1) * u
         _multiply(work, patch_at, top, stride, w, output, u, n_step, lanes)
         # The recurrence runs from high redshift to low; the output is in ascending redshift.
@@ -86,16 +85,19 @@ def _forward(out, work, stride, sizes, w, lanes):
             for i in range(n_hist):
                 last = (i + 1) * n_chan - 1 - step * patch
                 for j in range(min(patch, n_chan - step * patch)):
-                    out[lane, last - j] = work[lane * stride + patch_at + i * patch + j]
+                    k = i * patch + j
+                    value = work[lane * stride + patch_at + k] * b[scale + k]
+                    out[lane, last - j] = value + b[offset + step * n_step + k]
     if n_scalar > 0:
-        at = bias_at + steps * n_step
+        b_at = offset + steps * n_step
         for lane in range(lanes):
             for j in range(n_scalar_pad):
-                work[lane * stride + gates + j] = w[at + j]
-        _multiply(work, gates, hs + (layers - 1) * u, stride, w, at + n_scalar_pad, u, n_scalar_pad, lanes)
+                work[lane * stride + gates + j] = b[b_at + j]
+        _multiply(work, gates, hs + (layers - 1) * u, stride, w, output + u * n_step, u, n_scalar_pad, lanes)
         for lane in range(lanes):
             for j in range(n_scalar):
-                out[lane, n_hist * n_chan + j] = work[lane * stride + gates + j]
+                value = work[lane * stride + gates + j] * b[b_at + n_scalar_pad + j]
+                out[lane, n_hist * n_chan + j] = value + b[b_at + 2 * n_scalar_pad + j]
 
 
 @njit(inline="always")
@@ -113,16 +115,16 @@ def _scale_inputs(theta, x, inputs):
 
 
 @cached_kernel(nogil=True, error_model="numpy")
-def single(theta, out, work, sizes, inputs, w):
+def single(theta, out, work, sizes, inputs, b, w):
     """Write all outputs of one parameter set (n_params,) to out (n_out,)."""
     if _scale_inputs(theta, work, inputs):
-        _forward(out.reshape((1, out.shape[0])), work, work.shape[0], sizes, w, 1)
+        _forward(out.reshape((1, out.shape[0])), work, work.shape[0], sizes, b, w, 1)
     else:
         out[:] = np.nan
 
 
 @cached_kernel(nogil=True, error_model="numpy")
-def batch(theta, out, first, last, stride, sizes, inputs, w):
+def batch(theta, out, first, last, stride, sizes, inputs, b, w):
     """Compute all outputs of the parameter sets first..last-1 of theta (n, n_params), `LANES` at a time."""
     result = np.empty((LANES, out.shape[1]), np.float32)
     work = np.zeros(LANES * stride, np.float32)
@@ -135,7 +137,7 @@ def batch(theta, out, first, last, stride, sizes, inputs, w):
                 good[lane] = _scale_inputs(theta[start + lane], x, inputs)
             if not good[lane]:
                 x[: theta.shape[1]] = 0.0
-        _forward(result, work, stride, sizes, w, LANES)
+        _forward(result, work, stride, sizes, b, w, LANES)
         for lane in range(LANES):
             if start + lane < last:
                 if good[lane]:

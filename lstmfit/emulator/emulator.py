@@ -50,10 +50,11 @@ class Emulator(BaseEmulator):
         Record of the training.
     name : str
         Name for messages and run files.
-    engine : {"numba", "xla", "jax", "numpy"}
-        ``numba`` is compiled float32 code for the CPU, and the fastest engine there. ``xla`` is compiled by
-        TensorFlow and ``jax`` by JAX; both use a GPU if they find one. ``numpy`` is the float64 reference, which is
-        slow.
+    engine : {"numba", "numba32", "xla", "jax", "numpy"}
+        ``numba`` is compiled code for the CPU, and the fastest engine there; its arithmetic is in float32 and its
+        matrices in half precision, if the processor converts it (F16C). ``numba32`` is the same with float32 matrices.
+        ``xla`` is compiled by TensorFlow and ``jax`` by JAX; both use a GPU if they find one. ``numpy`` is the float64
+        reference, which is slow.
     axes : dict of str to dict of str to numpy.ndarray, optional
         Grids of the outputs that are tables.
 
@@ -112,8 +113,8 @@ class Emulator(BaseEmulator):
             A name listed by `shipped`; the path of a file written by ``lstmfit train``, or of an emulator in one of
             the formats of `lstmfit.emulator.formats`; or ``21cmemu:mcg`` or ``21cmemu:acg``, from the package
             py21cmemu. A mapping, or its text in YAML, has the keys ``file`` and ``parameters``.
-        engine : {"numba", "xla", "jax", "numpy"}
-            See the class; emulators of other groups only have ``numba``.
+        engine : {"numba", "numba32", "xla", "jax", "numpy"}
+            See the class; emulators of other groups only have ``numba``, and 21cmLSTM keeps its float32 weights in it.
         parameters : str or path, optional
             Parameters of another group's emulator, if its files do not name them: ``21cmgem``, ``ares``, or the path
             of a spec, see `lstmfit.datasets.specs.SignalSpec`.
@@ -142,7 +143,8 @@ class Emulator(BaseEmulator):
                 raise InputError(f"{shown(name)} is not a shipped emulator or a file; {did_you_mean(name, files)}")
             if is_keras(path):
                 spec = None if parameters is None else find_spec(parameters)
-                return cls(**read_lstm21cm(path, spec), engine=engine)
+                # Its numbers are those of its authors.
+                return cls(**read_lstm21cm(path, spec), engine="numba32" if engine == "numba" else engine)
             name = path.stem
             foreign = load_foreign(path, parameters)
         if parameters is not None and (foreign is None or is_named(name)):
@@ -155,6 +157,11 @@ class Emulator(BaseEmulator):
                 f"engine {engine!r} cannot run {source} ({foreign.network}); its only engine is {foreign.engine}"
             )
         return foreign
+
+    @property
+    def used_weights(self) -> dict[str, np.ndarray]:
+        """Weights as the engine uses them, which rounds some of them to half precision if it is ``numba``."""
+        return getattr(self._engine, "weights", self.weights)
 
     def save(self, path: AnyPath) -> None:
         """Write the emulator to one HDF5 file (see `lstmfit.emulator.store`)."""
@@ -231,10 +238,10 @@ class _NumpyEngine:
 
 
 def _make_engine(name: str, architecture: Architecture, scaling: Scaling, weights: dict) -> Any:
-    if name == "numba":
+    if name in ("numba", "numba32"):
         from lstmfit.emulator.numba_engine import NumbaEngine
 
-        return NumbaEngine(architecture, scaling, weights)
+        return NumbaEngine(architecture, scaling, weights, half=name == "numba")
     if name == "numpy":
         return _NumpyEngine(architecture, scaling, weights)
     if name == "xla":
@@ -245,7 +252,7 @@ def _make_engine(name: str, architecture: Architecture, scaling: Scaling, weight
         from lstmfit.emulator.jax_engine import JaxEngine
 
         return JaxEngine(architecture, scaling, weights)
-    raise InputError(f"engine is {name!r}; expected numba, xla, jax or numpy")
+    raise InputError(f"engine is {name!r}; expected numba, numba32, xla, jax or numpy")
 
 
 def shipped() -> dict[str, Path]:

@@ -26,7 +26,7 @@ def axis_name(table: str, axis: str) -> str:
     return f"{table}.{axis}"
 
 
-def _compact(array: np.ndarray) -> np.ndarray:
+def compact(array: np.ndarray) -> np.ndarray:
     """The array in half precision if that loses no digits, otherwise unchanged."""
     with np.errstate(over="ignore"):
         half = np.asarray(array).astype(np.float16)
@@ -61,7 +61,7 @@ def write(path, *, architecture, scaling, weights, redshifts, axes, parameters, 
         The checksum stored in the file.
     """
     groups = {
-        "weights": {name: _compact(weights[name]) for name in architecture.shapes()},
+        "weights": {name: compact(weights[name]) for name in architecture.shapes()},
         "scaling": {f.name: np.asarray(getattr(scaling, f.name)) for f in fields(scaling)},
         "errors": {name: np.asarray(array) for name, array in errors.items()},
         "grid": {"redshifts": np.asarray(redshifts, dtype=float)}

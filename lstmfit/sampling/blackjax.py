@@ -118,7 +118,7 @@ def make_target(problem):
             f"blackjax does not support parameters computed from others ({', '.join(space.expressions)}); {OTHERS}"
         )
     transform = make_transform(problem.prior)
-    forward = make_forward(emulator.architecture, emulator.scaling, emulator.weights)
+    forward = make_forward(emulator.architecture, emulator.scaling, emulator.used_weights)
     index = {name: i for i, name in enumerate(space.names)}
     constant = np.zeros(len(index))
     for name, value in space.fixed.items():

@@ -98,7 +98,7 @@ def test_damaged_files_are_refused(emulator, tmp_path):
         Emulator.load(tmp_path / "none.h5")
     with pytest.raises(InputError, match="did you mean 'echo21'"):
         Emulator.load("eco21")
-    with pytest.raises(InputError, match="engine is 'cuda'; expected numba, xla, jax or numpy"):
+    with pytest.raises(InputError, match="engine is 'cuda'; expected numba, numba32, xla, jax or numpy"):
         Emulator.load("echo21", engine="cuda")
 
 

@@ -1,12 +1,19 @@
 """The engines agree with one another, with Keras, and leave their input alone."""
 
+import dataclasses
+import os
+import platform
+import subprocess
+import sys
 import threading
 
+import h5py
 import numpy as np
 import pytest
 from networks import draw_theta, random_network
 
-from lstmfit.emulator.emulator import Emulator
+from lstmfit.emulator.emulator import Emulator, shipped
+from lstmfit.emulator.emulator import test_set_path as path_of_test_set
 from lstmfit.emulator.numba_engine import NumbaEngine
 from lstmfit.emulator.numpy_engine import forward
 
@@ -36,6 +43,83 @@ def test_numba_agrees_with_the_float64_reference(rng, sizes):
     tolerance = 2e-5 * np.abs(expected).max()
     np.testing.assert_allclose(single, expected, atol=tolerance, rtol=0)
     np.testing.assert_allclose(engine.batch(theta), expected, atol=tolerance, rtol=0)
+
+
+@pytest.mark.parametrize("sizes", LAYOUTS)
+def test_matrices_in_half_precision(rng, sizes):
+    """The same as the reference with rounded matrices; signals of any size lose no more than others."""
+    architecture, scaling, weights = random_network(rng, **sizes)
+    scaling = dataclasses.replace(scaling, scale=scaling.scale * 1e-7)
+    rounded = {k: a if "bias" in k else a.astype(np.float16).astype(float) for k, a in weights.items()}
+    theta = draw_theta(rng, 103)
+    expected = reference((architecture, scaling, rounded), theta)
+    engine = NumbaEngine(architecture, scaling, weights, half=True)
+    assert engine.name == "numba"
+    for name, array in engine.weights.items():
+        np.testing.assert_array_equal(array, rounded[name])
+    n = len(architecture.histories) * architecture.n_channels
+    for part in (slice(0, n), slice(n, None)):
+        if expected[:, part].size:
+            tolerance = 2e-5 * np.abs(expected[:, part]).max()
+            np.testing.assert_allclose(engine.batch(theta)[:, part], expected[:, part], atol=tolerance, rtol=0)
+            single = np.array([engine.single(t).copy() for t in theta])
+            np.testing.assert_allclose(single[:, part], expected[:, part], atol=tolerance, rtol=0)
+
+
+def test_matrices_beyond_half_precision_stay_in_float32(rng):
+    architecture, scaling, weights = random_network(rng)
+    weights["output_kernel"] = weights["output_kernel"] * 1e6
+    engine = NumbaEngine(architecture, scaling, weights, half=True)
+    assert engine.name == "numba32"
+    theta = draw_theta(rng, 5)
+    np.testing.assert_array_equal(engine.batch(theta), NumbaEngine(architecture, scaling, weights).batch(theta))
+
+
+def test_half_precision_does_not_change_the_error_of_the_shipped_emulators():
+    for name in ("echo21", "21cmgem", "ares", "21cmfast"):
+        with h5py.File(path_of_test_set(shipped()[name])) as file:
+            theta, signal = file["par_test"][:1000], file["signal_test"][:1000].astype(float)
+        errors = []
+        for engine in ("numba", "numba32"):
+            residual = Emulator.load(name, engine=engine)(theta, outside="allow") - signal
+            errors.append(np.sqrt(np.mean(residual**2, axis=1)))
+        assert np.mean(errors[0]) < 1.01 * np.mean(errors[1])
+        assert errors[0].max() < 1.02 * errors[1].max()
+
+
+OLDER = "+avx,+avx2,+fma,+bmi,+bmi2,+lzcnt,+popcnt,+sse4.2,+sse4.1,+ssse3,+sse3,+sse2,+mmx,+fxsr,+cx16,+movbe"
+FORCED = """
+import numpy as np
+from lstmfit import Emulator
+from lstmfit.doctor import examine
+
+theta = np.array([[0.1, 1.0, 0.05, 1e4, 0.5, 2.64, 1.5], [0.5, 0.3, 0.2, 3e4, 0.9, 1.5, 1.0]] * 7)
+emulator, reference = Emulator.load("echo21"), Emulator.load("echo21", engine="numpy")
+difference = [emulator(theta) - reference(theta), [emulator(t) - reference(t) for t in theta]]
+print(emulator.engine, np.sqrt(np.mean(np.square(difference))), dict(row[:2] for row in examine())["emulator weights"])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.ci
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="instructions of x86-64")
+@pytest.mark.parametrize(
+    ("features", "engine", "rms", "said"),
+    [
+        (f"{OLDER},+f16c", "numba", 5e-3, "half precision; AVX2"),
+        (OLDER, "numba32", 1e-4, "float32, because this processor has no F16C: calls are slower; AVX2"),
+    ],
+)
+def test_older_processors(features, engine, rms, said):
+    """Compiled as for a processor without AVX-512, or without F16C."""
+    environment = os.environ | {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": features}
+    done = subprocess.run(
+        [sys.executable, "-c", FORCED], capture_output=True, text=True, timeout=300, env=environment
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    name, measured, weights = done.stdout.strip().split(" ", 2)
+    assert (name, weights) == (engine, said)
+    assert float(measured) < rms
 
 
 def test_keras_network_agrees_with_the_reference(rng):
