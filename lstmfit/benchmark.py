@@ -23,7 +23,8 @@ def run_bench(source: str = "echo21", peers: bool = True) -> dict:
     Returns
     -------
     dict
-        name -> {single_ms, batched_us, engine, threads}; `batched_us` is None where no batch was timed.
+        name -> {single_ms, batched_us, engine, threads}: the emulator on one core and on all, with float32 matrices on
+        one core, and its peers. `batched_us` is None where no batch was timed.
     """
     import numba
 
@@ -42,6 +43,11 @@ def run_bench(source: str = "echo21", peers: bool = True) -> dict:
         batched = _time(emulator._engine.batch, theta[None, None], 1.0) / len(theta)
         name = emulator.name if threads == 1 else f"{emulator.name}, all cores"
         results[name] = _row(single if threads == 1 else None, batched, emulator.engine, threads)
+    if emulator.engine == "numba" and isinstance(emulator, Emulator):
+        wide = Emulator.load(source, engine="numba32")
+        wide._engine.threads = 1
+        batched = _time(wide.raw_batch, theta[None, None], 1.0) / len(theta)
+        results[f"{emulator.name}, float32"] = _row(_time(wide.raw, theta[:, None], 1.0), batched, wide.engine, 1)
     if peers:
         results |= _peers(emulator, theta)
     return results
