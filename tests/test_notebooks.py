@@ -102,6 +102,8 @@ def test_progress_is_one_bar_and_the_run_an_object_to_look_at(kernel, tmp_path):
     assert last[1]["data"]["text/plain"].startswith("█" * 20)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_progress_of_your_own_replaces_the_bar(kernel):
     run = json.dumps(tiny_run())
     kernel.run("seen = []")
@@ -142,6 +144,8 @@ def test_an_interrupted_cell_leaves_a_resumable_run(kernel, tmp_path, sampler):
     assert float(content["data"]["text/plain"]) == lstmfit.read_run(tmp_path / "run").summary["logZ"]
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_an_interrupted_campaign_continues_and_its_workers_are_silent(kernel, tmp_path):
     """The interrupt also reaches the worker processes, whose tracebacks would be a flood."""
     code = "made = lstmfit.simulate('set.h5', 3000, n_val=10, n_test=10, jobs=2)"
@@ -161,6 +165,8 @@ def test_an_interrupted_campaign_continues_and_its_workers_are_silent(kernel, tm
     assert bars[-1].endswith("3,020 of 3,020 signals")
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_folder_that_cannot_be_written_names_the_remedy(kernel):
     """The default output folder lies beside the notebook, which may be in a read-only place."""
     run = json.dumps(tiny_run())
@@ -182,6 +188,8 @@ def test_names_are_escaped_in_html(tmp_path):
     assert "&lt;img src=x onerror=alert(1)&gt;&amp;" in html
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_figure_is_shown_although_nothing_else_has_used_matplotlib(kernel):
     """Figures are made without pyplot, which tells a notebook how to show them."""
     # A figure without axes is never shown.
