@@ -147,6 +147,8 @@ def test_python_runs_as_a_script(name, tmp_path):
     assert name != "docs/python.md" or "the emulator is accurate enough for these data" in done.stdout
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_readme_runs(tmp_path):
     """Its run file, its commands, its Python."""
     (run,) = blocks("README.md", "yaml")

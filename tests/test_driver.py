@@ -173,6 +173,8 @@ def test_three_ranks_give_the_same_answer(finished, tmp_path):
     assert again.stderr.count("already contains a finished run") == 1
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_mock_from_the_test_set_is_recovered(tmp_path):
     run = small_run(params={}, data={"mock": {"test_signal": 9, "noise": 25, "seed": 4}})
     run["sampler"] = {"polychord": {"nlive": "10d", "num_repeats": "2d", "seed": 1}}
@@ -200,6 +202,8 @@ def test_ranks_share_one_log(finished):
     assert f"rank 0: {finished} has already finished" in done.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize("prefix", [[], MPIRUN])
 def test_a_time_limit_stops_to_be_resumed(tmp_path, prefix):
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(long_run()))

@@ -295,6 +295,8 @@ def test_a_time_limit_ends_it_with_status_75(tmp_path):
     assert "Traceback" not in error
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_several_spectra_and_none(tmp_path):
     """Two spectra that share coefficients, of which variants have different numbers; then other data alone."""
     sky = FOREGROUND | {"terms": 2}

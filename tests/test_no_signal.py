@@ -52,7 +52,7 @@ def test_it_is_a_flattened_gaussian_of_no_depth():
     assert values.tolist() == [nothing.loglikelihood(np.array([s]))[0] for s in (20.0, 30.0)]
 
 
-@pytest.mark.parametrize("sigma", [30, "free"])
+@pytest.mark.parametrize("sigma", [30, pytest.param("free", marks=[pytest.mark.slow, pytest.mark.ci])])
 def test_every_command_takes_it(tmp_path, sigma):
     run, folder = tmp_path / "run.yaml", tmp_path / "run"
     run_file.dump(run_file.validate(no_signal(sigma), ""), run)

@@ -169,6 +169,8 @@ def ranks_of(launcher):
     return [int(n) for thread in task.iterdir() for n in (thread / "children").read_text().split()]
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.mpi
 @pytest.mark.skipif(shutil.which("mpirun") is None, reason="there is no mpirun")
 def test_ranks_share_the_mocks_and_lose_none_when_one_is_killed(tmp_path):

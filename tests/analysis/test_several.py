@@ -97,6 +97,8 @@ def test_a_logarithm_that_cannot_be_linear_needs_no_log10(rng):
         align(ours, chain("foreign", ["x", "y"], np.exp(x)))
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_command(rng, tmp_path, run):
     roots = [polychord_run(rng, tmp_path, name) for name in ("one", "two")]
     other = polychord_run(rng, tmp_path, "three", names=["p", "q"])

@@ -51,6 +51,8 @@ def test_no_module_of_the_current_folder_is_run_by_a_fit(hostile):
     assert not (hostile / "ran").exists(), (hostile / "ran").read_text()
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_no_module_of_the_current_folder_is_run_by_pools(hostile):
     run = small_run(sampler={"polychord": {"nlive": 20, "num_repeats": 2}})
     (hostile / "run.yaml").write_text(yaml.safe_dump(run))

@@ -461,6 +461,8 @@ def documented():
     return text, commands
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_documented_spec_on_the_command_line(tmp_path, rng):
     text, commands = documented()
     (tmp_path / "spec.yaml").write_text(text)

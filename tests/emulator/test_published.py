@@ -8,6 +8,8 @@ from lstmfit.datasets.signal_sets import load_signals
 from lstmfit.emulator.published import train_published
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_training_the_published_layout(tmp_path, rng):
     write_gem(tmp_path / "gem.h5", rng)
     data = load_signals(tmp_path / "gem.h5")

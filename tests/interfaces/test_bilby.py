@@ -60,6 +60,8 @@ def test_sorted_parameters_and_nothing_to_sample_are_refused():
         likelihood_and_priors(small_run(params=fixed))
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_dynesty_agrees_with_polychord_and_compare_reads_its_result(tmp_path):
     logging.getLogger("bilby").setLevel(logging.WARNING)
     likelihood, priors = likelihood_and_priors(small_run())

@@ -203,6 +203,8 @@ def test_expressions_are_functions_of_numpy():
     assert text == "lambda b, c, fX: np.log10(fX) + max(b, np.e) ** 2 - np.pi * abs(c)"
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_cobaya_run_evaluates_and_samples(tmp_path):
     """The command line of Cobaya: `evaluate`, and a Markov chain that agrees with nested sampling."""
     folder = fit(small_run(), tmp_path / "nested")

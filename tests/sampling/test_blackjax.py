@@ -252,6 +252,8 @@ def test_the_report_cites_it(finished):
     assert "Insertion-index test of the sampling: p = 0." in text
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_interrupted_and_resumed_it_ends_as_if_it_had_not_been(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(checkpointed_run, "PROGRESS_S", 0.0)
     monkeypatch.setattr(checkpointed_run, "CHECKPOINT_S", 0.0)

@@ -38,6 +38,8 @@ def graded_run(nlive=60, repeats="2d", **polychord):
     return small_run(data=DATA, likelihood=likelihood(False), params=params, sampler=sampler)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_a_graded_run_can_be_repeated_from_its_resolved_run_file(tmp_path):
     folder = fit(graded_run(nlive=20, **GRADES), tmp_path / "run", jobs=1)
     block = yaml.safe_load((folder / "run.yaml").read_text())["sampler"]["polychord"]

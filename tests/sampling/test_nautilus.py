@@ -85,6 +85,8 @@ def test_zero_and_nan_likelihoods_count(tmp_path, caplog):
     assert "was NaN in" in caplog.text
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_interrupted_and_resumed_it_ends_as_if_it_had_not_been(tmp_path, monkeypatch):
     monkeypatch.setattr(nautilus, "TURN_S", 0.05)
     monkeypatch.setattr(checkpointed_run, "PROGRESS_S", 0.0)

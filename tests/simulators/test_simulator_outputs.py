@@ -83,6 +83,8 @@ def test_a_signal_is_enough(module, tmp_path):
         assert "tau_train" not in file
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_outputs_of_every_kind_travel(module, tmp_path):
     """Simulated, kept when a set grows, trained on, saved, loaded, evaluated, named by histories."""
     simulator = f"{module}:Everything"
