@@ -35,6 +35,7 @@ def _mpi_has_started():
     return module is not None and module.Is_initialized()
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items):
     """Keep the tests of a file, which share runs, on one worker; two mpirun at a time would disturb each other."""
     with_mpi = {item.path for item in items if item.get_closest_marker("mpi")}
