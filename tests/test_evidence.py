@@ -204,6 +204,8 @@ def test_the_averaged_signal_is_the_mixture_of_the_posteriors(finished):
         assert (np.array(found[low]) <= found[high]).all()
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_finished_fits_are_skipped_and_more_variants_may_follow(finished, tmp_path):
     shutil.copytree(finished[0], tmp_path / "e")
     folder, calls = tmp_path / "e", []

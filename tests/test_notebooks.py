@@ -112,11 +112,13 @@ def test_a_progress_of_your_own_replaces_the_bar(kernel):
     assert printed[1]["text"] == "True Progress\n"
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "sampler",
     [
         {"polychord": {"nlive": 60, "num_repeats": 10, "seed": 1}},
-        pytest.param({"nautilus": {"n_live": 100, "n_eff": 3000}}, marks=[pytest.mark.slow, pytest.mark.ci]),
+        {"nautilus": {"n_live": 100, "n_eff": 3000}},
     ],
     ids=lambda sampler: next(iter(sampler)),
 )

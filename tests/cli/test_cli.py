@@ -71,6 +71,8 @@ def test_evaluate_json(tmp_path):
     assert errors["n"] == 1024
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_simulate_train_evaluate_end_to_end(tmp_path):
     sizes = ("-n", "64", "--n-val", "16", "--n-test", "32", "--jobs", "1")
     done = lstmfit("simulate", "-o", "s.h5", *sizes, cwd=tmp_path)

@@ -44,6 +44,8 @@ def hostile(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_no_module_of_the_current_folder_is_run_by_a_fit(hostile):
     (hostile / "run.yaml").write_text(yaml.safe_dump(small_run()))
     done = lstmfit("fit", "run.yaml", "-o", "out", "--jobs", "2", cwd=hostile)

@@ -49,6 +49,8 @@ def test_a_graded_run_can_be_repeated_from_its_resolved_run_file(tmp_path):
     assert (again / "chain_dead-birth.txt").read_bytes() == (folder / "chain_dead-birth.txt").read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_no_grades_unless_asked_for(tmp_path):
     """Shared-out steps would make the evidence scatter by more than its quoted error."""
     folder = fit(graded_run(nlive=20), tmp_path / "run", jobs=1)
