@@ -77,6 +77,10 @@ class Recipe:
                 raise InputError(f"{name.replace('_', ' ')} is {shown(value)}; give a number from {least:g} to 1e6")
 
 
+WARM = {"updates": 10_000, "learning_rate": 4e-3}
+"""Settings of a training that starts from an emulator, where they differ from the defaults of `Recipe`."""
+
+
 @dataclass
 class Targets:
     """Training or validation data in network units.
@@ -134,6 +138,7 @@ def train(
     checkpoint=None,
     resume: bool = False,
     start: dict | None = None,
+    started_from: str = "",
     progress=None,
 ):
     """Train the weights of the network.
@@ -157,6 +162,8 @@ def train(
         interruption.
     start : dict of str to numpy.ndarray, optional
         Initial weights; by default random ones from the seed.
+    started_from : str
+        Checksum of the emulator that `start` was made from; a checkpoint of another one is not resumed.
     progress : callable, optional
         Called as ``progress(update, training_percent, validation_percent)`` after every `UPDATES_PER_CALL` updates.
         The training error is the root mean square since the last validation; the validation error is a mean, and None
@@ -193,6 +200,7 @@ def train(
             "architecture": architecture.to_dict(),
             "n": len(training.inputs),
             "version": __version__,
+            "started_from": started_from,
         }
     )
     history, best, best_error, done = History(), read_weights(model), np.inf, 0
@@ -247,7 +255,29 @@ def _optimizer(keras, recipe):
         def get_config(self):
             return asdict(recipe)
 
-    return keras.optimizers.Muon(
+    class Muon(keras.optimizers.Muon):
+        """The Newton-Schulz iteration in the small square of a matrix, for half of the operations.
+
+        Every step multiplies the matrix X from the left by a polynomial Q of A = X X^T, after which A is Q A Q. Only
+        the product of the polynomials is needed, so X itself enters twice instead of twice per step.
+        """
+
+        def zeropower_via_newtonschulz5(self, x, steps):
+            a, b, c = self.muon_a, self.muon_b, self.muon_c
+            tall = x.shape[0] > x.shape[1]
+            if tall:
+                x = keras.ops.transpose(x)
+            x = x / (keras.ops.norm(x) + 1e-7)
+            square, identity, product = x @ keras.ops.transpose(x), keras.ops.eye(x.shape[0]), None
+            for i in range(steps):
+                polynomial = a * identity + b * square + c * square @ square
+                product = polynomial if product is None else polynomial @ product
+                if i < steps - 1:
+                    square = polynomial @ square @ polynomial
+            x = product @ x
+            return keras.ops.transpose(x) if tall else x
+
+    return Muon(
         WarmCosine(), adam_lr_ratio=recipe.adam_ratio, global_clipnorm=recipe.clip_norm, exclude_embeddings=False,
         exclude_layers=["bias"], weight_decay=recipe.weight_decay or None, adam_weight_decay=None,
     )
