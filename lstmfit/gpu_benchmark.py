@@ -103,8 +103,15 @@ def _processor() -> str:
 
 
 def measure(
-    emulator: Emulator, tf_device, jax_device, *, batches=BATCHES, seconds: float = 2.0, updates: int = 400,
-    run="mock_25mK", settings: dict | None = None,
+    emulator: Emulator,
+    tf_device,
+    jax_device,
+    *,
+    batches=BATCHES,
+    seconds: float = 2.0,
+    updates: int = 400,
+    run="mock_25mK",
+    settings: dict | None = None,
 ) -> dict:
     """Measure on the devices that were found; see `run_gpu_bench`.
 

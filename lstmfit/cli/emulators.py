@@ -64,9 +64,15 @@ def train(
     signals: Annotated[Path, typer.Argument(help="Signal set: HDF5, .npz, or a folder of text tables.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Emulator file to write.")],
     spec: Spec = None,
-    updates: Annotated[Optional[int], typer.Option(help="Gradient steps.", show_default="100000; with --from: 10000")] = None,  # noqa: UP045
+    updates: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Gradient steps.", show_default="100000; with --from: 10000"),
+    ] = None,
     batch: Annotated[Optional[int], typer.Option(help="Signals per gradient step.", show_default="128")] = None,  # noqa: UP045
-    learning_rate: Annotated[Optional[float], typer.Option(help="Peak learning rate.", show_default="0.0125; with --from: 0.004")] = None,  # noqa: UP045
+    learning_rate: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Peak learning rate.", show_default="0.0125; with --from: 0.004"),
+    ] = None,
     units: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="LSTM units per layer.", show_default="128; published: 451"),

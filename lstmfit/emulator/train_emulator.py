@@ -81,7 +81,7 @@ def train_emulator(
                 f"{listed(sizes)} given for a training that starts from {start.name}, whose sizes are "
                 f"{start.network}; remove one of the two"
             )
-        sizes = warm_start.sizes_of(start.architecture)
+        sizes = warm_start.sizes_for(start, data.redshifts)
     if not len(data.train) or not len(data.val):
         raise InputError(
             f"the set has {len(data.train)} training and {len(data.val)} validation signals, but both kinds are needed"
@@ -104,7 +104,7 @@ def train_emulator(
     started = time.time()
     origin: dict = {}
     if start is not None:
-        options["start"] = warm_start.initial_weights(start, architecture, scaling, targets[0])
+        options["start"] = warm_start.initial_weights(start, architecture, scaling, data.redshifts, targets[0])
         options["started_from"] = start.checksum
         origin = {"started_from": {"name": start.name, "checksum": start.checksum}}
     weights, history = training.train(architecture, scaling, *targets, recipe, **options)

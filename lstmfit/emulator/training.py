@@ -161,7 +161,7 @@ def train(
         Whether to resume from `checkpoint`. On the same machine the weights are then the same as without the
         interruption.
     start : dict of str to numpy.ndarray, optional
-        Initial weights; by default random ones from the seed.
+        Initial weights; by default random ones from the seed. They are the result if no update improves on them.
     started_from : str
         Checksum of the emulator that `start` was made from; a checkpoint of another one is not resumed.
     progress : callable, optional
@@ -210,6 +210,10 @@ def train(
     order, offset = _Shuffle(recipe.seed, len(training.inputs), recipe.batch), time.monotonic()
     if history.seconds:
         offset -= history.seconds[-1]
+    if start is not None and not done:
+        # The result is then never worse than the start.
+        best_error = _validation_percent(tf, validate, validation)
+        log.info("validation error before the first update: %.4f %%", best_error)
     data = training.inputs, training.histories, training.scalars, training.weight
     total, count = 0.0, 0
     if done < recipe.updates:
@@ -224,7 +228,7 @@ def train(
             if progress is not None:
                 progress(done, 100.0 * float(np.sqrt(total / count)), None)
             continue
-        error = 100.0 * float(np.mean(np.concatenate([validate(v) for v in _batches(tf, validation)])))
+        error = _validation_percent(tf, validate, validation)
         history.update.append(done)
         history.training_percent.append(100.0 * float(np.sqrt(total / count)))
         history.validation_percent.append(error)
@@ -325,6 +329,10 @@ def _compile_validation(tf, architecture, model):
         return tf.sqrt(batch[2] * tf.reduce_mean((histories - batch[1])[:, 0, :n] ** 2, axis=1))
 
     return validate
+
+
+def _validation_percent(tf, validate, targets):
+    return 100.0 * float(np.mean(np.concatenate([validate(batch) for batch in _batches(tf, targets)])))
 
 
 def _batches(tf, targets, size=1024):
