@@ -36,13 +36,14 @@ def residual(signal, data, nodes, ends, channels, knot, first):
 def chi_square(r, inverse, weighted, inverse_factor, pull, constant, largest):
     """Chi-square of a residual (n,) after the marginalisation of k terms.
 
-    NaN if it is not below `largest` before the marginalisation, because the difference of larger numbers loses digits.
+    NaN if there are such terms and it is not below `largest` before, because the difference of larger numbers loses
+    digits.
     """
     n, k = r.size, pull.size
     whole = constant
     for j in range(n):
         whole += r[j] * r[j] * inverse[j]
-    if not whole < largest:
+    if k > 0 and not whole < largest:
         return np.nan
     t = pull.copy()
     for a in range(k):
