@@ -257,7 +257,7 @@ class Problem:
     def loglikelihood_batch(
         self, theta: ArrayLike, return_derived: bool = False
     ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
-        """Ln L of many points, with signals and likelihoods in batches: at least twice as fast as single calls.
+        """Ln L of many points, with signals and likelihoods in batches: faster than single calls, and on all cores.
 
         Parameters
         ----------
