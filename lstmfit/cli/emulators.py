@@ -66,12 +66,12 @@ def train(
     spec: Spec = None,
     updates: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Gradient steps.", show_default="100000; with --from: 10000"),
+        typer.Option(help="Gradient steps; with --from, 10000 by default.", show_default="100000"),
     ] = None,
     batch: Annotated[Optional[int], typer.Option(help="Signals per gradient step.", show_default="128")] = None,  # noqa: UP045
     learning_rate: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="Peak learning rate.", show_default="0.0125; with --from: 0.004"),
+        typer.Option(help="Peak learning rate; with --from, 0.004 by default.", show_default="0.0125"),
     ] = None,
     units: Annotated[
         Optional[int],  # noqa: UP045
