@@ -87,7 +87,12 @@ def train(
     ] = False,
     start: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--from", metavar="EMULATOR", help="Start from this emulator of the same parameters."),
+        typer.Option(
+            "--from",
+            metavar="EMULATOR",
+            help="Start from this emulator of the same parameters.",
+            show_default="random weights",
+        ),
     ] = None,
     architecture: Annotated[str, typer.Option(help="patched, or published (the 21cmLSTM of 2024).")] = "patched",
     epochs: Annotated[float, typer.Option(help="Fraction of the original 175 epochs (published only).")] = 1.0,
