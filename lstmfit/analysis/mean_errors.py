@@ -8,7 +8,7 @@ are merged, differ by the true error of their means.
 
 import numpy as np
 
-POOLED = 8
+POOLED = 4
 """Degrees of freedom that the average over the parameters counts for, besides those of the parameter itself."""
 
 
