@@ -62,7 +62,7 @@ def effective_sizes(samples, names) -> tuple[np.ndarray, np.ndarray]:
     For a Markov chain the size is var(x) / var(mean), at most Kish's, with var(mean) = tau sum (w (x - mean))^2. The
     autocorrelation time tau is that of the weighted deviations w (x - mean), so the weights may be multiplicities or
     importance weights. For other points the size is Kish's and tau is 1; if they are merged runs of nested sampling,
-    the size is divided by the square of their inflation (`lstmfit.analysis.mean_errors`).
+    the size is divided by the square of their inflation (`lstmfit.sampling.mean_errors`).
 
     Parameters
     ----------

@@ -114,7 +114,7 @@ def read_samples(root: Path) -> "Samples":
     anesthetic.NestedSamples or anesthetic.MCMCSamples
         NestedSamples if birth contours are known (PolyChord, BlackJAX). For our own runs, their
         ``attrs["prior_fraction"]`` is the fraction of the prior that their evidence refers to, and
-        ``attrs["mean_inflation"]`` the factors of `lstmfit.analysis.mean_errors` by name. Either is None if it is not
+        ``attrs["mean_inflation"]`` the factors of `lstmfit.sampling.mean_errors` by name. Either is None if it is not
         known. MCMCSamples for weighted
         samples (nautilus), with ``attrs["evidence"]`` = (ln Z, its error) if the sampler computed it.
     """

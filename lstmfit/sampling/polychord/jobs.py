@@ -8,7 +8,7 @@ number (Skilling 2006, Bayesian Analysis 1, 833; Higson et al. 2019, Statistics 
 JOSS 4, 1414). The parts may end at different likelihoods: beyond its end, a part contributes no live points to the sum.
 
 Points of one run are correlated, because a new point starts from a live one. Independent runs are not, so their means
-show the true error of a mean (`lstmfit.analysis.mean_errors`). There are therefore several runs even on one core.
+show the true error of a mean (`lstmfit.sampling.mean_errors`). There are therefore several runs even on one core.
 """
 
 import dataclasses

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lstmfit.analysis.mean_errors import mean_inflation
 from lstmfit.files import write_text
 from lstmfit.sampling.chainfiles import nested_samples, write_posterior
+from lstmfit.sampling.mean_errors import mean_inflation
 
 
 def merge_parts(part_roots, root, seed: int, names, derived_names) -> dict:
@@ -27,7 +27,7 @@ def merge_parts(part_roots, root, seed: int, names, derived_names) -> dict:
     -------
     dict
         ``logZ``, ``logZ_err``: log-evidence of the merged run and its error sqrt(D_KL / n_live); ``n_dead``: number of
-        its points; ``mean_inflation``: by name, see `lstmfit.analysis.mean_errors.mean_inflation`, None for one part.
+        its points; ``mean_inflation``: by name, see `lstmfit.sampling.mean_errors.mean_inflation`, None for one part.
     """
     dead, live, runs = [], [], []
     for i, part in enumerate(part_roots):

@@ -7,8 +7,8 @@ from gaussian import NAMES, make_gaussian, settings
 from lstmfit.analysis.autocorrelation import effective_sizes
 from lstmfit.analysis.chains import read_samples
 from lstmfit.analysis.compare import compare
-from lstmfit.analysis.mean_errors import mean_inflation
 from lstmfit.analysis.reweight import effective_size
+from lstmfit.sampling.mean_errors import mean_inflation
 from lstmfit.sampling.polychord.jobs import run_jobs
 
 N_RUNS, N, D = 8, 300, 5
