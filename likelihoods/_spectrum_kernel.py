@@ -9,10 +9,9 @@ from lstmfit.kernels import cached_kernel
 
 
 @cached_kernel()
-def residual(signal, data, nodes, ends, channels, knot, first):
-    """Data minus the signal at the channels, (n,)."""
-    m, n = nodes.shape[1], data.size
-    # Second derivatives at the nodes: a tridiagonal system that is already factorised.
+def second_derivatives(signal, nodes, ends, first):
+    """Second derivatives of the spline at its m + 2 nodes: a tridiagonal system that is already factorised."""
+    m = nodes.shape[1]
     second = np.empty(m + 2)
     previous = 0.0
     for i in range(m):
@@ -24,8 +23,15 @@ def residual(signal, data, nodes, ends, channels, knot, first):
         second[i + 1] -= nodes[1, i] * second[i + 2]
     second[0] = ends[0, 0] * second[1] + ends[0, 1] * second[2]
     second[m + 1] = ends[1, 0] * second[m] + ends[1, 1] * second[m - 1]
-    out = np.empty(n)
-    for j in range(n):
+    return second
+
+
+@cached_kernel()
+def residual(signal, data, nodes, ends, channels, knot, first):
+    """Data minus the signal at the channels, (n,)."""
+    second = second_derivatives(signal, nodes, ends, first)
+    out = np.empty(data.size)
+    for j in range(data.size):
         k = knot[j]
         value = channels[0, j] * signal[first + k] + channels[1, j] * signal[first + k + 1]
         out[j] = data[j] - (value + channels[2, j] * second[k] + channels[3, j] * second[k + 1])
@@ -36,13 +42,14 @@ def residual(signal, data, nodes, ends, channels, knot, first):
 def chi_square(r, inverse, weighted, inverse_factor, pull, constant, largest):
     """Chi-square of a residual (n,) after the marginalisation of k terms.
 
-    NaN if it is not below `largest` before the marginalisation, because the difference of larger numbers loses digits.
+    NaN if there are such terms and it is not below `largest` before, because the difference of larger numbers loses
+    digits.
     """
     n, k = r.size, pull.size
     whole = constant
     for j in range(n):
         whole += r[j] * r[j] * inverse[j]
-    if not whole < largest:
+    if k > 0 and not whole < largest:
         return np.nan
     t = pull.copy()
     for a in range(k):
@@ -92,3 +99,20 @@ def marginalised_at(directions, inverse, width, log_prior_volume):
 def chi_square_of_signal(signal, data, table, noise, largest):
     """`chi_square` of the `residual` of a signal."""
     return chi_square(residual(signal, data, *table), *noise, largest)
+
+
+@cached_kernel()
+def chi_squares_of_signal(signal, data, starts, table, noise, largest):
+    """`chi_square_of_signal` of several spectra, (s,).
+
+    Their channels follow one another: spectrum i has those from ``starts[i]`` to ``starts[i + 1]``. Likewise the
+    arrays `weighted` (k, n_i) follow one another in one dimension, because chi-square needs contiguous rows.
+    """
+    inverse, weighted, inverse_factor, pull, constant = noise
+    r = residual(signal, data, *table)
+    out, k = np.empty(constant.size), pull.shape[1]
+    for i in range(constant.size):
+        a, b = starts[i], starts[i + 1]
+        own = weighted[k * a : k * b].reshape(k, b - a)
+        out[i] = chi_square(r[a:b], inverse[a:b], own, inverse_factor[i], pull[i], constant[i], largest)
+    return out

@@ -16,7 +16,6 @@ MARGIN = 64
 on a uniform grid), so that those further away are below the rounding error."""
 FEWEST = 8
 """Smallest grid for which this is done."""
-NO_TERMS = np.empty((0, 0)), np.empty((0, 0)), np.empty(0), 0.0
 
 
 def spline_table(redshifts: np.ndarray, frequency: np.ndarray, factor: np.ndarray) -> tuple:
@@ -97,27 +96,29 @@ class CompiledSpectrum:
 
     def loglikelihood(self, signal: np.ndarray, data: np.ndarray, sigma: float) -> float:
         """Ln L of the data (n,) in the basis of the density; NaN where `GaussianNoise.logpdf_whitened` must be used."""
-        kept = self._kept
-        if sigma != kept[0]:
-            kept = self._at(sigma)
-        _, noise, norm = kept
+        noise, norm = self.noise_at(sigma)
         if noise is None:
             return norm
         return norm - 0.5 * chi_square_of_signal(signal, data, self._table, noise, LARGEST_DIFFERENCE)
 
+    def noise_at(self, sigma: float) -> tuple:
+        """Arguments of `chi_square` that depend on the noise, and the log normalisation; None, -inf for no density."""
+        kept = self._kept
+        return kept[1:] if sigma == kept[0] else self._at(sigma)
+
     def _at(self, sigma):
         inverse, norm = self._density.noise_at(sigma)
         if norm == -np.inf:
-            return sigma, None, norm
+            return None, norm
         if np.ndim(inverse) == 0:
             inverse = np.full(self._density.n, inverse)
         terms = self._density.terms
         if terms is None:
-            noise = (inverse, *NO_TERMS)
+            noise = (inverse, np.empty((0, len(inverse))), np.empty((0, 0)), np.empty(0), 0.0)
         else:
             found = marginalised_at(terms.directions, inverse, terms.width, terms.log_prior_volume)
             weighted, inverse_factor, change = found
             noise, norm = (inverse, weighted, inverse_factor, terms.pull, terms.constant), norm + change
         # A single assignment, so that threads with different sigma do not mix.
-        self._kept = kept = sigma, noise, norm
-        return kept
+        self._kept = sigma, noise, norm
+        return noise, norm

@@ -56,6 +56,8 @@ class GlobalSignal(SpectrumModel):
     root, operator : numpy.ndarray
         Transformation of a signal to that basis: the matrix `operator` (n, n_channels) or, if it is None, the factor
         `root` (n,).
+    compiled : CompiledSpectrum or None
+        Compiled ln L, if there is one.
     model_noise : ModelNoise or None
         Density of the residual if the noise is that of the model's sky; `density` then has the noise of the data.
     dof_at : int
@@ -95,9 +97,9 @@ class GlobalSignal(SpectrumModel):
         if self.fraction:
             self._check_fraction()
         self.model_noise = None if noise.samples is None else self._make_model_noise(weight, foreground)
-        # The compiled ln L has a noise that does not depend on the parameters.
         self._fixed_noise = not self.fraction and self.model_noise is None
-        self._fast = self._compiled if self._fixed_noise else None
+        # The compiled ln L has a noise that does not depend on the signal.
+        self.compiled = self._compiled if self._fixed_noise else None
         self._transform_components()
 
     @classmethod
@@ -169,9 +171,9 @@ class GlobalSignal(SpectrumModel):
             return None
         from lstmfit.likelihoods.compiled_spectrum import FEWEST, CompiledSpectrum
 
-        if len(self._redshifts) < FEWEST:
+        if len(self.redshifts) < FEWEST:
             return None
-        return CompiledSpectrum(self.density, self._redshifts, self._frequency, self.root)
+        return CompiledSpectrum(self.density, self.redshifts, self._frequency, self.root)
 
     def _check_fraction(self):
         problem = None
@@ -224,15 +226,15 @@ class GlobalSignal(SpectrumModel):
         values : numpy.ndarray
             (len(names),) parameters of the likelihood.
         """
-        sigma = self._sigma if self._sigma is not None else float(values[0])
-        if self._fast is not None:
-            value = self._fast.loglikelihood(signal, self._without_components(values), sigma)
+        sigma = self.sigma_of(values)
+        if self.compiled is not None:
+            value = self.compiled.loglikelihood(signal, self.without_components(values), sigma)
             # NaN if digits would be lost, or if the signal is NaN.
             if value == value:
                 return value
         if self.fraction:
             signal = self._whitened(signal)
-            r, variance = self._without_components(values) - signal, (self.fraction * signal) ** 2
+            r, variance = self.without_components(values) - signal, (self.fraction * signal) ** 2
             if self.model_noise is not None:
                 return self.model_noise.logpdf(r, sigma, variance)
             return self.density.logpdf_with(variance, r, sigma)
@@ -267,9 +269,9 @@ class GlobalSignal(SpectrumModel):
     def residual(self, signal: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Data minus signal and sampled components in the transformed basis, (n,); a new array."""
         if self._compiled is not None:
-            return self._compiled.residual(signal, self._without_components(values))
+            return self._compiled.residual(signal, self.without_components(values))
         data = self.data - (self.root * signal if self.operator is None else self.operator @ signal)
-        return self._without_components(values, data)
+        return self.without_components(values, data)
 
     def _whitened(self, signal):
         """Signal in the transformed basis, (n,)."""
@@ -307,12 +309,13 @@ class GlobalSignal(SpectrumModel):
 
     def _model_variance(self, signal, values):
         """As `ModelNoise.variance`, for a signal and parameters."""
-        return self.model_noise.variance(self.residual(signal, values), self._sigma_of(values))
+        return self.model_noise.variance(self.residual(signal, values), self.sigma_of(values))
 
-    def _sigma_of(self, values):
+    def sigma_of(self, values: np.ndarray) -> float:
+        """Noise of a channel of weight one in mK, from the parameters of the likelihood."""
         return self._sigma if self._sigma is not None else float(values[0])
 
-    def _without_components(self, values, data=None):
+    def without_components(self, values: np.ndarray, data: np.ndarray | None = None) -> np.ndarray:
         """Data minus sampled components in the transformed basis, (n,); `data` is modified, if given."""
         if data is None:
             if not self.components:
@@ -367,4 +370,4 @@ class GlobalSignal(SpectrumModel):
         """As `SpectrumModel.coefficients`."""
         residual = self._temperature - self._centre() - self.model(signal, values)
         density = self.with_variance_at(signal, values).density
-        return self.marginalised.mixed(density.coefficients(residual, self._sigma_of(values), rng))
+        return self.marginalised.mixed(density.coefficients(residual, self.sigma_of(values), rng))

@@ -35,7 +35,7 @@ class SpectrumModel:
         Its parameters in the order of `values`, beginning with those of the noise.
     params : dict of str to dict
         Default prior and LaTeX label of each, from ``global_signal.yaml``.
-    spectrum, noise
+    spectrum, redshifts, noise
         As given.
     marginalised : Component or None
         The foreground whose coefficients are marginalised analytically.
@@ -69,8 +69,8 @@ class SpectrumModel:
         self._frequency = np.asarray(spectrum.frequency, dtype=float)
         self._temperature = np.asarray(spectrum.temperature, dtype=float)
         noise.check()
-        self._redshifts = np.asarray(redshifts, dtype=float)
-        self._matrix = interpolation_matrix(self._redshifts, self._frequency)
+        self.redshifts = np.asarray(redshifts, dtype=float)
+        self._matrix = interpolation_matrix(self.redshifts, self._frequency)
         self.fraction = 0.0 if error is None else error.fraction
         error_covariance = None if error is None else error.on_channels(self._matrix, len(self._frequency))
         self.covariance, self._error = sum_covariances(noise.extra, error_covariance), error_covariance

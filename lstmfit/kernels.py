@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 import numba
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
 log = logging.getLogger(__name__)
 
@@ -94,11 +94,29 @@ def digest(module_name: str) -> str:
     return content.hexdigest()
 
 
+class _CheckedFile(IndexDataCacheFile):
+    """Compiled code with a digest of its own, because damaged code would crash, or give other numbers."""
+
+    def _save_data(self, name, data):
+        content = self._dump(data)
+        super()._save_data(name, (hashlib.sha256(content).digest(), content))
+
+    def _load_data(self, name):
+        expected, content = super()._load_data(name)
+        if hashlib.sha256(content).digest() != expected:
+            raise ValueError(f"{name} is damaged")
+        return pickle.loads(content)
+
+
 class _KernelCache(FunctionCache):
     """numba's cache of one function, with the digest in its key; a failure only costs a compilation."""
 
     def __init__(self, function):
         super().__init__(function)
+        implementation = self._impl
+        self._cache_file = _CheckedFile(
+            self._cache_path, implementation.filename_base, implementation.locator.get_source_stamp()
+        )
         self._module = function.__module__
         self._digest = digest(self._module)
 

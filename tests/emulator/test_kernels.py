@@ -148,6 +148,20 @@ def test_without_any_folder_that_can_be_written(toy):
         assert "Traceback" not in log
 
 
+@pytest.mark.parametrize("part", [0.3, 0.6, 0.9])
+def test_code_with_a_single_wrong_byte_is_compiled_again(part, toy):
+    """Its pickle can still be read, and the wrong code would run."""
+    run(toy.parent, SOLVE)
+    files = list((toy.parent / "cache").rglob("*.nbc"))
+    assert files
+    for path in files:
+        content = bytearray(path.read_bytes())
+        content[int(part * len(content))] ^= 1
+        path.write_bytes(content)
+    assert run(toy.parent, SOLVE)[0] == "7.0 0"
+    assert run(toy.parent, SOLVE)[0] == "7.0 1"
+
+
 def test_damaged_and_full_caches_cost_a_compilation(toy):
     folder = toy.parent
     run(folder, SOLVE)

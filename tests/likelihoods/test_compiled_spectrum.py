@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ from lstmfit.constants import redshift_to_frequency
 from lstmfit.datasets.spectrum import Spectrum
 from lstmfit.likelihoods import make_likelihood
 from lstmfit.likelihoods._spectrum_kernel import residual
+from lstmfit.likelihoods.compiled_spectra import CompiledSpectra
 from lstmfit.likelihoods.compiled_spectrum import spline_table
+from lstmfit.likelihoods.global_signal import GlobalSignal
 from lstmfit.likelihoods.interpolation import interpolation_matrix
 
 Z = np.linspace(5.0, 50.0, 451)
@@ -67,7 +70,7 @@ def test_ln_l_is_that_of_numpy(options, rng):
     made = likelihood(**options)
     assert made._compiled is not None
     plain = copy.copy(made)
-    plain._compiled = None
+    plain._compiled = plain.compiled = None
     for scale in (1.0, 100.0, 1e4, 1e7):
         signal = rng.normal(0, scale, len(Z))
         values = np.concatenate([[rng.uniform(5, 50)], rng.normal(10, 1, 10)])[: len(made.names)]
@@ -102,3 +105,62 @@ def test_correlated_and_student_noise_and_the_grid_itself_are_left_to_numpy(tmp_
         {"nu": redshift_to_frequency(Z)},
     ):
         assert likelihood(**options)._compiled is None
+
+
+def several():
+    free, fixed = {"noise": {"sigma": "free"}}, {"noise": {"sigma": 20}}
+    return [
+        likelihood(np.linspace(60.0, 90.0, 70), **free, foreground=FOREGROUND),
+        likelihood(np.linspace(55.0, 200.0, 50), **fixed),
+        likelihood(**fixed, foreground=FOREGROUND | {"terms": 7}, systematics={"model": "sinusoid"}),
+        likelihood(np.array([80.0]), **free),
+    ]
+
+
+def test_several_spectra_have_the_ln_l_of_each(rng):
+    likelihoods = several()
+    together = CompiledSpectra(likelihoods)
+    for made in (together, pickle.loads(pickle.dumps(together)), copy.deepcopy(together)):
+        for scale in (1.0, 100.0, 1e4, 1e7):
+            signal = rng.normal(0, scale, len(Z))
+            values = [
+                np.concatenate([[rng.uniform(5, 50)], rng.normal(10, 1, 9)])[: len(one.names)] for one in likelihoods
+            ]
+            expected = [one(signal, own) for one, own in zip(likelihoods, values)]
+            np.testing.assert_allclose(made(signal, values), expected, rtol=1e-11)
+
+
+def test_several_spectra_with_impossible_noise_or_signal():
+    likelihoods = several()
+    together, signal = CompiledSpectra(likelihoods), np.zeros(len(Z))
+    values = [np.full(len(one.names), 10.0) for one in likelihoods]
+    good = together(signal, values)
+    for sigma in (0.0, np.nan):
+        values[0] = np.array([sigma])
+        assert together(signal, values) == [-np.inf, *good[1:]]
+    values[0] = np.array([10.0])
+    assert together(signal, values) == good
+    signal[np.searchsorted(Z, 1420.4 / 130 - 1)] = np.nan
+    assert np.isnan(together(signal, values)[1])
+
+
+def test_several_spectra_in_threads(rng):
+    likelihoods = several()
+    together, signal = CompiledSpectra(likelihoods), rng.normal(0, 100, len(Z))
+    points = [[np.full(len(one.names), sigma) for one in likelihoods] for sigma in rng.uniform(5, 50, 200)]
+    expected = [together(signal, values) for values in points]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda values: together(signal, values), points)) == expected
+
+
+def test_only_spectra_with_compiled_likelihoods_are_joined():
+    class Own(GlobalSignal):
+        """A likelihood that a user derives."""
+
+    made = likelihood()
+    assert CompiledSpectra.can_join(made)
+    own = Own(made.spectrum, Z, made.noise)
+    assert own.compiled is not None
+    assert not CompiledSpectra.can_join(own)
+    for options in ({"noise": {"model": "student_t", "sigma": 3, "dof": 4}}, {"emulator_error": {"fraction": 0.01}}):
+        assert not CompiledSpectra.can_join(likelihood(**options))
