@@ -1,8 +1,8 @@
 """Number of repeats that PolyChord needs, from the same fit with many seeds: the table of docs/results/samplers.md.
 
-    python benchmarks/repeats.py WORK [--runs mock_5mK,mock_25mK] [--repeats 5,10,20] [--seeds 8] [--jobs 2]
+    python benchmarks/repeats.py WORK [--runs mock_5mK,mock_25mK] [--repeats 5,10,20] [--seeds 16] [--jobs 2]
 
-A run with n_live points, so many repeats and another seed, in one process each, `--jobs` at a time; finished
+A run with 25d live points, so many repeats and another seed, in one process each, `--jobs` at a time; finished
 runs are not repeated; `--tables` makes the table of those. The question: do means and evidences scatter from seed to
 seed as their quoted errors say?
 """
@@ -21,6 +21,7 @@ import yaml
 from pages import TOP, replace_in_page
 
 from lstmfit.analysis.foreign_chains import read_chain
+from lstmfit.analysis.reweight import effective_size
 
 
 def fit(work: Path, run: str, repeats: int, seed: int) -> Path:
@@ -42,13 +43,16 @@ def figures(folders: list[Path]) -> dict:
     """Compare the scatter of evidences and means over runs with different seeds with the quoted errors."""
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
     samples = [read_chain(folder).samples for folder in folders]
+    sizes = np.array([effective_size(s.get_weights()) for s in samples])
     names = list(summaries[0]["parameters"])
-    weights = [s.get_weights() / s.get_weights().sum() for s in samples]
-    values = [s[names].to_numpy() for s in samples]
-    means = np.array([w @ x for w, x in zip(weights, values)])
-    variances = np.array([w @ (x - m) ** 2 for w, x, m in zip(weights, values, means)])
-    sizes = np.array([1.0 / (w @ w) for w in weights])
-    width = np.sqrt(variances.mean(axis=0))
+
+    def column(key):
+        return np.array([[s["parameters"][name][key] for name in names] for s in summaries])
+
+    scatter = column("mean").std(axis=0, ddof=1)
+    # Of a mean of as many independent points.
+    independent = np.sqrt(np.mean(column("std") ** 2 / sizes[:, None], axis=0))
+    mean_err = np.sqrt(np.mean(column("mean_err") ** 2, axis=0))
     logZ, quoted = (np.array([s[key] for s in summaries]) for key in ("logZ", "logZ_err"))
     return {
         "calls": float(np.mean([s["n_like"] for s in summaries])),
@@ -56,8 +60,9 @@ def figures(folders: list[Path]) -> dict:
         "logZ_err": float(quoted.mean()),
         "logZ_scatter": float(logZ.std(ddof=1)),
         "ess": float(sizes.mean()),
-        # Variance over seeds relative to that of the mean of as many independent draws.
-        "excess": dict(zip(names, np.sqrt(sizes.mean() * means.var(axis=0, ddof=1)) / width)),
+        "excess": dict(zip(names, scatter / independent)),
+        "quoted": dict(zip(names, mean_err / independent)),
+        "pull": dict(zip(names, scatter / mean_err)),
         "insertion_p": [s["insertion_p"] for s in summaries],
     }
 
@@ -68,7 +73,7 @@ def main():
     parser.add_argument("work", type=Path)
     parser.add_argument("--runs", default="mock_5mK,mock_25mK")
     parser.add_argument("--repeats", default="5,10,20")
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=16)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--tables", action="store_true")
     wanted = parser.parse_args()
@@ -79,9 +84,9 @@ def main():
         with ThreadPoolExecutor(wanted.jobs) as pool:
             list(pool.map(lambda job: fit(*job), jobs))
     lines = [
-        "| run | repeats | seeds | calls | mean ln Z | quoted error | scatter | effective sample size "
-        "| scatter of means in units of σ/√ESS: rms over parameters | largest |",
-        "|" + "---|" * 10,
+        "| run | repeats | seeds | calls | mean ln Z | quoted error | scatter | ESS "
+        "| scatter of means, σ/√ESS | quoted `mean_err`, σ/√ESS | scatter over `mean_err` | largest |",
+        "|" + "---|" * 12,
     ]
     for run, repeats in cells:
         folders = [wanted.work / f"{run}_{repeats}d_{seed}" for seed in range(wanted.seeds)]
@@ -90,12 +95,14 @@ def main():
             continue
         found = figures(folders)
         print(json.dumps(found, indent=1))
-        excess, largest = found["excess"], max(found["excess"], key=found["excess"].get)
-        rms = np.sqrt(np.mean(np.square(list(excess.values()))))
+        pull, largest = found["pull"], max(found["pull"], key=found["pull"].get)
+        excess, quoted, rms = (
+            np.sqrt(np.mean(np.square(list(found[key].values())))) for key in ("excess", "quoted", "pull")
+        )
         lines.append(
             f"| {run} | {repeats}d | {len(folders)} | {found['calls']:,.0f} | {found['logZ']:.2f} "
-            f"| {found['logZ_err']:.2f} | {found['logZ_scatter']:.2f} | {found['ess']:.0f} | {rms:.2f} "
-            f"| {excess[largest]:.2f} ({largest}) |"
+            f"| {found['logZ_err']:.2f} | {found['logZ_scatter']:.2f} | {found['ess']:.0f} | {excess:.2f} "
+            f"| {quoted:.2f} | {rms:.2f} | {pull[largest]:.2f} ({largest}) |"
         )
     replace_in_page("samplers.md", "repeats", "\n".join(lines))
 

@@ -51,11 +51,13 @@ def measure(work: Path, run: Path, seeds: int) -> dict:
             subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             whole = time.monotonic() - began
             summary = json.loads((folder / "summary.json").read_text())
-            states = sorted(folder.glob("parts/*/chain.state.json")) or [folder / "chain.state.json"]
-            states = [json.loads(state.read_text()) for state in states]
+            parts = sorted(folder.glob("parts/*/chain.state.json"))
+            states = [json.loads(state.read_text()) for state in parts or [folder / "chain.state.json"]]
+            # Serial runs share the processes; their own times do not include the start of these.
+            at_once = summary["ranks"] if parts else 1
             row = {key: summary[key] for key in ("logZ", "logZ_err")}
             row |= {"points": sum(state["n_dead"] for state in states), "calls": summary["n_like"], "whole_s": whole}
-            found[way].append(row | {"sampling_s": max(state["wall_s"] for state in states)})
+            found[way].append(row | {"sampling_s": sum(state["wall_s"] for state in states) / at_once})
             print(f"seed {seed}, {way}: {found[way][-1]}", flush=True)
     return found
 

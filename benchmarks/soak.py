@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from lstmfit.workers import cores
+
 TOP = Path(__file__).resolve().parent.parent
 CALLS_PER_LIVE_POINT = 2000
 """Likelihood calls per live point, from the demo: 346,000 calls for 175 live points."""
@@ -57,7 +59,7 @@ def main():
             memory = [resident(child) for child in children(fit.pid)]
         except (OSError, TypeError):
             continue
-        if states and len(memory) == len(states):
+        if states and len(memory) == cores():
             rows.append((sum(state["n_like"] for state in states), *memory))
     rows = np.array(rows)
     np.savetxt(wanted.work / "memory.txt", rows, header="calls, MB of each process")

@@ -15,6 +15,8 @@ import yaml
 from helpers import THETA, long_run, small_run
 
 from lstmfit.analysis.chains import read_run
+from lstmfit.analysis.compare import compare
+from lstmfit.analysis.foreign_chains import read_chain
 from lstmfit.driver import fit, load_problem
 from lstmfit.errors import InputError
 
@@ -42,12 +44,28 @@ def test_the_summary_has_its_keys_and_the_right_answer(finished):
     assert list(summary["parameters"]) == ["fX", "Tmin_vir"]
     for name in ("fX", "Tmin_vir"):
         p = summary["parameters"][name]
-        assert {"mean", "std", "median", "lo68", "hi68", "truth", "log10"} == set(p)
+        assert {"mean", "mean_err", "std", "median", "lo68", "hi68", "truth", "log10"} == set(p)
         assert p["truth"] == pytest.approx(np.log10(THETA[name]))
         assert abs(p["mean"] - p["truth"]) < 4 * p["std"]
         assert p["lo68"] < p["median"] < p["hi68"]
     assert summary["n_live"] == 60
     assert summary["n_like"] > 1000
+
+
+def test_errors_of_means_include_the_correlation_of_points(finished):
+    """In the space of the mean, and as `compare` has them."""
+    factors = json.loads((finished / "chain.state.json").read_text())["mean_inflation"]
+    assert list(factors)[:2] == ["fX", "Tmin_vir"]
+    assert min(factors.values()) >= 1
+    weights = anesthetic.read_chains(str(finished / "chain")).get_weights()
+    size = weights.sum() ** 2 / (weights @ weights)
+    chain = read_chain(finished)
+    compared = compare(chain.samples, chain.samples, ["fX", "Tmin_vir"])
+    assert compared["notes"] == []
+    for name, p in json.loads((finished / "summary.json").read_text())["parameters"].items():
+        assert p["mean_err"] == pytest.approx(p["std"] / np.sqrt(size) * factors[name])
+        assert compared["parameters"][name]["ess_a"] == pytest.approx(size / factors[name] ** 2)
+        assert compared["parameters"][name]["bias_err"] * p["std"] == pytest.approx(np.sqrt(2) * p["mean_err"])
 
 
 def test_anesthetic_reads_the_chains_without_our_help(finished):

@@ -262,7 +262,11 @@ def start(run, folder, *arguments, launcher=()):
 def wait_for_progress(process, folder):
     """Until a fit has finished and another has begun."""
     deadline = time.monotonic() + 300
-    while len(list(folder.glob("*/summary.json"))) < 1 or len(list(folder.glob("*/chain.resume"))) < 2:
+
+    def begun():
+        return {path.relative_to(folder).parts[0] for path in folder.glob("*/parts/*/chain.resume")}
+
+    while len(list(folder.glob("*/summary.json"))) < 1 or len(begun()) < 2:
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Autocorrelation time and effective sample size of Markov chains."""
+"""Effective sample sizes of posterior means, with the autocorrelation of Markov chains and of nested sampling."""
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
@@ -61,7 +61,8 @@ def effective_sizes(samples, names) -> tuple[np.ndarray, np.ndarray]:
 
     For a Markov chain the size is var(x) / var(mean), at most Kish's, with var(mean) = tau sum (w (x - mean))^2. The
     autocorrelation time tau is that of the weighted deviations w (x - mean), so the weights may be multiplicities or
-    importance weights. For independent points the size is Kish's and tau is 1.
+    importance weights. For other points the size is Kish's and tau is 1; if they are merged runs of nested sampling,
+    the size is divided by the square of their inflation (`lstmfit.sampling.mean_errors`).
 
     Parameters
     ----------
@@ -78,7 +79,9 @@ def effective_sizes(samples, names) -> tuple[np.ndarray, np.ndarray]:
     weights = samples.get_weights() / samples.get_weights().sum()
     kish = effective_size(weights)
     if not is_mcmc(samples):
-        return np.full(len(names), kish), np.ones(len(names))
+        known = samples.attrs.get("mean_inflation") or {}
+        inflation = np.array([known.get(name, 1.0) for name in names])
+        return kish / inflation**2, np.ones(len(names))
     rows, found = chain_rows(samples), []
     for name in names:
         x = np.where(weights > 0, samples[name].to_numpy(), 0.0)
@@ -89,6 +92,17 @@ def effective_sizes(samples, names) -> tuple[np.ndarray, np.ndarray]:
         found.append((min(weights @ deviation**2 / spread, kish) if spread > 0 else 1.0, time))
     sizes, times = np.array(found, dtype=float).reshape(-1, 2).T
     return sizes, times
+
+
+def knows_correlation(samples) -> bool:
+    """Whether `effective_sizes` include the correlation of points; not for a single run of nested sampling.
+
+    Parameters
+    ----------
+    samples : anesthetic.Samples
+        Samples as returned by `lstmfit.analysis.chains.read_samples`.
+    """
+    return not hasattr(samples, "logZ") or samples.attrs.get("mean_inflation") is not None
 
 
 def evenly_spaced(weights: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:

@@ -113,7 +113,9 @@ def read_samples(root: Path) -> "Samples":
     -------
     anesthetic.NestedSamples or anesthetic.MCMCSamples
         NestedSamples if birth contours are known (PolyChord, BlackJAX). For our own runs, their
-        ``attrs["prior_fraction"]`` is the fraction of the prior that their evidence refers to. MCMCSamples for weighted
+        ``attrs["prior_fraction"]`` is the fraction of the prior that their evidence refers to, and
+        ``attrs["mean_inflation"]`` the factors of `lstmfit.sampling.mean_errors` by name. Either is None if it is not
+        known. MCMCSamples for weighted
         samples (nautilus), with ``attrs["evidence"]`` = (ln Z, its error) if the sampler computed it.
     """
     from anesthetic import read_chains
@@ -124,7 +126,8 @@ def read_samples(root: Path) -> "Samples":
     samples = read_chains(str(root))
     state = read_state(root.parent, root.name)
     if hasattr(samples, "logZ"):
-        samples.attrs["prior_fraction"] = state.get("prior_fraction")
+        for fact in ("prior_fraction", "mean_inflation"):
+            samples.attrs[fact] = state.get(fact)
     elif state.get("logZ") is not None:
         samples.attrs["evidence"] = (state["logZ"], state["logZ_err"])
     return samples

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lstmfit.analysis.autocorrelation import effective_sizes, evenly_spaced, is_mcmc
+from lstmfit.analysis.autocorrelation import effective_sizes, evenly_spaced, is_mcmc, knows_correlation
 from lstmfit.analysis.chains import evidence
 from lstmfit.analysis.divergence import (
     gaussian_divergence,
@@ -163,7 +163,7 @@ def compare(a: "Samples", b: "Samples", names: list[str], seed: int = 0) -> dict
 
     Notes
     -----
-    Effective sample sizes of Markov chains account for autocorrelation
+    Effective sample sizes account for the autocorrelation of Markov chains and of our merged PolyChord runs
     (`lstmfit.analysis.autocorrelation.effective_sizes`), those of other samples only for the weights. For the
     nearest-neighbour estimate a Markov chain is thinned to its effective sample size, so that successive rows are not
     mistaken for near neighbours in parameter space.
@@ -258,8 +258,10 @@ def _equal_size(weights: np.ndarray, most: int) -> int:
 
 
 def _chain_notes(label: str, samples: Any, names: Sequence[str], sizes: Any, times: Any) -> list[str]:
-    """Notes about a Markov chain."""
+    """Notes about a Markov chain, or about points whose correlation is not known."""
     lines = []
+    if names and not knows_correlation(samples):
+        lines.append(f"{label}: a single run of nested sampling; errors and p assume that its points are independent")
     if samples.attrs.get("burn_in"):
         lines.append(f"{label}: first {100 * samples.attrs['burn_in']:g} % of each chain discarded as burn-in")
     slowest = int(np.argmax(times)) if len(times) else None

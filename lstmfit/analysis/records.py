@@ -24,6 +24,7 @@ class ParameterFigures(Figures):
     """One parameter of a summary, in the space of its prior."""
 
     mean: Finite
+    mean_err: Finite | None = None
     std: Finite
     median: Finite
     lo68: Finite

@@ -20,6 +20,7 @@ from lstmfit.analysis.goodness import doubts, goodness
 from lstmfit.analysis.insertion import SMALL
 from lstmfit.analysis.records import Bias, read_figures
 from lstmfit.analysis.style import own_style
+from lstmfit.analysis.summary import mean_with_error
 from lstmfit.errors import one_line
 from lstmfit.files import write_text
 from lstmfit.likelihoods.base import class_of
@@ -125,8 +126,8 @@ def _parameters(summary, run):
         truth = "" if p["truth"] is None else f"{p['truth']:.4g}"
         label = f"log10 {name}" if p["log10"] else name
         interval = f"{p['lo68']:.4g} .. {p['hi68']:.4g}"
-        rows.append((label, f"{p['mean']:.4g}", f"{p['std']:.2g}", f"{p['median']:.4g}", interval, truth))
-    columns = ["parameter", "mean", "std", "median", "68 %", "truth" if run.problem.truth else ""]
+        rows.append((label, mean_with_error(p), f"{p['std']:.2g}", f"{p['median']:.4g}", interval, truth))
+    columns = ["parameter", "mean ± its error", "std", "median", "68 %", "truth" if run.problem.truth else ""]
     return {"columns": columns, "rows": rows}
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lstmfit.analysis.autocorrelation import effective_sizes, knows_correlation
 from lstmfit.analysis.chains import Run, evidence
 from lstmfit.analysis.goodness import goodness
 from lstmfit.analysis.insertion import insertion_p
@@ -24,22 +25,26 @@ def summarise(run: Run, facts: dict, n_draws: int = 1000) -> dict:
     -------
     dict
         Content of ``summary.json``; log-uniform parameters are in log10. logZ refers to the whole prior: PolyChord
-        discards the part of the prior where the likelihood is zero, which `prior_fraction` corrects. insertion_p is the
-        p-value of `lstmfit.analysis.insertion`, None for weighted samples; fit and at_prior_end are those of
-        `lstmfit.analysis.goodness.goodness`.
+        discards the part of the prior where the likelihood is zero, which `prior_fraction` corrects. mean_err is the
+        error of a mean; None for a single run of nested sampling, which does not tell how correlated its points are.
+        insertion_p is the p-value of `lstmfit.analysis.insertion`, None for weighted samples; fit and at_prior_end are
+        those of `lstmfit.analysis.goodness.goodness`.
     """
     samples = run.natural()
     figures = _from_births(samples, n_draws) if hasattr(samples, "logZ") else _from_weights(samples)
     figures["logZ"] += float(np.log(facts.get("prior_fraction") or 1.0))
     weights = samples.get_weights()
     truth, parameters = run.truth(), {}
-    for name in run.problem.names:
+    sizes, known = effective_sizes(samples, run.problem.names)[0], knows_correlation(samples)
+    for name, size in zip(run.problem.names, sizes):
         x = samples[name].to_numpy()
         low, median, high = weighted_quantiles(x, weights, (0.15865525393145707, 0.5, 0.8413447460685429))
         mean = float(np.average(x, weights=weights))
+        std = float(np.sqrt(np.average((x - mean) ** 2, weights=weights)))
         parameters[name] = {
             "mean": mean,
-            "std": float(np.sqrt(np.average((x - mean) ** 2, weights=weights))),
+            "mean_err": float(std / np.sqrt(size)) if known else None,
+            "std": std,
             "median": median,
             "lo68": low,
             "hi68": high,
@@ -48,6 +53,12 @@ def summarise(run: Run, facts: dict, n_draws: int = 1000) -> dict:
         if run.log10[name]:
             parameters[name]["log10"] = True
     return {**figures, "insertion_p": insertion_p(samples), **facts, **goodness(run), "parameters": parameters}
+
+
+def mean_with_error(figures: dict) -> str:
+    """Mean of a parameter with its error, if it is known."""
+    error = figures["mean_err"]
+    return f"{figures['mean']:.4g}" + ("" if error is None else f" ± {error:.1g}")
 
 
 def _from_births(samples, n_draws):

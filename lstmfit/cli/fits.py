@@ -110,14 +110,15 @@ def _show_summary(folder):
     from lstmfit.analysis.chains import read_summary
     from lstmfit.analysis.goodness import doubts
     from lstmfit.analysis.insertion import SMALL
+    from lstmfit.analysis.summary import mean_with_error
 
     summary = read_summary(folder)
     rows = []
     for name, p in summary["parameters"].items():
         truth = "" if p["truth"] is None else f"{p['truth']:.4g}"
         label = f"log10 {name}" if p.get("log10") else name
-        rows.append((label, f"{p['mean']:.4g}", f"{p['std']:.2g}", f"{p['lo68']:.4g}", f"{p['hi68']:.4g}", truth))
-    print_table(("parameter", "mean", "std", "68 % low", "68 % high", "truth"), rows)
+        rows.append((label, mean_with_error(p), f"{p['std']:.2g}", f"{p['lo68']:.4g}", f"{p['hi68']:.4g}", truth))
+    print_table(("parameter", "mean ± its error", "std", "68 % low", "68 % high", "truth"), rows)
     say(
         f"logZ {summary['logZ']:.2f} ± {summary['logZ_err']:.2f}   D_KL {summary['D_KL']:.2f} nat   "
         f"{summary['n_like']:,} likelihood calls in {duration(summary['wall_s'])}   {folder}"

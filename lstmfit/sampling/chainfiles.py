@@ -30,6 +30,13 @@ def write_nested(folder, root, dead: np.ndarray, live: np.ndarray) -> None:
             np.savetxt(path, table[np.argsort(table[:, -2], kind="stable")], fmt=FORMAT)
 
 
+def nested_samples(table: np.ndarray):
+    """Samples of anesthetic from dead points (n, n_values + 2): values, ln L, ln L of the birth contour."""
+    import anesthetic
+
+    return anesthetic.NestedSamples(data=table[:, :-2], logL=table[:, -2], logL_birth=table[:, -1])
+
+
 def write_posterior(folder, root, table: np.ndarray, seed: int) -> tuple[float, float]:
     """Write ``ROOT.txt`` and ``ROOT_equal_weights.txt`` of a nested sampling run: weight, -2 ln L, values.
 
@@ -49,9 +56,7 @@ def write_posterior(folder, root, table: np.ndarray, seed: int) -> tuple[float, 
     logZ, logZ_err : float
         Log-evidence computed by anesthetic, and its error sqrt(D_KL / n_live).
     """
-    import anesthetic
-
-    samples = anesthetic.NestedSamples(data=table[:, :-2], logL=table[:, -2], logL_birth=table[:, -1])
+    samples = nested_samples(table)
     n_live = float(samples.nlive.max())
     logZ, logZ_err = float(samples.logZ()), math.sqrt(max(0.0, float(samples.D_KL())) / n_live)
     weights = samples.get_weights()

@@ -73,6 +73,7 @@ class State(Block):
     logZ: float | None = None
     logZ_err: float | None = None
     prior_fraction: NotNegative | None = None
+    mean_inflation: dict[str, NotNegative] | None = None
     finished: StrictBool = False
     ranks: Count = 1
     version: str = ""

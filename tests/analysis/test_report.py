@@ -15,7 +15,7 @@ from helpers import lstmfit, small_run
 
 from lstmfit import config as run_file
 from lstmfit.analysis.bias import bias_file, measure_bias, write_bias
-from lstmfit.analysis.chains import read_run
+from lstmfit.analysis.chains import read_run, read_summary
 from lstmfit.analysis.report import bibliography, write_report
 from lstmfit.driver import fit, load_problem
 from lstmfit.errors import InputError
@@ -77,6 +77,22 @@ def test_the_report_is_one_file_with_everything(run):
     assert re.search(r"<td>a0</td><td>2000", text) or re.search(r"<td>a0</td><td>199\d", text)
     assert "Mittal2026" in text
     assert "Handley2015b" in text
+
+
+def test_means_have_their_errors_where_they_are_known(run, tmp_path):
+    """Summaries of older versions have none."""
+    figures = read_summary(run.folder)["parameters"]["fX"]
+    assert figures["mean_err"] < figures["std"]
+    with_error = f"<td>{figures['mean']:.4g} ± {figures['mean_err']:.1g}</td>"
+    assert with_error in write_report(run, tmp_path / "new.html").read_text()
+    copy = shutil.copytree(run.folder, tmp_path / "old")
+    content = json.loads((copy / "summary.json").read_text())
+    for p in content["parameters"].values():
+        del p["mean_err"]
+    (copy / "summary.json").write_text(json.dumps(content))
+    text = write_report(read_run(copy)).read_text()
+    assert f"<td>{figures['mean']:.4g}</td>" in text
+    assert with_error not in text
 
 
 def test_the_measured_bias_is_in_it(run, tmp_path):

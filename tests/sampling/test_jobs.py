@@ -31,7 +31,8 @@ from gaussian import (
 
 from lstmfit.errors import InputError
 from lstmfit.sampling.polychord import jobs as jobs_module
-from lstmfit.sampling.polychord.jobs import run_jobs, share_live_points
+from lstmfit.sampling.polychord.jobs import run_here, run_jobs, share_live_points
+from lstmfit.sampling.polychord.run import run_polychord
 from lstmfit.sampling.state import read_state
 
 
@@ -59,9 +60,9 @@ def test_jobs_merge_to_one_run(tmp_path):
     seen = []
     result = run_jobs(make_gaussian, settings(n_live=151), tmp_path, jobs=2, progress=seen.append)
     samples = read(tmp_path / "chain")
-    parts = [read(tmp_path / "parts" / str(i) / "chain") for i in range(2)]
+    parts = [read(tmp_path / "parts" / str(i) / "chain") for i in range(8)]
     merged = merge_nested_samples(parts)
-    assert [part.nlive.max() for part in parts] == [76, 75]
+    assert [part.nlive.max() for part in parts] == [19] * 7 + [18]
     assert samples.nlive.max() == 151
     assert samples.logZ() == pytest.approx(merged.logZ(), abs=1e-9)
     assert samples.D_KL() == pytest.approx(merged.D_KL(), abs=1e-9)
@@ -70,7 +71,7 @@ def test_jobs_merge_to_one_run(tmp_path):
     assert abs(logZ) < 3 * error
     assert result.logZ_err == pytest.approx(error)
     assert result.n_dead == len(samples) == sum(map(len, parts))
-    assert result.n_like == sum(read_state(tmp_path / "parts" / str(i), "chain")["n_like"] for i in range(2))
+    assert result.n_like == sum(read_state(tmp_path / "parts" / str(i), "chain")["n_like"] for i in range(8))
     np.testing.assert_allclose(samples["total"], samples["p0"] + samples["p1"], rtol=1e-12)
     # The posterior files say the same as the birth contours.
     weighted = np.loadtxt(tmp_path / "chain.txt")
@@ -89,18 +90,36 @@ def test_jobs_merge_to_one_run(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("chain*.txt")} == before
 
 
-def test_jobs_are_reproducible_and_independent_of_how_many_run_at_once(tmp_path, monkeypatch):
-    for folder in "ab":
-        run_jobs(make_gaussian, settings(n_live=50), tmp_path / folder, jobs=2)
-    a, b = ((tmp_path / folder / "chain_dead-birth.txt").read_bytes() for folder in "ab")
-    assert a == b
+def test_runs_are_reproducible_and_independent_of_how_many_run_at_once(tmp_path):
+    """One, two or eight processes, or this one: the same points, also where a process does several runs in turn."""
+    for jobs in (1, 2, 8):
+        run_jobs(make_gaussian, settings(n_live=80), tmp_path / str(jobs), jobs=jobs)
+    run_here(make_gaussian(), settings(n_live=80), tmp_path / "here")
+    one, *others = ((folder / "chain_dead-birth.txt").read_bytes() for folder in sorted(tmp_path.iterdir()))
+    assert others == [one] * 3
+    states = [read_state(folder, "chain") for folder in sorted(tmp_path.iterdir())]
+    assert [state["ranks"] for state in states] == [1, 2, 8, 1]
+    assert len({state["mean_inflation"] for state in states}) == 1
+    assert (tmp_path / "1" / "parts" / "3" / "log.txt").is_file()
+
+
+def test_one_run_of_an_older_version_is_resumed_as_one(tmp_path):
+    run_polychord(make_gaussian(), tmp_path, "chain", settings(), stop=lambda: True)
+    assert not read_state(tmp_path, "chain").get("finished")
+    result = run_here(make_gaussian(), settings(), tmp_path, resume=True)
+    assert result.finished
+    assert not (tmp_path / "parts").exists()
+    assert read(tmp_path / "chain").nlive.max() == 100
 
 
 def test_too_many_jobs_for_the_live_points(caplog):
     with caplog.at_level(logging.INFO, logger="lstmfit"):
         assert share_live_points(50, 16, 7) == [17, 17, 16]
     assert "3 of 16 jobs are used" in caplog.text
-    assert share_live_points(175, 2, 7) == [88, 87]
+    assert share_live_points(50, 2, 7) == [25, 25]
+    assert share_live_points(175, 1, 7) == share_live_points(175, 8, 7) == [22] * 7 + [21]
+    assert share_live_points(175, 3, 7) == [20] * 4 + [19] * 5
+    assert len(share_live_points(175, 16, 7)) == 10
     assert share_live_points(5, 4, 7) == [5]
 
 

@@ -6,6 +6,9 @@ run. Runs with the same prior and likelihood are independent, so their combined 
 run whose number of live points at each contour is the sum over the parts. Evidence and weights depend only on that
 number (Skilling 2006, Bayesian Analysis 1, 833; Higson et al. 2019, Statistics and Computing 29, 891; Handley 2019,
 JOSS 4, 1414). The parts may end at different likelihoods: beyond its end, a part contributes no live points to the sum.
+
+Points of one run are correlated, because a new point starts from a live one. Independent runs are not, so their means
+show the true error of a mean (`lstmfit.sampling.mean_errors`). There are therefore several runs even on one core.
 """
 
 import dataclasses
@@ -51,6 +54,8 @@ from lstmfit.workers import THREAD_VARIABLES, check_jobs
 # How long a child may take to stop before it is killed.
 STOP_GRACE_S = 10.0
 POLL_S = 0.25
+LEAST_RUNS = 8
+"""Minimum number of serial runs, if there are enough live points; their differences show the error of a mean."""
 # The child uses its parent's import path, so that the module of make_problem is found. It is started with -P, because
 # otherwise a json.py in the current folder would be imported instead of the standard library's.
 CHILD_CODE = (
@@ -74,9 +79,10 @@ def run_jobs(
 ) -> Result:
     """Divide the live points among serial runs in child processes, and merge the runs.
 
-    The parts are in `<folder>/parts/<i>/`. The merged run, written when all parts have finished, is
-    `<folder>/<root>_dead-birth.txt`, `_phys_live-birth.txt`, `.txt`, `_equal_weights.txt` and `.paramnames`. The same
-    number of jobs and the same seed give the same files.
+    There are at least `LEAST_RUNS` of them, so on 1, 2, 4 or 8 cores the result is the same. The parts are in
+    `<folder>/parts/<i>/`. The merged run, written when all parts have finished, is `<folder>/<root>_dead-birth.txt`,
+    `_phys_live-birth.txt`, `.txt`, `_equal_weights.txt` and `.paramnames`. The same number of runs and the same seed
+    give the same files.
 
     Parameters
     ----------
@@ -91,7 +97,8 @@ def run_jobs(
     root : str
         Prefix of the names of the merged files.
     jobs : int, optional
-        Number of processes; all cores by default. Fewer are used if a part would have too few live points.
+        Number of processes; all cores by default. Fewer are used if a part would have too few live points. Processes
+        that finish a part go on with the next one.
     resume : bool
         Resume the parts in the folder, `jobs` at a time; otherwise start over.
     progress : callable, optional
@@ -143,7 +150,7 @@ def run_jobs(
     if plan.get("finished") and (folder / f"{root}_dead-birth.txt").is_file():
         logger.info("%s has already finished; there is nothing left to do", folder / root)
         return Result.of(plan)
-    parts = [_Part(i, folder / PARTS / str(i), n) for i, n in enumerate(plan["shares"])]
+    parts = _parts(plan, folder)
     spent = plan["wall_s"]
     watch = _Watch(parts, settings, progress, lambda: spent + time.monotonic() - began)
 
@@ -157,16 +164,60 @@ def run_jobs(
     finally:
         write_plan()
     if not finished:
-        return Result(**watch.totals(), finished=False, prior_fraction=None, **versions, ranks=len(parts))
+        return Result(**watch.totals(), finished=False, prior_fraction=None, **versions, ranks=min(jobs, len(parts)))
     if progress:
         progress(watch.combined())
-    logZ, logZ_err, n_dead = merge_parts(
-        [part.folder / ROOT for part in parts],
-        folder / root,
-        settings.seed,
-    )
-    state = plan | watch.totals() | versions
-    state |= {"n_dead": n_dead, "logZ": logZ, "logZ_err": logZ_err, "wall_s": watch.elapsed(), "ranks": len(parts)}
+    return _merge(plan | versions | {"ranks": min(jobs, len(parts))}, parts, watch, folder, root)
+
+
+def run_here(problem, settings: PolyChordSettings, folder, root: str = "chain", *, resume: bool = False) -> Result:
+    """Do the same runs as `run_jobs` one after the other in this process, and merge them.
+
+    Parameters
+    ----------
+    problem : object
+        See `run_polychord`.
+    settings, folder, root, resume
+        See `run_jobs`.
+
+    Returns
+    -------
+    Result
+        As of `run_jobs`.
+
+    Raises
+    ------
+    InputError
+        As `run_polychord`.
+    """
+    folder = Path(folder)
+    if resume and (state := read_state(folder, root)) and "shares" not in state:
+        # Started by lstmfit 0.1, as one run.
+        return run_polychord(problem, folder, root, settings, resume=True)
+    began = time.monotonic()
+    plan = _plan(problem, settings, folder, root, 1, resume)
+    if plan.get("finished") and (folder / f"{root}_dead-birth.txt").is_file():
+        return Result.of(plan)
+    parts = _parts(plan, folder)
+    spent = plan["wall_s"]
+    watch = _Watch(parts, settings, None, lambda: spent + time.monotonic() - began)
+    library = load_library()
+    try:
+        write_state(folder, root, plan)
+        for part, seed in zip(parts, _seeds(settings, parts)):
+            own = settings.model_copy(update={"n_live": part.n_live, "seed": seed})
+            part.finish(run_polychord(problem, part.folder, ROOT, own, posteriors=False, resume=True))
+    finally:
+        write_state(folder, root, plan | {"wall_s": watch.elapsed()})
+    facts = {"version": library.version, "library": library.path, "ranks": 1}
+    return _merge(plan | facts, parts, watch, folder, root)
+
+
+def _merge(plan, parts, watch, folder, root) -> Result:
+    """Merge finished parts and write the state of the finished run."""
+    roots = [part.folder / ROOT for part in parts]
+    merged = merge_parts(roots, folder / root, plan["settings"]["seed"], plan["names"], plan["derived_names"])
+    state = plan | watch.totals() | merged | {"wall_s": watch.elapsed()}
     state |= {"finished": True, "prior_fraction": _prior_fraction(parts)}
     write_state(folder, root, state)
     if state["n_nan"]:
@@ -175,25 +226,28 @@ def run_jobs(
 
 
 def share_live_points(n_live: int, jobs: int, n_params: int) -> list[int]:
-    """Divide live points among runs, so that each has enough of them to learn the shape of the posterior.
+    """Divide live points among runs: at least `LEAST_RUNS`, but such that each can learn the shape of the posterior.
 
     Parameters
     ----------
     n_live : int
         Total number of live points.
     jobs : int
-        Requested number of runs.
+        Number of processes, of which the number of runs is a multiple.
     n_params : int
         Number of parameters; each run gets at least 2 (n_params + 1) live points.
 
     Returns
     -------
     list of int
-        Live points of each run, summing to `n_live`; there may be fewer runs than requested.
+        Live points of each run, summing to `n_live`; there are fewer runs if `n_live` is small.
     """
     least = 2 * (n_params + 1)
-    runs = max(1, min(jobs, n_live // least))
-    if runs < jobs:
+    most = max(1, n_live // least)
+    runs = min(jobs * math.ceil(LEAST_RUNS / jobs), most)
+    if runs > jobs:
+        runs -= runs % jobs
+    elif runs < jobs:
         logger.info(
             "%d live points are enough for %d run%s of at least %d, so %d of %d jobs are used; mpirun can use more",
             n_live, runs, "s" * (runs > 1), least, runs, jobs,
@@ -214,8 +268,8 @@ class _Part:
     latest: Progress = dataclasses.field(default_factory=lambda: Progress(n_dead=0, n_like=0))
     result: Result | None = None
 
-    def start(self, payload, settings, seed, resume):
-        """Start the child and send it its task."""
+    def start(self):
+        """Start a child."""
         ours, theirs = connection.Pipe()
         environment = os.environ | {name: "1" for name in THREAD_VARIABLES} | {OWN_OUTPUT_VARIABLE: "1"}
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -231,10 +285,26 @@ class _Part:
             )
         theirs.close()
         self.channel = ours
+
+    def take_over(self, other):
+        """Use the child of a part that has finished, which saves its start."""
+        self.process, self.channel = other.process, other.channel
+        other.process = other.channel = None
+
+    def send(self, payload, settings, seed):
+        """Send the child its task."""
         part_settings = settings.model_copy(update={"n_live": self.n_live, "seed": seed})
         main = getattr(sys.modules["__main__"], "__file__", None) if b"__main__" in payload else None
+        self.folder.mkdir(parents=True, exist_ok=True)
         with suppress(BrokenPipeError):  # the exit status will tell that the child has died
-            ours.send((main, payload, part_settings, str(self.folder), resume))
+            self.channel.send((main, payload, part_settings, str(self.folder)))
+
+    def finish(self, result: Result):
+        """Keep the result, whose figures are final, also for a part that had finished earlier."""
+        self.result = result
+        self.latest = dataclasses.replace(
+            self.latest, n_dead=result.n_dead, n_like=result.n_like, logZ=result.logZ, logZ_err=result.logZ_err
+        )
 
     def stop(self):
         """Ask the child to stop, which it does at its next likelihood call."""
@@ -262,6 +332,14 @@ class _Part:
         return " ".join([line.strip() for line in lines if line.strip()][-n:]) or "no output"
 
 
+def _parts(plan, folder) -> list[_Part]:
+    return [_Part(i, folder / PARTS / str(i), n) for i, n in enumerate(plan["shares"])]
+
+
+def _seeds(settings, parts) -> list[int]:
+    return [int(s) % 2**31 for s in np.random.SeedSequence(settings.seed).generate_state(len(parts))]
+
+
 def _plan(problem, settings, folder, root, jobs, resume) -> dict:
     """State of the merged run: that in the folder, or a new one."""
     check_parts(folder)
@@ -287,21 +365,31 @@ def _plan(problem, settings, folder, root, jobs, resume) -> dict:
 
 def _run_parts(parts, payload, settings, at_once, watch, stop) -> bool:
     """Run all parts, `at_once` at a time; False if `stop` ended them early."""
-    seeds = [int(s) % 2**31 for s in np.random.SeedSequence(settings.seed).generate_state(len(parts))]
+    seeds = _seeds(settings, parts)
     waiting, running = list(reversed(parts)), []
+
+    def begin(part):
+        part.send(payload, settings, seeds[part.index])
+        running.append(part)
+
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
                 part = waiting.pop()
-                # A child whose part has finished returns its result immediately; one without files starts over.
-                part.start(payload, settings, seeds[part.index], resume=True)
-                running.append(part)
+                part.start()
+                begin(part)
             for channel in connection.wait([part.channel for part in running], POLL_S):
                 part = next(p for p in running if p.channel is channel)
                 _receive(part)
-                if part.result is not None:
+                if part.result is None:
+                    continue
+                running.remove(part)
+                if waiting:
+                    following = waiting.pop()
+                    following.take_over(part)
+                    begin(following)
+                else:
                     part.stop()
-                    running.remove(part)
             watch.tell()
             if stop and stop():
                 return False
@@ -332,11 +420,7 @@ def _receive(part):
     if kind == "progress":
         part.latest = content
     elif kind == "result":
-        part.result = content
-        # Final figures, also for a part that had finished earlier.
-        part.latest = dataclasses.replace(
-            part.latest, n_dead=content.n_dead, n_like=content.n_like, logZ=content.logZ, logZ_err=content.logZ_err
-        )
+        part.finish(content)
     elif kind == "input error":
         raise InputError(content)
     else:
@@ -419,28 +503,34 @@ def _terminating_is_an_exception():
 
 
 def _child(descriptor):
-    """Run one part; the process ends here."""
+    """Run one part after the other; the process ends here."""
     channel = connection.Connection(descriptor)
     # Ctrl-C reaches every process of the terminal. The parent decides whether to stop, and closes the channel if so.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     status = 0
     try:
-        main, payload, settings, folder, resume = channel.recv()
-        if main is not None:
-            _import_main(main)
-        problem = pickle.loads(payload)()
-        result = run_polychord(
-            problem,
-            folder,
-            ROOT,
-            settings,
-            posteriors=False,
-            resume=resume,
-            progress=lambda progress: channel.send(("progress", progress)),
-            # The parent sends nothing more, so the channel only becomes readable when the parent closes it or dies.
-            stop=channel.poll,
-        )
-        if result.finished:
+        problem = None
+        while True:
+            main, payload, settings, folder = channel.recv()
+            _write_to(Path(folder) / "log.txt")
+            if problem is None:
+                if main is not None:
+                    _import_main(main)
+                problem = pickle.loads(payload)()
+            result = run_polychord(
+                problem,
+                folder,
+                ROOT,
+                settings,
+                posteriors=False,
+                # A part that has finished returns its result immediately; one without files starts over.
+                resume=True,
+                progress=lambda progress: channel.send(("progress", progress)),
+                # The parent sends nothing during a run, so the channel only becomes readable when it closes it or dies.
+                stop=channel.poll,
+            )
+            if not result.finished:
+                break
             channel.send(("result", result))
     except (BrokenPipeError, ConnectionResetError, EOFError):
         pass
@@ -457,6 +547,14 @@ def _child(descriptor):
         sys.stderr.flush()
     # Skip the interpreter's clean-up, which might crash with a thread asleep inside Fortran.
     os._exit(status)
+
+
+def _write_to(path):
+    """Append the output of this process, also that of Fortran, to a file."""
+    with path.open("ab") as log:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+            os.dup2(log.fileno(), stream.fileno())
 
 
 def _import_main(path):

@@ -41,9 +41,9 @@ class PolyChord:
 
     def run_here(self, problem, folder, *, resume=False) -> Result:
         """See `lstmfit.sampling.samplers.Sampler`."""
-        from lstmfit.sampling.polychord.run import run_polychord
+        from lstmfit.sampling.polychord.jobs import run_here
 
-        return run_polychord(problem, folder, ROOT, self.settings, resume=resume)
+        return run_here(problem, self.settings, folder, ROOT, resume=resume)
 
     def calls(self, n_slow: int) -> tuple[float, float]:
         """See `lstmfit.sampling.samplers.Sampler`."""
