@@ -1,8 +1,10 @@
-"""A worked observation: five time bins of a chromatic dipole under the Galaxy, with a signal of ECHO21.
+"""A worked observation: five time bins of a chromatic dipole under the Galaxy, with a signal of ECHO21 or 21cmGEM.
 
 python benchmarks/observation.py make -o observation      # spectra, chromaticity functions, modes and run files
 python benchmarks/observation.py fit -o observation       # fit them (again to resume)
 python benchmarks/observation.py results -o observation   # table and picture of docs/results/observation.md
+
+With --emulator 21cmgem (and another folder) the signal is that of the shipped emulator of 21cmGEM.
 
 Needs: pip install "lstmfit[observation]" (healpy and astropy). Nothing is downloaded: the sky is a formula.
 
@@ -34,7 +36,14 @@ INDICES = np.array([2.50, 2.56, 2.61, 2.66, 2.70, 2.75, 2.80, 2.87])
 """Spectral index of each region."""
 PRIOR = 2.45844, 3.14556
 """Range of the spectral indices in the training set of spectra, the prior of `regions`."""
-THETA = {"fX": 0.1, "fLy": 1.0, "fesc": 0.05, "Tmin_vir": 1e4, "tstar": 0.5, "sLy": 2.64, "wX": 1.5}
+THETA = {
+    "echo21": {"fX": 0.1, "fLy": 1.0, "fesc": 0.05, "Tmin_vir": 1e4, "tstar": 0.5, "sLy": 2.64, "wX": 1.5},
+    "21cmgem": {"fstar": 0.011020955, "Vc": 41.533981, "fX": 6.4696016e-4, "tau": 0.07619594, "alpha": 1.0,
+                "nu_min": 2.0, "Rmfp": 45.0},
+}  # fmt: skip
+"""True parameters for each emulator: those of the shipped mocks and of the published fit at 25 mK."""
+SHOWN = {"echo21": ("fX", "Tmin_vir"), "21cmgem": ("fstar", "Vc")}
+"""Log-uniform parameters whose widths are in the table."""
 NSIDE = 64
 MODES, TERMS = 6, 6
 N_SPECTRA = 4000
@@ -118,16 +127,17 @@ def foreground(K: np.ndarray, indices: np.ndarray) -> np.ndarray:
     return (K * powers).sum(axis=-1) + T_CMB
 
 
-def make(folder: Path, nside: int, n_spectra: int, seed: int) -> None:
+def make(folder: Path, emulator: str, nside: int, n_spectra: int, seed: int) -> None:
     """Write the observation: a spectrum, K and modes for each time bin, the true parameters, and the run files."""
     from lstmfit.likelihoods.interpolation import interpolation_matrix
     from lstmfit.simulators import load
+    from lstmfit.simulators.protocol import outputs_of
 
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
-    simulator = load("echo21")
-    history = simulator(np.array([THETA[p.name] for p in simulator.parameters]))
-    signal = interpolation_matrix(simulator.redshifts, FREQUENCY) @ np.asarray(history.signal) / 1000.0
+    simulator = load(emulator)
+    outputs = outputs_of(simulator(np.array([THETA[emulator][p.name] for p in simulator.parameters])))
+    signal = interpolation_matrix(simulator.redshifts, FREQUENCY) @ outputs["signal"] / 1000.0
     temperature, region = sky(nside, rng)
     for name, lst in LST.items():
         K = chromaticity(temperature, region, nside, lst)
@@ -146,13 +156,13 @@ def make(folder: Path, nside: int, n_spectra: int, seed: int) -> None:
         modes.write(folder / f"modes_{name}.h5")
         print(f"{name}: {clean[40]:.0f} K and noise of {1e3 * sigma[40]:.1f} mK at 75 MHz; {MODES} modes leave "
               f"{1e3 * modes.rms[-1]:.2f} mK rms of the training set")  # fmt: skip
-    truth = THETA | {f"beta_{i}": float(beta) for i, beta in enumerate(INDICES)}
+    truth = THETA[emulator] | {f"beta_{i}": float(beta) for i, beta in enumerate(INDICES)}
     write_text(folder / "truth.json", json.dumps(truth, indent=2) + "\n")
-    for name, content in run_files().items():
+    for name, content in run_files(emulator).items():
         write_text(folder / f"{name}.yaml", dump_yaml(content))
 
 
-def run_files() -> dict[str, dict]:
+def run_files(emulator: str) -> dict[str, dict]:
     """Run files by name: each foreground model with all time bins, and the basis with a single bin."""
     betas = [f"beta_{i}" for i in range(len(INDICES))]
     models = {
@@ -163,7 +173,7 @@ def run_files() -> dict[str, dict]:
     runs = {}
     for model, block in models.items():
         runs[model] = {
-            "emulator": "echo21",
+            "emulator": emulator,
             "data": {name: {"file": f"{name}.csv"} for name in LST},
             "likelihood": {
                 name: {"class": "global_signal", "data": name, "foreground": block(name)}
@@ -180,31 +190,31 @@ def run_files() -> dict[str, dict]:
     return runs
 
 
-def fit_all(folder: Path, jobs: int | None) -> None:
+def fit_all(folder: Path, emulator: str, jobs: int | None) -> None:
     """Fit every run file; a finished or interrupted fit is resumed."""
     from lstmfit.driver import fit
 
-    for name in run_files():
+    for name in run_files(emulator):
         output = folder / name
         fit(folder / f"{name}.yaml", output, jobs=jobs, resume=output.is_dir())
 
 
-def table(folder: Path) -> str:
+def table(folder: Path, emulator: str) -> str:
     """Evidence, goodness of fit and distance from the truth of each fit, in Markdown."""
     truth = json.loads((folder / "truth.json").read_text())
     header = [
-        "fit", "parameters", "ln Z", "chi-square / dof", "p", "largest (mean - truth) / sigma", "sigma of log10 fX",
-        "of log10 Tmin_vir", "ln L calls", "wall [s]",
+        "fit", "parameters", "ln Z", "chi-square / dof", "p", "largest (mean - truth) / sigma",
+        *(f"sigma of log10 {key}" for key in SHOWN[emulator]), "ln L calls", "wall [s]",
     ]  # fmt: skip
     lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    for name in run_files():
+    for name in run_files(emulator):
         summary = json.loads((folder / name / "summary.json").read_text())
         figures, pulls = summary["fit"], {}
         for key, p in summary["parameters"].items():
             true = truth[key] if not p.get("log10") else np.log10(truth[key])
             pulls[key] = (p["mean"] - true) / p["std"]
         worst = max(pulls, key=lambda key: abs(pulls[key]))
-        widths = [f"{summary['parameters'][key]['std']:.3f}" for key in ("fX", "Tmin_vir")]
+        widths = [f"{summary['parameters'][key]['std']:.3f}" for key in SHOWN[emulator]]
         cells = [
             f"`{name}`", len(pulls), f"{summary['logZ']:.1f} ± {summary['logZ_err']:.1f}",
             f"{figures['chi2']:.0f} / {figures['dof']:.0f}", f"{figures['p_value']:.2g}",
@@ -214,15 +224,16 @@ def table(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def picture(folder: Path, path: Path) -> None:
+def picture(folder: Path, emulator: str, path: Path) -> None:
     """Posterior of the signal by each fit: 95 % bands around the truth."""
     from lstmfit.analysis.chains import equal_weight, read_run
     from lstmfit.analysis.plots import new_figure, save
     from lstmfit.constants import redshift_to_frequency
 
     figure = new_figure(figsize=(11.0, 3.4), layout="constrained")
-    axes = figure.subplots(1, len(run_files()), sharey=True)
-    for axis, name in zip(axes, run_files()):
+    names = tuple(run_files(emulator))
+    axes = figure.subplots(1, len(names), sharey=True)
+    for axis, name in zip(axes, names):
         run = read_run(folder / name)
         nu = redshift_to_frequency(run.problem.signal.redshifts)
         curves = np.array([run.problem.signal_at(t) for t in equal_weight(run, 500, np.random.default_rng(0))])
@@ -243,18 +254,22 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=("make", "fit", "results"))
     parser.add_argument("-o", "--output", type=Path, default=Path("observation"))
+    parser.add_argument("--emulator", choices=tuple(THETA), default="echo21", help="model of the signal")
     parser.add_argument("--nside", type=int, default=NSIDE, help="resolution of the map")
     parser.add_argument("--spectra", type=int, default=N_SPECTRA, help="size of the training set of the modes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--jobs", type=int)
     options = parser.parse_args()
     if options.step == "make":
-        make(options.output, options.nside, options.spectra, options.seed)
+        make(options.output, options.emulator, options.nside, options.spectra, options.seed)
     elif options.step == "fit":
-        fit_all(options.output, options.jobs)
+        fit_all(options.output, options.emulator, options.jobs)
     else:
-        replace_in_page("observation.md", "fits", table(options.output))
-        picture(options.output, IMAGES / "observation.png")
+        of_echo21 = options.emulator == "echo21"
+        fits = table(options.output, options.emulator)
+        replace_in_page("observation.md", "fits" if of_echo21 else f"fits of {options.emulator}", fits)
+        if of_echo21:
+            picture(options.output, options.emulator, IMAGES / "observation.png")
 
 
 if __name__ == "__main__":
