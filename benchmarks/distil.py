@@ -98,10 +98,10 @@ def main():
         # Each round has its own checkpoint; the checkpoint of a finished round contains its result.
         beside = checkpoint.with_name(f"{checkpoint.name}_{i}")
         emulator = train_emulator(
-            data, recipe, {"encoder": (128,)}, name=name, half=True,
-            start=start, checkpoint=beside, resume=beside.exists(), progress=progress,
+            data, recipe, None if start else {"encoder": (128,)}, start=start, name=name, half=True,
+            checkpoint=beside, resume=beside.exists(), progress=progress,
         )  # fmt: skip
-        start = emulator.weights
+        start = emulator
     annotate(emulator, name, data)
     write_test_set(test_set_path(output), data)
     emulator.save(output)

@@ -1,11 +1,13 @@
 """Compare the speed of emulators on one core in a single run."""
 
 import time
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from lstmfit.emulator.emulator import Emulator
 from lstmfit.errors import InputError
+from lstmfit.parameters import Parameter
 
 
 def run_bench(source: str = "echo21", peers: bool = True) -> dict:
@@ -29,28 +31,32 @@ def run_bench(source: str = "echo21", peers: bool = True) -> dict:
     import numba
 
     emulator = Emulator.load(source)
-    rng = np.random.default_rng(0)
-    low, high = np.array([(p.min, p.max) for p in emulator.parameters]).T
-    log = np.array([p.log for p in emulator.parameters])
-    u = rng.uniform(size=(1024, len(low)))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        theta = np.where(log, low * (high / low) ** u, low + u * (high - low))
+    theta = draw_theta(emulator.parameters, 1024)
     raw = emulator.raw
     results = {}
-    single = _time(raw, theta[:, None], 1.0)
+    single = time_call(raw, theta[:, None], 1.0)
     for threads in sorted({1, numba.config.NUMBA_NUM_THREADS}):  # type: ignore[attr-defined]
         emulator._engine.threads = threads
-        batched = _time(emulator._engine.batch, theta[None, None], 1.0) / len(theta)
+        batched = time_call(emulator._engine.batch, theta[None, None], 1.0) / len(theta)
         name = emulator.name if threads == 1 else f"{emulator.name}, all cores"
         results[name] = _row(single if threads == 1 else None, batched, emulator.engine, threads)
     if emulator.engine == "numba" and isinstance(emulator, Emulator):
         wide = Emulator.load(source, engine="numba32")
         wide._engine.threads = 1
-        batched = _time(wide.raw_batch, theta[None, None], 1.0) / len(theta)
-        results[f"{emulator.name}, float32"] = _row(_time(wide.raw, theta[:, None], 1.0), batched, wide.engine, 1)
+        batched = time_call(wide.raw_batch, theta[None, None], 1.0) / len(theta)
+        results[f"{emulator.name}, float32"] = _row(time_call(wide.raw, theta[:, None], 1.0), batched, wide.engine, 1)
     if peers:
         results |= _peers(emulator, theta)
     return results
+
+
+def draw_theta(parameters: Sequence[Parameter], n: int) -> np.ndarray:
+    """Parameter sets within the ranges, (n, n_params) physical, always the same."""
+    low, high = np.array([(p.min, p.max) for p in parameters]).T
+    log = np.array([p.log for p in parameters])
+    u = np.random.default_rng(0).uniform(size=(n, len(low)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(log, low * (high / low) ** u, low + u * (high - low))
 
 
 def _row(single, batched, engine, threads):
@@ -78,8 +84,8 @@ def _peers(emulator, theta):
         model = build(emulator.architecture, 0, emulator.weights)
         x = tf.constant(emulator.scaling.inputs(theta), tf.float32)
         compiled = tf.function(lambda x: model(x)[0], jit_compile=True)
-        one = _time(lambda i: compiled(x[:1]).numpy(), [(0,)], 1.0)
-        many = _time(lambda i: compiled(x).numpy(), [(0,)], 1.0) / len(theta)
+        one = time_call(lambda i: compiled(x[:1]).numpy(), [(0,)], 1.0)
+        many = time_call(lambda i: compiled(x).numpy(), [(0,)], 1.0) / len(theta)
         results[f"{emulator.name} in XLA"] = _row(one, many, "XLA", 1)
     published = keras.Sequential(
         [
@@ -90,13 +96,14 @@ def _peers(emulator, theta):
         ]
     )
     y = tf.constant(np.random.default_rng(1).uniform(size=(1, 451, 8)), tf.float32)
-    results["published 21cmLSTM, eager"] = _row(_time(lambda i: published(y).numpy(), [(0,)], 3.0), None, "Keras", 1)
+    eager = time_call(lambda i: published(y).numpy(), [(0,)], 3.0)
+    results["published 21cmLSTM, eager"] = _row(eager, None, "Keras", 1)
     graph = tf.function(lambda y: published(y), jit_compile=True)
-    results["published 21cmLSTM, XLA"] = _row(_time(lambda i: graph(y).numpy(), [(0,)], 2.0), None, "XLA", 1)
+    results["published 21cmLSTM, XLA"] = _row(time_call(lambda i: graph(y).numpy(), [(0,)], 2.0), None, "XLA", 1)
     return results
 
 
-def _time(function, arguments, seconds) -> float:
+def time_call(function: Callable, arguments: Sequence, seconds: float) -> float:
     """Median time of a call in seconds over five rounds, about `seconds` in total; the first call is not timed."""
     function(*arguments[0])
     start = time.perf_counter()

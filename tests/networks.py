@@ -7,6 +7,7 @@ import numpy as np
 
 from lstmfit import Emulator
 from lstmfit.constants import redshift_to_frequency
+from lstmfit.datasets.signal_sets import SignalSet, Split
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.parameters import Parameter
@@ -41,6 +42,20 @@ def draw_theta(rng, n):
     """Parameter sets inside the ranges of PARAMETERS."""
     u = rng.uniform(size=(n, 3))
     return np.stack([10 ** (4 * u[:, 0] - 2), 2 * u[:, 1] - 1, 0.5 + 2.5 * u[:, 2]], axis=1)
+
+
+def make_set(rng, n=256):
+    """A set of absorption troughs on 31 channels whose depth, centre and width are the parameters."""
+    z = np.linspace(5, 30, 31)
+
+    def split(m):
+        theta = draw_theta(rng, m)
+        depth, centre, width = 50 + 20 * np.log10(theta[:, 0]), 15 + 5 * theta[:, 1], 2 + theta[:, 2]
+        signal = -depth[:, None] * np.exp(-0.5 * ((z - centre[:, None]) / width[:, None]) ** 2)
+        extras = {"x_HI": 1 / (1 + np.exp(-(z - 7 - theta[:, 1:2]))), "tau": 0.05 + 0.01 * theta[:, 1]}
+        return Split(theta, signal, extras)
+
+    return SignalSet(z, PARAMETERS, split(n), split(64), split(64), {"simulator": "gaussians"})
 
 
 MINIMA = [-3.99967, 0.623249, -6, 0.0400200, 1, 0.1, 10, 0.1176471, -294.11206]

@@ -124,7 +124,7 @@ ROOMS = [
     ("problem",),
     ("resolved_run", "run_folder"),
     ("analysis",),
-    ("driver", "many_fits", "benchmark", "doctor", "interfaces", "explorer"),
+    ("driver", "many_fits", "benchmark", "gpu_benchmark", "doctor", "interfaces", "explorer"),
     ("calibration", "evidence", "checks"),
     ("cli",),
     ("__main__",),

@@ -64,9 +64,15 @@ def train(
     signals: Annotated[Path, typer.Argument(help="Signal set: HDF5, .npz, or a folder of text tables.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Emulator file to write.")],
     spec: Spec = None,
-    updates: Annotated[Optional[int], typer.Option(help="Gradient steps.", show_default="100000")] = None,  # noqa: UP045
+    updates: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Gradient steps; with --from, 10000 by default.", show_default="100000"),
+    ] = None,
     batch: Annotated[Optional[int], typer.Option(help="Signals per gradient step.", show_default="128")] = None,  # noqa: UP045
-    learning_rate: Annotated[Optional[float], typer.Option(help="Peak learning rate.", show_default="0.0125")] = None,  # noqa: UP045
+    learning_rate: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Peak learning rate; with --from, 0.004 by default.", show_default="0.0125"),
+    ] = None,
     units: Annotated[
         Optional[int],  # noqa: UP045
         typer.Option(help="LSTM units per layer.", show_default="128; published: 451"),
@@ -79,6 +85,15 @@ def train(
     half: Annotated[
         bool, typer.Option("--half", help="Store matrices in half precision, in half the space.", show_default="off")
     ] = False,
+    start: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            "--from",
+            metavar="EMULATOR",
+            help="Start from this emulator of the same parameters.",
+            show_default="random weights",
+        ),
+    ] = None,
     architecture: Annotated[str, typer.Option(help="patched, or published (the 21cmLSTM of 2024).")] = "patched",
     epochs: Annotated[float, typer.Option(help="Fraction of the original 175 epochs (published only).")] = 1.0,
     seed: Annotated[int, typer.Option(help="Random seed of the initial weights and the batches.")] = 0,
@@ -94,15 +109,21 @@ def train(
     from lstmfit.datasets.signal_sets import load_signals
     from lstmfit.emulator.train_emulator import check_output, save_with_test_set
     from lstmfit.emulator.train_emulator import train as train_on
-    from lstmfit.emulator.training import Recipe
+    from lstmfit.emulator.training import WARM, Recipe
 
     output, checkpoint = check_output(output, resume=resume, force=force)
     if architecture not in ("patched", "published"):
         raise InputError(f"architecture is {shown(architecture)}; expected patched or published")
     if not 0 < epochs <= 1000:
         raise InputError(f"epochs is {epochs:g}; give a multiple of the published 175 epochs, above 0 and at most 1000")
-    given = {"updates": updates, "batch": batch, "learning_rate": learning_rate}
-    recipe = Recipe(seed=seed, **{key: value for key, value in given.items() if value is not None})
+    if architecture == "published" and start is not None:
+        raise InputError(
+            f"--from {start} with --architecture published, whose training always starts from random weights; remove "
+            "one of the two"
+        )
+    given = {"updates": updates, "batch": batch, "learning_rate": learning_rate, "seed": seed}
+    given = ({} if start is None else WARM) | {key: value for key, value in given.items() if value is not None}
+    recipe = Recipe(**given)
     given = {"units": units, "steps": steps, "encoder": None if encoder is None else _widths(encoder)}
     sizes = {key: value for key, value in given.items() if value is not None}
     if architecture == "published":
@@ -111,7 +132,7 @@ def train(
         save_with_test_set(emulator, data, output)
         checkpoint.unlink(missing_ok=True)
     else:
-        options = {"spec": spec, "half": half, "resume": resume, "force": force}
+        options = {"start": start, "spec": spec, "half": half, "resume": resume, "force": force}
         with _training_bar(recipe.updates) as progress:
             emulator = train_on(signals, output, recipe=recipe, sizes=sizes, progress=progress, **options)
     typer.echo(f"{output}: {emulator!r}")
@@ -273,11 +294,21 @@ def data_fetch(
 def bench(
     emulator: Annotated[str, typer.Argument(help="Name of a shipped emulator, or an emulator file.")] = "echo21",
     peers: Annotated[bool, typer.Option(help="Also time XLA and the published network (needs TensorFlow).")] = True,
+    gpu: Annotated[
+        bool, typer.Option("--gpu", help="Time engines, training and a BlackJAX fit on a GPU and the CPU instead.")
+    ] = False,
     json_file: Json = None,
 ):
     """Time the emulator next to its alternatives."""
     from lstmfit.benchmark import run_bench
 
+    if gpu:
+        from lstmfit.gpu_benchmark import run_gpu_bench
+
+        measured = run_gpu_bench(emulator)
+        _show_gpu_bench(measured)
+        write_json(measured, json_file)
+        return
     results = run_bench(emulator, peers)
     rows = [
         (name, r["engine"], _number(r["single_ms"], 3), _number(r["batched_us"], 1), r["threads"])
@@ -285,6 +316,30 @@ def bench(
     ]
     print_table(("network", "engine", "single [ms]", "batched [us per signal]", "threads"), rows)
     write_json(results, json_file)
+
+
+def _show_gpu_bench(results):
+    devices, engines = results["devices"], {k: v for k, v in results["engines"].items() if v is not None}
+    where = {"numba": devices["cpu"], "xla": devices["tensorflow"], "jax": devices["jax"]}
+    sizes = list(engines["numba"]["batched_us"])
+    columns = ("engine", "device", "single [ms]", *(f"{int(n):,} [us per signal]" for n in sizes))
+    print_table(
+        columns,
+        [
+            (name, where[name], _number(e["single_ms"], 3), *(_number(e["batched_us"][n], 2) for n in sizes))
+            for name, e in engines.items()
+        ],
+    )
+    rows = []
+    for place, label in (("gpu", devices["tensorflow"]), ("cpu", devices["cpu"])):
+        if results["training"][place] is not None:
+            rows.append(("training [updates per second]", label, _number(results["training"][place], 1), ""))
+    for place, label in (("gpu", devices["jax"]), ("cpu", devices["cpu"])):
+        fit = results["fit"][place]
+        if fit is not None:
+            logZ = f"logZ {fit['logZ']:.2f} +- {fit['logZ_err']:.2f}, {fit['n_like']:,} calls"
+            rows.append(("BlackJAX fit [s]", label, _number(fit["wall_s"], 1), logZ))
+    print_table(("", "device", "", ""), rows)
 
 
 def _number(value, digits):

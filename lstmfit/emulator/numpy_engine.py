@@ -24,16 +24,39 @@ def forward(architecture: Architecture, weights: dict[str, np.ndarray], inputs: 
     scalars : numpy.ndarray
         (n, n_scalars) in network units.
     """
+    a = architecture
+    w = {k: np.asarray(v, dtype=float) for k, v in weights.items()}
+    patches = []
+    for step, (h, _) in enumerate(states(a, weights, inputs)):
+        if step:
+            patches.append(h[-1] @ w["output_kernel"] + w["output_bias"][step - 1])
+    out = np.stack(patches, axis=1).reshape(len(inputs), a.steps, len(a.histories), a.patch)
+    histories = out.transpose(0, 2, 1, 3).reshape(len(inputs), len(a.histories), a.steps * a.patch)
+    # The recurrence runs forward in time, from high redshift to low; the output is in ascending redshift.
+    histories = histories[:, :, : a.n_channels][:, :, ::-1]
+    scalars = h[-1] @ w["scalar_kernel"] + w["scalar_bias"] if a.n_scalars else np.empty((len(inputs), 0))
+    return histories, scalars
+
+
+def features(architecture: Architecture, weights: dict[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:
+    """Output of the encoder's hidden layers for scaled parameters (n, n_params): (n, width)."""
+    x = np.asarray(inputs, dtype=float)
+    for i in range(len(architecture.encoder)):
+        kernel, bias = (np.asarray(weights[f"encoder_{i}_{part}"], float) for part in ("kernel", "bias"))
+        x = np.tanh(x @ kernel + bias)
+    return x
+
+
+def states(architecture: Architecture, weights: dict[str, np.ndarray], inputs: np.ndarray):
+    """Yield the states (h, c) before the first step and after each step, as lists over layers of (n, units)."""
     a, u = architecture, architecture.units
     w = {k: np.asarray(v, dtype=float) for k, v in weights.items()}
-    x = np.asarray(inputs, dtype=float)
-    for i in range(len(a.encoder)):
-        x = np.tanh(x @ w[f"encoder_{i}_kernel"] + w[f"encoder_{i}_bias"])
-    drive = (x @ w["drive_kernel"] + w["drive_bias"]).reshape(len(x), a.layers, 6 * u)
+    drive = features(a, w, inputs) @ w["drive_kernel"] + w["drive_bias"]
+    drive = drive.reshape(len(drive), a.layers, 6 * u)
     constant = drive[:, :, : 4 * u]
     h = [drive[:, layer, 4 * u : 5 * u] for layer in range(a.layers)]
     c = [drive[:, layer, 5 * u :] for layer in range(a.layers)]
-    patches = []
+    yield list(h), list(c)
     for step in range(a.steps):
         for layer in range(a.layers):
             gates = constant[:, layer] + w[f"step_bias_{layer}"][step] + h[layer] @ w[f"recurrent_{layer}"]
@@ -42,13 +65,7 @@ def forward(architecture: Architecture, weights: dict[str, np.ndarray], inputs: 
             i, f, g, o = np.split(gates, 4, axis=1)
             c[layer] = _sigmoid(f) * c[layer] + _sigmoid(i) * np.tanh(g)
             h[layer] = _sigmoid(o) * np.tanh(c[layer])
-        patches.append(h[-1] @ w["output_kernel"] + w["output_bias"][step])
-    out = np.stack(patches, axis=1).reshape(len(x), a.steps, len(a.histories), a.patch)
-    histories = out.transpose(0, 2, 1, 3).reshape(len(x), len(a.histories), a.steps * a.patch)
-    # The recurrence runs forward in time, from high redshift to low; the output is in ascending redshift.
-    histories = histories[:, :, : a.n_channels][:, :, ::-1]
-    scalars = h[-1] @ w["scalar_kernel"] + w["scalar_bias"] if a.n_scalars else np.empty((len(x), 0))
-    return histories, scalars
+        yield list(h), list(c)
 
 
 def _sigmoid(x):

@@ -13,7 +13,7 @@ from lstmfit.emulator.base import BaseEmulator
 from lstmfit.emulator.emulator import Emulator, shipped_test_set, test_set_path
 from lstmfit.emulator.metrics import ErrorSummary, rms_error, summarise
 from lstmfit.emulator.scaling import Scaling
-from lstmfit.errors import InputError
+from lstmfit.errors import InputError, listed
 from lstmfit.files import AnyPath, user_path
 from lstmfit.notebook import default_progress
 from lstmfit.outputs import OutputLayout
@@ -39,8 +39,8 @@ def rounded(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def train_emulator(
-    data: SignalSet, recipe: "Recipe", sizes: dict | None = None, *, name: str = "emulator", half: bool = False,
-    **options: Any
+    data: SignalSet, recipe: "Recipe", sizes: dict | None = None, *, start: BaseEmulator | None = None,
+    name: str = "emulator", half: bool = False, **options: Any
 ) -> Emulator:
     """Train an emulator on a set of signals and measure its errors on the test split.
 
@@ -51,7 +51,10 @@ def train_emulator(
     recipe : lstmfit.emulator.training.Recipe
         Settings of the training.
     sizes : dict, optional
-        Arguments of `Architecture` that differ from its defaults.
+        Arguments of `Architecture` that differ from its defaults; not with `start`, whose sizes are used.
+    start : BaseEmulator, optional
+        Emulator to start from instead of random weights, see `lstmfit.emulator.warm_start`. It has the parameters of
+        the set; ranges, grid and outputs may differ.
     name : str
         Name of the emulator.
     half : bool
@@ -66,10 +69,19 @@ def train_emulator(
     Raises
     ------
     InputError
-        There are no training or no validation signals, or fewer training signals than the batch size.
+        There are no training or no validation signals, or fewer training signals than the batch size; or `start` is
+        not a network of this package, or has other parameters.
     """
-    from lstmfit.emulator import training
+    from lstmfit.emulator import training, warm_start
 
+    if start is not None:
+        start = warm_start.check_start(start, data.parameters)
+        if sizes:
+            raise InputError(
+                f"{listed(sizes)} given for a training that starts from {start.name}, whose sizes are "
+                f"{start.network}; remove one of the two"
+            )
+        sizes = warm_start.sizes_for(start, data.redshifts)
     if not len(data.train) or not len(data.val):
         raise InputError(
             f"the set has {len(data.train)} training and {len(data.val)} validation signals, but both kinds are needed"
@@ -90,8 +102,13 @@ def train_emulator(
         for split in (data.train, data.val)
     ]
     started = time.time()
+    origin: dict = {}
+    if start is not None:
+        options["start"] = warm_start.initial_weights(start, architecture, scaling, data.redshifts, targets[0])
+        options["started_from"] = start.checksum
+        origin = {"started_from": {"name": start.name, "checksum": start.checksum}}
     weights, history = training.train(architecture, scaling, *targets, recipe, **options)
-    record = data.record | {
+    record = data.record | origin | {
         "n_train": len(data.train),
         "n_val": len(data.val),
         "recipe": {key: getattr(recipe, key) for key in recipe.__dataclass_fields__},
@@ -110,6 +127,7 @@ def train(
     signals: AnyPath,
     output: AnyPath,
     *,
+    start: AnyPath | None = None,
     spec: str | None = None,
     recipe: "Recipe | None" = None,
     sizes: dict | None = None,
@@ -126,12 +144,15 @@ def train(
         Set of signals: HDF5, ``.npz``, or a folder of text tables.
     output : path
         Emulator file to write. Until then the training is in ``OUTPUT.checkpoint``.
+    start : str or path, optional
+        Name or file of an emulator to start from instead of random weights. It has the parameters of the set, in the
+        same order; ranges, grid and outputs may differ.
     spec : str, optional
         Parameters and arrays of the set, see `lstmfit.datasets.specs.find_spec`; by default they are in the file.
     recipe : lstmfit.emulator.training.Recipe, optional
-        Settings of the training; the defaults take hours.
+        Settings of the training; the defaults take hours. With `start` they have a tenth of the updates.
     sizes : dict, optional
-        Arguments of `Architecture` that differ from its defaults.
+        Arguments of `Architecture` that differ from its defaults; not with `start`, whose sizes are used.
     half : bool
         Whether to store the matrices in half precision.
     resume, force : bool
@@ -148,17 +169,21 @@ def train(
     Raises
     ------
     InputError
-        TensorFlow is not installed, the set cannot be read, the file exists, or its training is unfinished.
+        TensorFlow is not installed, the set cannot be read, the file exists, its training is unfinished, or it cannot
+        start from `start`.
     """
-    from lstmfit.emulator.training import Recipe
+    from lstmfit.emulator.training import WARM, Recipe
 
     path, checkpoint = check_output(output, resume=resume, force=force)
+    origin = None if start is None else Emulator.load(start)
     data = load_signals(signals, spec=spec)
-    recipe = Recipe() if recipe is None else recipe
+    if recipe is None:
+        recipe = Recipe() if start is None else Recipe(**WARM)
     with default_progress(progress, _described(recipe.updates)) as tell:
         emulator = train_emulator(
-            data, recipe, sizes, name=path.stem, half=half, checkpoint=checkpoint, resume=resume, progress=tell
-        )
+            data, recipe, sizes, start=origin, name=path.stem, half=half, checkpoint=checkpoint, resume=resume,
+            progress=tell,
+        )  # fmt: skip
     save_with_test_set(emulator, data, path)
     checkpoint.unlink(missing_ok=True)
     return emulator

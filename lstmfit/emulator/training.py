@@ -77,6 +77,10 @@ class Recipe:
                 raise InputError(f"{name.replace('_', ' ')} is {shown(value)}; give a number from {least:g} to 1e6")
 
 
+WARM = {"updates": 10_000, "learning_rate": 4e-3}
+"""Settings of a training that starts from an emulator, where they differ from the defaults of `Recipe`."""
+
+
 @dataclass
 class Targets:
     """Training or validation data in network units.
@@ -134,6 +138,7 @@ def train(
     checkpoint=None,
     resume: bool = False,
     start: dict | None = None,
+    started_from: str = "",
     progress=None,
 ):
     """Train the weights of the network.
@@ -156,7 +161,9 @@ def train(
         Whether to resume from `checkpoint`. On the same machine the weights are then the same as without the
         interruption.
     start : dict of str to numpy.ndarray, optional
-        Initial weights; by default random ones from the seed.
+        Initial weights; by default random ones from the seed. They are the result if no update improves on them.
+    started_from : str
+        Checksum of the emulator that `start` was made from; a checkpoint of another one is not resumed.
     progress : callable, optional
         Called as ``progress(update, training_percent, validation_percent)`` after every `UPDATES_PER_CALL` updates.
         The training error is the root mean square since the last validation; the validation error is a mean, and None
@@ -193,6 +200,7 @@ def train(
             "architecture": architecture.to_dict(),
             "n": len(training.inputs),
             "version": __version__,
+            "started_from": started_from,
         }
     )
     history, best, best_error, done = History(), read_weights(model), np.inf, 0
@@ -202,6 +210,10 @@ def train(
     order, offset = _Shuffle(recipe.seed, len(training.inputs), recipe.batch), time.monotonic()
     if history.seconds:
         offset -= history.seconds[-1]
+    if start is not None and not done:
+        # The result is then never worse than the start.
+        best_error = _validation_percent(tf, validate, validation)
+        log.info("validation error before the first update: %.4f %%", best_error)
     data = training.inputs, training.histories, training.scalars, training.weight
     total, count = 0.0, 0
     if done < recipe.updates:
@@ -216,7 +228,7 @@ def train(
             if progress is not None:
                 progress(done, 100.0 * float(np.sqrt(total / count)), None)
             continue
-        error = 100.0 * float(np.mean(np.concatenate([validate(v) for v in _batches(tf, validation)])))
+        error = _validation_percent(tf, validate, validation)
         history.update.append(done)
         history.training_percent.append(100.0 * float(np.sqrt(total / count)))
         history.validation_percent.append(error)
@@ -247,7 +259,29 @@ def _optimizer(keras, recipe):
         def get_config(self):
             return asdict(recipe)
 
-    return keras.optimizers.Muon(
+    class Muon(keras.optimizers.Muon):
+        """The Newton-Schulz iteration in the small square of a matrix, for half of the operations.
+
+        Every step multiplies the matrix X from the left by a polynomial Q of A = X X^T, after which A is Q A Q. Only
+        the product of the polynomials is needed, so X itself enters twice instead of twice per step.
+        """
+
+        def zeropower_via_newtonschulz5(self, x, steps):
+            a, b, c = self.muon_a, self.muon_b, self.muon_c
+            tall = x.shape[0] > x.shape[1]
+            if tall:
+                x = keras.ops.transpose(x)
+            x = x / (keras.ops.norm(x) + 1e-7)
+            square, identity, product = x @ keras.ops.transpose(x), keras.ops.eye(x.shape[0]), None
+            for i in range(steps):
+                polynomial = a * identity + b * square + c * square @ square
+                product = polynomial if product is None else polynomial @ product
+                if i < steps - 1:
+                    square = polynomial @ square @ polynomial
+            x = product @ x
+            return keras.ops.transpose(x) if tall else x
+
+    return Muon(
         WarmCosine(), adam_lr_ratio=recipe.adam_ratio, global_clipnorm=recipe.clip_norm, exclude_embeddings=False,
         exclude_layers=["bias"], weight_decay=recipe.weight_decay or None, adam_weight_decay=None,
     )
@@ -295,6 +329,10 @@ def _compile_validation(tf, architecture, model):
         return tf.sqrt(batch[2] * tf.reduce_mean((histories - batch[1])[:, 0, :n] ** 2, axis=1))
 
     return validate
+
+
+def _validation_percent(tf, validate, targets):
+    return 100.0 * float(np.mean(np.concatenate([validate(batch) for batch in _batches(tf, targets)])))
 
 
 def _batches(tf, targets, size=1024):

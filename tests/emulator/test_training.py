@@ -2,26 +2,12 @@
 
 import numpy as np
 import pytest
-from networks import PARAMETERS, draw_theta
+from networks import PARAMETERS, make_set
 
 from lstmfit.datasets.signal_sets import SignalSet, Split
 from lstmfit.emulator.train_emulator import train_emulator
 from lstmfit.emulator.training import Recipe
 from lstmfit.errors import InputError
-
-
-def make_set(rng, n=256):
-    z = np.linspace(5, 30, 31)
-
-    def split(m):
-        theta = draw_theta(rng, m)
-        depth, centre, width = 50 + 20 * np.log10(theta[:, 0]), 15 + 5 * theta[:, 1], 2 + theta[:, 2]
-        signal = -depth[:, None] * np.exp(-0.5 * ((z - centre[:, None]) / width[:, None]) ** 2)
-        extras = {"x_HI": 1 / (1 + np.exp(-(z - 7 - theta[:, 1:2]))), "tau": 0.05 + 0.01 * theta[:, 1]}
-        return Split(theta, signal, extras)
-
-    return SignalSet(z, PARAMETERS, split(n), split(64), split(64), {"simulator": "gaussians"})
-
 
 SIZES = {"units": 16, "steps": 3, "encoder": (16,)}
 RECIPE = Recipe(updates=600, batch=32, validate_every=100, warm_up=50, learning_rate=2e-2)

@@ -99,7 +99,7 @@ def test_runs_are_reproducible_and_independent_of_how_many_run_at_once(tmp_path)
     assert others == [one] * 3
     states = [read_state(folder, "chain") for folder in sorted(tmp_path.iterdir())]
     assert [state["ranks"] for state in states] == [1, 2, 8, 1]
-    assert len({state["mean_inflation"] for state in states}) == 1
+    assert [state["mean_inflation"] for state in states[1:]] == [states[0]["mean_inflation"]] * 3
     assert (tmp_path / "1" / "parts" / "3" / "log.txt").is_file()
 
 
@@ -128,7 +128,8 @@ def test_children_errors_come_back(tmp_path):
         run_jobs(partial(make_failing, InputError("no such line")), settings(), tmp_path, jobs=2)
     with pytest.raises(RuntimeError, match=r"ZeroDivisionError: deep inside \(traceback in .*log.txt\)"):
         run_jobs(partial(make_failing, ZeroDivisionError("deep inside")), settings(), tmp_path, jobs=2)
-    assert "in __call__" in (tmp_path / "parts" / "0" / "log.txt").read_text()
+    # Either child may be the first to fail, and the other is stopped.
+    assert any("in __call__" in path.read_text() for path in (tmp_path / "parts").rglob("log.txt"))
 
 
 def test_child_that_dies_is_noticed(tmp_path):
