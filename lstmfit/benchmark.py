@@ -10,31 +10,40 @@ from lstmfit.errors import InputError
 from lstmfit.parameters import Parameter
 
 
-def run_bench(source: str = "echo21", peers: bool = True) -> dict:
-    """Time single calls of an emulator, and calls per signal in batches of 1,024.
+def run_bench(*sources: str, peers: bool = True) -> dict:
+    """Time single calls of emulators, and calls per signal in batches of 1,024.
 
     Parameters
     ----------
-    source : str
-        Name of a shipped emulator, or an emulator file.
+    *sources : str
+        Names of shipped emulators or emulator files, also of other packages; by default ``echo21``.
     peers : bool
-        Also time this network in XLA, if it is an LSTM of lstmfit, and the published 21cmLSTM (two LSTM layers of 451
-        units over 451 steps, with random weights, which do not affect the time), both eagerly as in its authors' code
-        and compiled by XLA. Requires TensorFlow.
+        Also time the network of the first one in XLA, if it is an LSTM of lstmfit, and the published 21cmLSTM (two LSTM
+        layers of 451 units over 451 steps, with random weights, which do not affect the time), both eagerly as in its
+        authors' code and compiled by XLA. Requires TensorFlow.
 
     Returns
     -------
     dict
-        name -> {single_ms, batched_us, engine, threads}: the emulator on one core and on all, with float32 matrices on
+        name -> {single_ms, batched_us, engine, threads}: each emulator on one core and on all, with float32 matrices on
         one core, and its peers. `batched_us` is None where no batch was timed.
     """
+    sources = sources or ("echo21",)
+    emulators = [Emulator.load(source) for source in sources]
+    results = {}
+    for source, emulator in zip(sources, emulators):
+        results |= _own(source, emulator)
+    if peers:
+        results |= _peers(emulators[0], draw_theta(emulators[0].parameters, 1024))
+    return results
+
+
+def _own(source, emulator):
     import numba
 
-    emulator = Emulator.load(source)
     theta = draw_theta(emulator.parameters, 1024)
-    raw = emulator.raw
     results = {}
-    single = time_call(raw, theta[:, None], 1.0)
+    single = time_call(emulator.raw, theta[:, None], 1.0)
     for threads in sorted({1, numba.config.NUMBA_NUM_THREADS}):  # type: ignore[attr-defined]
         emulator._engine.threads = threads
         batched = time_call(emulator._engine.batch, theta[None, None], 1.0) / len(theta)
@@ -45,8 +54,6 @@ def run_bench(source: str = "echo21", peers: bool = True) -> dict:
         wide._engine.threads = 1
         batched = time_call(wide.raw_batch, theta[None, None], 1.0) / len(theta)
         results[f"{emulator.name}, float32"] = _row(time_call(wide.raw, theta[:, None], 1.0), batched, wide.engine, 1)
-    if peers:
-        results |= _peers(emulator, theta)
     return results
 
 

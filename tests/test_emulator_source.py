@@ -167,6 +167,8 @@ def test_commands_take_an_emulator_of_another_group(tmp_path):
     done = lstmfit("evaluate", text, tmp_path / "set.h5", "--json", "-")
     assert done.returncode == 0, done.stderr
     assert yaml.safe_load(done.stdout)["max_percent"] < 1e-4
-    done = lstmfit("bench", text, "--no-peers", "--json", "-")
+    done = lstmfit("bench", "echo21", text, "--no-peers", "--json", "-")
     assert done.returncode == 0, done.stderr
-    assert yaml.safe_load(done.stdout)["globalemu_ares"]["engine"] == "numba"
+    measured = yaml.safe_load(done.stdout)
+    assert measured["globalemu_ares"]["engine"] == measured["echo21"]["engine"] == "numba"
+    assert measured["globalemu_ares"]["single_ms"] > 0

@@ -58,6 +58,12 @@ def test_without_a_gpu_it_is_one_line():
     assert done.stdout == ""
 
 
+def test_one_emulator_at_a_time():
+    done = lstmfit("bench", "echo21", "21cmgem", "--gpu")
+    assert done.returncode == 2
+    assert done.stderr == "lstmfit: bench --gpu takes one emulator, not 2; run it once for each\n"
+
+
 def test_an_emulator_without_these_engines_is_refused(tmp_path, rng):
 
     write_torch(tmp_path / "emulator_21cmGEM.pth", kan_module([kan_layer(rng, 7, 451)]))

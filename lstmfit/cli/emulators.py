@@ -292,24 +292,30 @@ def data_fetch(
 
 
 def bench(
-    emulator: Annotated[str, typer.Argument(help="Name of a shipped emulator, or an emulator file.")] = "echo21",
+    emulators: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Argument(help="Names of shipped emulators or emulator files.", show_default="echo21"),
+    ] = None,
     peers: Annotated[bool, typer.Option(help="Also time XLA and the published network (needs TensorFlow).")] = True,
     gpu: Annotated[
         bool, typer.Option("--gpu", help="Time engines, training and a BlackJAX fit on a GPU and the CPU instead.")
     ] = False,
     json_file: Json = None,
 ):
-    """Time the emulator next to its alternatives."""
+    """Time emulators, and the first of them next to its alternatives."""
     from lstmfit.benchmark import run_bench
 
+    emulators = emulators or ["echo21"]
     if gpu:
         from lstmfit.gpu_benchmark import run_gpu_bench
 
-        measured = run_gpu_bench(emulator)
+        if len(emulators) > 1:
+            raise InputError(f"bench --gpu takes one emulator, not {len(emulators)}; run it once for each")
+        measured = run_gpu_bench(emulators[0])
         _show_gpu_bench(measured)
         write_json(measured, json_file)
         return
-    results = run_bench(emulator, peers)
+    results = run_bench(*emulators, peers=peers)
     rows = [
         (name, r["engine"], _number(r["single_ms"], 3), _number(r["batched_us"], 1), r["threads"])
         for name, r in results.items()
