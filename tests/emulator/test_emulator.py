@@ -1,5 +1,7 @@
 """The emulator object, its file, its errors."""
 
+import contextlib
+
 import h5py
 import numpy as np
 import pytest
@@ -73,6 +75,18 @@ def test_outside_names_the_parameters(emulator):
 def test_wrong_theta_is_refused(emulator, theta, message):
     with pytest.raises(InputError, match=message):
         emulator(theta)
+
+
+@pytest.mark.parametrize("value", [0, 255])
+def test_no_damaged_byte_of_the_header_is_a_traceback(emulator, tmp_path, value):
+    """The first look at a file, which tells Keras files from ours, must know all errors of HDF5."""
+    path = tmp_path / "emulator.h5"
+    emulator.save(path)
+    content = path.read_bytes()
+    for i in range(256):
+        path.write_bytes(content[:i] + bytes([value]) + content[i + 1 :])
+        with contextlib.suppress(InputError):
+            Emulator.load(path)
 
 
 def test_damaged_files_are_refused(emulator, tmp_path):

@@ -36,12 +36,11 @@ class Layer:
 
 def is_keras(path) -> bool:
     """Whether a file is a network saved by Keras in HDF5, recognised by its ``model_config``."""
-    if not h5py.is_hdf5(path):
-        return False
     try:
-        with h5py.File(path, "r") as file:
+        # Errors of a damaged file differ from place to place in it; this knows all of them.
+        with reading(path, "Keras file", "copy it again") as file:
             return "model_config" in file.attrs
-    except (OSError, RuntimeError):
+    except InputError:
         return False
 
 
