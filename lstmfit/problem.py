@@ -12,7 +12,8 @@ from lstmfit.config import RunConfig
 from lstmfit.data import make_data, mock_of, simulate_truth, true_parameters, true_theta
 from lstmfit.datasets.spectrum import Spectrum
 from lstmfit.emulator.base import describe_outside
-from lstmfit.errors import InputError, naming, one_line
+from lstmfit.errors import InputError, naming
+from lstmfit.likelihood_calls import JoinedCalls, LikelihoodCall
 from lstmfit.likelihoods.base import class_of, make_likelihood
 from lstmfit.likelihoods.joint_spectra import JointSpectra
 from lstmfit.parameter_space import ParameterSpace, make_space
@@ -24,64 +25,6 @@ from lstmfit.spectrum_emulator import SpectrumEmulator
 
 BATCH = 1024
 """Number of points that `Problem.loglikelihood_batch` evaluates at a time, to limit the memory for their signals."""
-
-
-class _Part:
-    """A likelihood with the positions of its arguments in the outputs of the signal and in the parameter vector."""
-
-    def __init__(self, name: str, likelihood: Any, signal: Signal, names: Sequence[str]) -> None:
-        self.name, self.likelihood, self._names = name, likelihood, names
-        self._outputs = [
-            (True, signal.layout[name]) if name in signal.layout else (False, names.index(name))
-            for name in likelihood.outputs
-        ]
-        self._columns = np.array([names.index(name) for name in likelihood.names], dtype=int)
-
-    def arguments(self, outputs: np.ndarray, full: np.ndarray) -> list:
-        return [(outputs if emitted else full)[where] for emitted, where in self._outputs]
-
-    def values(self, full: np.ndarray) -> np.ndarray:
-        return full[self._columns]
-
-    def __call__(self, outputs: np.ndarray, full: np.ndarray) -> float:
-        try:
-            return float(self.likelihood(*self.arguments(outputs, full), full[self._columns]))
-        except InputError:
-            raise
-        except Exception as error:
-            # A user's likelihood may raise anything, or return something other than a number.
-            said = one_line(f"{type(error).__name__}: {error}", 120)
-            at = ", ".join(f"{name}={value:.6g}" for name, value in zip(self._names, full.tolist()))
-            message = f"likelihood.{self.name} failed ({said}) at {one_line(at, 180)}"
-            raise InputError(message) from error
-
-    def batch(self, outputs: np.ndarray, full: np.ndarray) -> np.ndarray:
-        """Ln L (n,) for outputs (n, n_out) and all parameters (n, n_all)."""
-        # An inherited method would leave out what a derived class changes.
-        if "loglikelihood_batch" in vars(type(self.likelihood)):
-            arguments = [(outputs if emitted else full)[:, where] for emitted, where in self._outputs]
-            return self.likelihood.loglikelihood_batch(*arguments, full[:, self._columns])
-        return np.array([self(*pair) for pair in zip(outputs, full)])
-
-
-class _Joined:
-    """All likelihoods, of which several are evaluated by one compiled call for their spectra."""
-
-    def __init__(self, parts: Sequence[_Part]) -> None:
-        from lstmfit.likelihoods.compiled_spectra import CompiledSpectra
-
-        self._parts = [(part, CompiledSpectra.can_join(part.likelihood)) for part in parts]
-        self._spectra = [part for part, joined in self._parts if joined]
-        self._compiled = None
-        if len(self._spectra) > 1:
-            self._compiled = CompiledSpectra([part.likelihood for part in self._spectra])
-
-    def __call__(self, outputs: np.ndarray, full: np.ndarray) -> list[float]:
-        if self._compiled is None:
-            return [part(outputs, full) for part, _ in self._parts]
-        signal = self._spectra[0].arguments(outputs, full)[0]
-        values = iter(self._compiled(signal, [part.values(full) for part in self._spectra]))
-        return [next(values) if joined else part(outputs, full) for part, joined in self._parts]
 
 
 @dataclass
@@ -142,9 +85,9 @@ class Problem:
         self.prior = space.prior
         self.names, self.prior_transform = self.prior.names, self.prior.transform
         everything = self.spectra | self.likelihoods
-        self._parts = {name: _Part(name, part, self.signal, space.names) for name, part in everything.items()}
+        self._parts = {name: LikelihoodCall(name, part, self.signal, space.names) for name, part in everything.items()}
         self._calls, self._n_own = tuple(self._parts[name] for name in self.likelihoods), own
-        self._joined = _Joined(self._calls) if len(self.spectra) > 1 else None
+        self._joined = JoinedCalls(self._calls) if len(self.spectra) > 1 else None
         self.derived_names = (*(f"loglike_{name.replace('.', '_')}" for name in self.likelihoods), *space.derived_names)
         labels = (_SHORT.get(name, name).replace("_", r"\_") for name in self.likelihoods)
         parts = (r"\ln\mathcal{L}_\mathrm{" + label + "}" for label in labels)

@@ -121,6 +121,7 @@ ROOMS = [
     ("sampling",),
     ("config",),
     ("parameter_space", "signal_functions", "data", "spectra", "spectrum_emulator"),
+    ("likelihood_calls",),
     ("problem",),
     ("resolved_run", "run_folder"),
     ("analysis",),
