@@ -40,8 +40,10 @@ def read(root):
 
 
 def evidence(samples):
-    """Log-evidence and its error from the information, which needs no random numbers."""
-    return samples.logZ(), np.sqrt(samples.D_KL() / samples.nlive.max())
+    """Log-evidence and its error from the numbers of live points, which needs no random numbers."""
+    weights = samples.get_weights()
+    shares = weights / weights.sum()
+    return samples.logZ(), np.sqrt(np.sum(((1.0 - np.cumsum(shares)) / samples.nlive.to_numpy() - shares) ** 2))
 
 
 class Slow:
@@ -80,3 +82,8 @@ class Failing:
 
 def dead(path):
     return read_resume_header(path)["n_dead"]
+
+
+def live_points(samples):
+    """Number of live points at the largest weight, where the excess draws from the prior are long dead."""
+    return samples.nlive.to_numpy()[np.argmax(samples.get_weights())]

@@ -26,7 +26,7 @@ CLASSES = {
 """Cobaya's classes of the complementary likelihoods that ship, by their names in run files."""
 RESERVED = ("input", "updated")
 """Names of files that Cobaya refuses, because they are endings of its output."""
-POLYCHORD = ("nlive", "num_repeats", "precision_criterion", "seed")
+POLYCHORD = ("nlive", "num_repeats", "nprior", "precision_criterion", "seed")
 """Settings that Cobaya's wrapper of PolyChord shares with ours."""
 
 

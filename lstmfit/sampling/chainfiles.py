@@ -54,12 +54,16 @@ def write_posterior(folder, root, table: np.ndarray, seed: int) -> tuple[float, 
     Returns
     -------
     logZ, logZ_err : float
-        Log-evidence computed by anesthetic, and its error sqrt(D_KL / n_live).
+        Log-evidence computed by anesthetic, and its error. The shrinkage ln t at a point has the variance 1 / n_live^2.
+        With X the prior volume and Z(X) the evidence within it, d ln Z / d ln t = (Z(X) - L X) / Z. For a constant
+        n_live the error is about sqrt(D_KL / n_live).
     """
     samples = nested_samples(table)
-    n_live = float(samples.nlive.max())
-    logZ, logZ_err = float(samples.logZ()), math.sqrt(max(0.0, float(samples.D_KL())) / n_live)
     weights = samples.get_weights()
+    shares, n_live = weights / weights.sum(), samples.nlive.to_numpy()
+    # L X / Z is the weight of the shell times n_live.
+    pulls = (1.0 - np.cumsum(shares)) / n_live - shares
+    logZ, logZ_err = float(samples.logZ()), math.sqrt(np.sum(pulls**2))
     values = samples.to_numpy()[:, : table.shape[1] - 2]
     rows = np.column_stack([weights / weights.max(), -2 * samples.logL.to_numpy(), values])
     write_weighted(folder, root, rows[rows[:, 0] > 0], seed)

@@ -3,15 +3,17 @@
 import re
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, ValidationError
 
-from lstmfit.schema import Block, Count, Positive, Seed, shown
+from lstmfit.errors import InputError
+from lstmfit.schema import Block, Count, Positive, Seed, first_mistake, shown
 
 MOST_POINTS = 1_000_000
 """Upper limit for numbers of live points, repeats etc.: arrays fit in memory, and sums in a Fortran integer."""
 
 
-def _times_d(value):
+def times_d(value):
+    """Check an integer or a multiple of d (ValueError)."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     if not whole and not (isinstance(value, str) and re.fullmatch(r"[1-9][0-9]*d", value)):
         raise ValueError(f"{shown(value)} is neither an integer nor a multiple of d such as 25d")
@@ -20,7 +22,7 @@ def _times_d(value):
     return value
 
 
-TimesD = Annotated[int | str, BeforeValidator(_times_d)]
+TimesD = Annotated[int | str, BeforeValidator(times_d)]
 """An integer, or a multiple of the number of sampled parameters such as 25d."""
 Points = Annotated[Count, Field(le=MOST_POINTS)]
 Fraction = Annotated[Positive, Field(lt=1)]
@@ -41,7 +43,16 @@ class SamplerSettings(Block):
     seed: Seed
 
     def resolved(self, d: int) -> "SamplerSettings":
-        """Copy in which multiples of `d`, the number of sampled parameters, are replaced by integers."""
+        """Copy in which multiples of `d`, the number of sampled parameters, are replaced by integers.
+
+        Raises
+        ------
+        InputError
+            The integers do not fit together.
+        """
         given = self.model_dump()
         worked_out = {k: int(v[:-1]) * d for k, v in given.items() if isinstance(v, str) and re.fullmatch(r"\d+d", v)}
-        return type(self).model_validate(given | worked_out)
+        try:
+            return type(self).model_validate(given | worked_out)
+        except ValidationError as error:
+            raise InputError(f"sampler: {first_mistake(error)}") from None

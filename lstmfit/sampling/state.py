@@ -247,8 +247,9 @@ def check_same_request(old: dict, new: dict, where) -> None:
                 f"{where} was started with {len(old[key])} {what} ({', '.join(old[key])}), "
                 f"but now there are {len(new[key])} ({', '.join(new[key])}); {remedy}"
             )
+    # A setting that an older version did not have is no reason to refuse its run.
     before, now = old["settings"], new["settings"]
-    differing = [key for key in now if before.get(key) != now[key]]
+    differing = [key for key in now if key in before and before[key] != now[key]]
     if differing:
-        what = ", ".join(f"{key} {before.get(key)} (now {now[key]})" for key in differing)
+        what = ", ".join(f"{key} {before[key]} (now {now[key]})" for key in differing)
         raise InputError(f"{where} was started with {what}; {remedy}")

@@ -24,6 +24,7 @@ from gaussian import (
     dead,
     evidence,
     identity,
+    live_points,
     make_gaussian,
     read,
     settings,
@@ -33,7 +34,7 @@ from lstmfit.errors import InputError
 from lstmfit.sampling.polychord import jobs as jobs_module
 from lstmfit.sampling.polychord.jobs import run_here, run_jobs, share_live_points
 from lstmfit.sampling.polychord.run import run_polychord
-from lstmfit.sampling.state import read_state
+from lstmfit.sampling.state import read_state, write_state
 
 
 def make_failing(error):
@@ -62,8 +63,10 @@ def test_jobs_merge_to_one_run(tmp_path):
     samples = read(tmp_path / "chain")
     parts = [read(tmp_path / "parts" / str(i) / "chain") for i in range(8)]
     merged = merge_nested_samples(parts)
-    assert [part.nlive.max() for part in parts] == [19] * 7 + [18]
-    assert samples.nlive.max() == 151
+    # Twelve repeats: eight draws from the prior for each live point.
+    assert [part.nlive.max() for part in parts] == [8 * 19] * 7 + [8 * 18]
+    assert samples.nlive.max() == 8 * 151
+    assert live_points(samples) == 151
     assert samples.logZ() == pytest.approx(merged.logZ(), abs=1e-9)
     assert samples.D_KL() == pytest.approx(merged.D_KL(), abs=1e-9)
     assert result.logZ == pytest.approx(merged.logZ(), abs=1e-9)
@@ -105,11 +108,15 @@ def test_runs_are_reproducible_and_independent_of_how_many_run_at_once(tmp_path)
 
 def test_one_run_of_an_older_version_is_resumed_as_one(tmp_path):
     run_polychord(make_gaussian(), tmp_path, "chain", settings(), stop=lambda: True)
-    assert not read_state(tmp_path, "chain").get("finished")
+    state = read_state(tmp_path, "chain")
+    assert not state.get("finished")
+    # It had no such setting.
+    del state["settings"]["n_prior"]
+    write_state(tmp_path, "chain", state)
     result = run_here(make_gaussian(), settings(), tmp_path, resume=True)
     assert result.finished
     assert not (tmp_path / "parts").exists()
-    assert read(tmp_path / "chain").nlive.max() == 100
+    assert live_points(read(tmp_path / "chain")) == 100
 
 
 def test_too_many_jobs_for_the_live_points(caplog):

@@ -205,7 +205,7 @@ def run_here(problem, settings: PolyChordSettings, folder, root: str = "chain", 
     try:
         write_state(folder, root, plan)
         for part, seed in zip(parts, _seeds(settings, parts)):
-            own = settings.model_copy(update={"n_live": part.n_live, "seed": seed})
+            own = settings.share(part.n_live, seed)
             part.finish(run_polychord(problem, part.folder, ROOT, own, posteriors=False, resume=True))
     finally:
         write_state(folder, root, plan | {"wall_s": watch.elapsed()})
@@ -293,7 +293,7 @@ class _Part:
 
     def send(self, payload, settings, seed):
         """Send the child its task."""
-        part_settings = settings.model_copy(update={"n_live": self.n_live, "seed": seed})
+        part_settings = settings.share(self.n_live, seed)
         main = getattr(sys.modules["__main__"], "__file__", None) if b"__main__" in payload else None
         self.folder.mkdir(parents=True, exist_ok=True)
         with suppress(BrokenPipeError):  # the exit status will tell that the child has died

@@ -105,7 +105,7 @@ class _PyPolyChord:
             n_derived,
             nlive=s.n_live,
             num_repeats=s.num_repeats,
-            nprior=s.n_live,
+            nprior=s.prior_draws,
             do_clustering=s.do_clustering,
             feedback=0,
             precision_criterion=s.precision_criterion,
@@ -233,7 +233,7 @@ class _CtypesLibrary:
             *c_functions,
             ctypes.c_int(s.n_live),
             ctypes.c_int(s.num_repeats),
-            ctypes.c_int(s.n_live),  # draws from the prior
+            ctypes.c_int(s.prior_draws),
             ctypes.c_bool(s.do_clustering),
             ctypes.c_int(0),  # feedback
             ctypes.c_double(s.precision_criterion),

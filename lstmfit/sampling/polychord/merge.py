@@ -26,7 +26,7 @@ def merge_parts(part_roots, root, seed: int, names, derived_names) -> dict:
     Returns
     -------
     dict
-        ``logZ``, ``logZ_err``: log-evidence of the merged run and its error sqrt(D_KL / n_live); ``n_dead``: number of
+        ``logZ``, ``logZ_err``: log-evidence of the merged run and its error; ``n_dead``: number of
         its points; ``mean_inflation``: by name, see `lstmfit.sampling.mean_errors.mean_inflation`, None for one part.
     """
     dead, live, runs = [], [], []

@@ -87,7 +87,7 @@ class PolyChordThread:
         counts[1] += 1
         if value != value:
             counts[2] += 1
-        if counts[0] - counts[1] < self.settings.n_live and "resumed_from" not in self.state:
+        if counts[0] - counts[1] < self.settings.prior_draws and "resumed_from" not in self.state:
             counts[3] += 1
         if counts[0] == counts[1] >= MAX_FRUITLESS_DRAWS:
             raise_no_finite_likelihood(counts[0], counts[2])
@@ -146,7 +146,7 @@ class PolyChordThread:
             if n_live:
                 logL = live[:, -1]
                 peak = logL.max()
-                log_volume = n_dead * math.log(n_live / (n_live + 1))
+                log_volume = self._log_volume(n_dead, n_live)
                 live_logZ = peak + math.log(np.exp(logL - peak).mean()) + log_volume
                 figures |= {"logZ": float(np.logaddexp(logZ, live_logZ))}
                 figures |= {"logL_min": float(logL.min()), "logL_max": float(peak)}
@@ -156,6 +156,12 @@ class PolyChordThread:
             self.wake.set()
         except BaseException as error:
             self.fail(error)
+
+    def _log_volume(self, n_dead, n_live) -> float:
+        """Expected ln of the prior volume of the live points; draws in excess of `n_live` are not replaced."""
+        draws = self.settings.prior_draws
+        first = min(n_dead, draws - self.settings.n_live)
+        return math.log((draws - first + 1) / (draws + 1)) + (n_dead - first) * math.log(n_live / (n_live + 1))
 
     def _check_files(self, n_dead):
         """Check that the new files are complete, as Fortran does not report a full disk, and keep the resume file."""
@@ -252,9 +258,9 @@ class PolyChordThread:
             with contextlib.suppress(InputError):
                 figures["n_like"] = read_resume_header(self.folder / f"{self.root}.resume")["n_like"]
         elif "resumed_from" not in self.state:
-            n_live = self.settings.n_live
-            if n_like - self.counts[1] >= n_live:
-                figures["prior_fraction"] = n_live / (n_live + n_outside)
+            draws = self.settings.prior_draws
+            if n_like - self.counts[1] >= draws:
+                figures["prior_fraction"] = draws / (draws + n_outside)
         return figures
 
     def _save(self, **more):
