@@ -16,6 +16,7 @@ from helpers import THETA, long_run, small_run
 
 from lstmfit.analysis.chains import read_run
 from lstmfit.analysis.compare import compare
+from lstmfit.analysis.coverage import judge
 from lstmfit.analysis.foreign_chains import read_chain
 from lstmfit.driver import fit, load_problem
 from lstmfit.errors import InputError
@@ -66,6 +67,10 @@ def test_errors_of_means_include_the_correlation_of_points(finished):
         assert p["mean_err"] == pytest.approx(p["std"] / np.sqrt(size) * factors[name])
         assert compared["parameters"][name]["ess_a"] == pytest.approx(size / factors[name] ** 2)
         assert compared["parameters"][name]["bias_err"] * p["std"] == pytest.approx(np.sqrt(2) * p["mean_err"])
+    inflation = np.mean([factors[name] ** 2 for name in ("fX", "Tmin_vir")])
+    assert inflation > 1.05
+    judged = judge(read_run(finished), np.array([THETA["fX"], THETA["Tmin_vir"]]))
+    assert judged["ess"] == pytest.approx(size / inflation)
 
 
 def test_anesthetic_reads_the_chains_without_our_help(finished):

@@ -11,6 +11,7 @@ from lstmfit.analysis.divergence import (
     gaussian_divergence,
     independent_columns,
     nearest_neighbour_divergence,
+    subset_size,
     with_error,
 )
 from lstmfit.analysis.foreign_chains import Chain, parameter_names, take_log10
@@ -146,7 +147,7 @@ def compare(a: "Samples", b: "Samples", names: list[str], seed: int = 0) -> dict
     names : list of str
         Parameters to compare; if empty, only the evidences are compared.
     seed : int
-        Seed for equal-weight draws, half-samples and prior volumes.
+        Seed for equal-weight draws, random subsets and prior volumes.
 
     Returns
     -------
@@ -156,10 +157,11 @@ def compare(a: "Samples", b: "Samples", names: list[str], seed: int = 0) -> dict
         and ``ks_p`` with the effective sample sizes ``ess_a``, ``ess_b``, ``width_ratio`` = std_a / std_b, means and
         standard deviations. ``D_KL_gaussian``, ``D_KL`` and their errors are D_KL(B || A) in the Gaussian approximation
         and by nearest neighbours, of the parameters ``D_KL_parameters``: those that neither chain marks as derived and
-        that are not linear functions of others; None if there are none. ``*_reverse`` are D_KL(A || B). ``mean_bias``
-        is the mean over the parameters. ``logZ_a``, ``logZ_b``, ``dlogZ`` = logZ_b - logZ_a and their errors are None
-        for chains without an evidence. ``ess_a``, ``n_a``, ...: the smallest effective sample size and the number of
-        rows. ``only_a``, ``only_b``, ``constant``: parameters that are not compared; ``notes``: remarks in words.
+        that are not linear functions of others; None if there are none. With few points ``D_KL`` and
+        the errors are None. ``*_reverse`` are D_KL(A || B). ``mean_bias`` is the mean over the parameters. ``logZ_a``,
+        ``logZ_b``, ``dlogZ`` = logZ_b - logZ_a and their errors are None for chains without an evidence. ``ess_a``,
+        ``n_a``, ...: the smallest effective sample size and the number of rows. ``only_a``, ``only_b``, ``constant``:
+        parameters that are not compared; ``notes``: remarks in words.
 
     Notes
     -----
@@ -167,6 +169,10 @@ def compare(a: "Samples", b: "Samples", names: list[str], seed: int = 0) -> dict
     (`lstmfit.analysis.autocorrelation.effective_sizes`), those of other samples only for the weights. For the
     nearest-neighbour estimate a Markov chain is thinned to its effective sample size, so that successive rows are not
     mistaken for near neighbours in parameter space.
+
+    The errors of D_KL are the scatter over random subsets of equal-weight samples. Merged PolyChord runs have smaller
+    subsets (`lstmfit.analysis.divergence.with_error`), for the inflation of the variance of a mean, averaged over the
+    parameters: D_KL depends on all of them.
     """
     rng = np.random.default_rng(seed)
     w = [s.get_weights() / s.get_weights().sum() for s in (a, b)]
@@ -180,8 +186,10 @@ def compare(a: "Samples", b: "Samples", names: list[str], seed: int = 0) -> dict
     figures["D_KL_parameters"] = [names[i] for i in free]
     x = [p[:, free] for p in x]
     equal = _equal_weight((a, b), x, w, [size[free] for size in sizes], rng)
-    figures |= _divergences("", *reversed(list(zip(x, w))), *reversed(equal), rng)
-    figures |= _divergences("_reverse", *zip(x, w), *equal, rng)
+    inflation = [_inflation(s, size[free]) for s, size in zip((a, b), sizes)]
+    parts = list(zip(x, w, equal, inflation))
+    figures |= _divergences("", *reversed(parts), rng)
+    figures |= _divergences("_reverse", *parts, rng)
     for label, samples, size, points in zip("ab", (a, b), sizes, x):
         figures[f"logZ_{label}"], figures[f"logZ_{label}_err"] = evidence(samples, 500, seed)
         smallest = size.min() if len(size) else effective_size(samples.get_weights())
@@ -257,6 +265,12 @@ def _equal_size(weights: np.ndarray, most: int) -> int:
     return int(min(1.0 / weights.max(), MOST_NEIGHBOURS, np.count_nonzero(weights), most))
 
 
+def _inflation(samples: Any, sizes: np.ndarray) -> float:
+    """Factor by which the variance of a mean exceeds that of as many independent points, averaged over parameters."""
+    # A Markov chain is thinned to independent rows.
+    return 1.0 if is_mcmc(samples) or not len(sizes) else float(np.mean(effective_size(samples.get_weights()) / sizes))
+
+
 def _chain_notes(label: str, samples: Any, names: Sequence[str], sizes: Any, times: Any) -> list[str]:
     """Notes about a Markov chain, or about points whose correlation is not known."""
     lines = []
@@ -284,13 +298,14 @@ def _left_out(a: Chain, b: Chain) -> dict[str, list[str]]:
 
 def _divergences(
     ending: str,
-    p: np.ndarray,
-    q: np.ndarray,
-    equal_p: np.ndarray,
-    equal_q: np.ndarray,
+    p: tuple[np.ndarray, np.ndarray, np.ndarray, float],
+    q: tuple[np.ndarray, np.ndarray, np.ndarray, float],
     rng: np.random.Generator,
 ) -> dict[str, float | None]:
-    """D_KL(P || Q): Gaussian from the weighted samples, and by nearest neighbours if there are enough samples."""
+    """D_KL(P || Q): Gaussian from the weighted samples, and by nearest neighbours if there are enough samples.
+
+    P and Q are given as points, weights, equal-weight points and the inflation of the variance of their means.
+    """
 
     def gaussian(a: np.ndarray, b: np.ndarray) -> float:
         parts = [(s.mean(axis=0), np.atleast_2d(np.cov(s, rowvar=False))) for s in (a, b)]
@@ -299,13 +314,14 @@ def _divergences(
     d = p[0].shape[1]
     if d == 0:
         return {f"{key}{ending}{err}": None for key in ("D_KL_gaussian", "D_KL") for err in ("", "_err")}
-    moments = [(v @ s, np.atleast_2d(np.cov(s, rowvar=False, aweights=v))) for s, v in (p, q)]
+    moments = [(v @ s, np.atleast_2d(np.cov(s, rowvar=False, aweights=v))) for s, v, *_ in (p, q)]
     out = {f"D_KL_gaussian{ending}": gaussian_divergence(*moments[0], *moments[1])}
-    # Halves of both samples must still determine a covariance.
-    if min(len(np.unique(s, axis=0)) for s in (equal_p, equal_q)) < 4 * (d + 2):
+    equal, inflation = [p[2], q[2]], (p[3], q[3])
+    # Subsets of both samples must still determine a covariance.
+    if min(subset_size(len(np.unique(s, axis=0)), f) for s, f in zip(equal, inflation)) < 2 * (d + 2):
         return out | {f"D_KL_gaussian{ending}_err": None, f"D_KL{ending}": None, f"D_KL{ending}_err": None}
-    out[f"D_KL_gaussian{ending}_err"] = with_error(gaussian, equal_p, equal_q, rng)[1]
-    value, error = with_error(nearest_neighbour_divergence, equal_p, equal_q, rng)
+    out[f"D_KL_gaussian{ending}_err"] = with_error(gaussian, *equal, rng, inflation=inflation)[1]
+    value, error = with_error(nearest_neighbour_divergence, *equal, rng, inflation=inflation)
     return out | {f"D_KL{ending}": value, f"D_KL{ending}_err": error}
 
 

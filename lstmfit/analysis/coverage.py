@@ -6,9 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from lstmfit.analysis.autocorrelation import effective_sizes
 from lstmfit.analysis.bias import to_natural
 from lstmfit.analysis.records import Mock, read_figures
-from lstmfit.analysis.reweight import LEAST_SIZE, effective_size
+from lstmfit.analysis.reweight import LEAST_SIZE
 from lstmfit.errors import InputError
 from lstmfit.files import replacing, write_text
 
@@ -30,9 +31,11 @@ def judge(run, theta: np.ndarray) -> dict:
     -------
     dict
         ``theta``; by name ``rank``, the posterior's cumulative probability at the truth, ``std`` and ``z`` = (mean -
-        truth) / std; ``ess``, the effective sample size; ``chi2`` = (mean - truth)^T C^-1 (mean - truth) with the
-        posterior covariance C. Everything is in the space of the prior. Averaged over mocks drawn from the prior, chi2
-        is the number of parameters for any shape of the posterior: given the data, the truth is a draw from it.
+        truth) / std; ``ess``, the effective sample size of a mean, which includes the correlation of the points if the
+        run shows it (`lstmfit.analysis.autocorrelation.effective_sizes`; harmonic mean over the parameters); ``chi2`` =
+        (mean - truth)^T C^-1 (mean - truth) with the posterior covariance C. Everything is in the space of the prior.
+        Averaged over mocks drawn from the prior, chi2 is the number of parameters for any shape of the posterior: given
+        the data, the truth is a draw from it.
     """
     x = to_natural(run, run.samples[list(run.problem.names)].to_numpy())
     weights = run.samples.get_weights()
@@ -49,7 +52,7 @@ def judge(run, theta: np.ndarray) -> dict:
         "rank": dict(zip(run.problem.names, rank)),
         "std": dict(zip(run.problem.names, std.tolist())),
         "z": dict(zip(run.problem.names, ((mean - truth) / std).tolist())),
-        "ess": effective_size(weights),
+        "ess": float(1.0 / np.mean(1.0 / effective_sizes(run.samples, run.problem.names)[0])),
         "chi2": float((mean - truth) @ np.linalg.solve(covariance, mean - truth)),
     }
 

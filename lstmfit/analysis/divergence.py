@@ -78,11 +78,34 @@ def independent_columns(covariance: np.ndarray) -> list[int]:
     return kept
 
 
-def with_error(estimator, x: np.ndarray, y: np.ndarray, rng: np.random.Generator, repeats: int = 40):
+def subset_size(n: int, inflation: float) -> int:
+    """Size of the random subsets of n points whose scatter equals the error of an estimate from all of them.
+
+    The mean of m of n points, drawn without replacement, has the variance s^2 (1/m - 1/n) about that of all, and the
+    mean of all has the variance f s^2 / n. They are equal for m = n / (1 + f): for independent points, f = 1, a half
+    (McCarthy 1969, half-samples).
+
+    Parameters
+    ----------
+    n : int
+        Number of points.
+    inflation : float
+        f, by which correlation increases the variance of a mean.
+    """
+    return int(n / (1.0 + inflation))
+
+
+def with_error(
+    estimator,
+    x: np.ndarray,
+    y: np.ndarray,
+    rng: np.random.Generator,
+    repeats: int = 40,
+    inflation: tuple[float, float] = (1.0, 1.0),
+):
     """An estimate from two samples, and its sampling error.
 
-    Each repeat uses a random half of both samples. The scatter over half-samples drawn without replacement equals the
-    error of the full estimate (McCarthy 1969, balanced half-samples).
+    The error is the scatter of the estimate over random subsets of both samples, of the sizes given by `subset_size`.
 
     Parameters
     ----------
@@ -91,20 +114,22 @@ def with_error(estimator, x: np.ndarray, y: np.ndarray, rng: np.random.Generator
     x, y : numpy.ndarray
         (n, d) and (m, d) equal-weight samples.
     rng : numpy.random.Generator
-        Random generator for the half-samples.
+        Random generator for the subsets.
     repeats : int
-        Number of half-samples.
+        Number of subsets.
+    inflation : tuple of float
+        Factors by which the variance of a mean of x, and of y, exceeds that of independent points.
 
     Returns
     -------
     value, error : float
         The estimate from the full samples, and the scatter of the repeats.
     """
-    halves = []
+    found = []
     for _ in range(repeats):
-        a, b = (rng.choice(len(s), len(s) // 2, replace=False) for s in (x, y))
-        halves.append(estimator(x[a], y[b]))
-    return estimator(x, y), float(np.std(halves, ddof=1))
+        a, b = (rng.choice(len(s), subset_size(len(s), f), replace=False) for s, f in zip((x, y), inflation))
+        found.append(estimator(x[a], y[b]))
+    return estimator(x, y), float(np.std(found, ddof=1))
 
 
 def bound(rms: float, sigma: float, n: int) -> float:

@@ -16,6 +16,8 @@ from lstmfit.notebook import let_notebook_show
 BLUE, GREY, RED = "#1f5fa8", "#8c8c8c", "#c8321e"
 COLORS = (BLUE, RED, "#2e8b57", "#7b4fa3", "#c98a1b", "#3aa6b9")
 """Colours of several chains in one plot; the last chain is grey."""
+LONGEST = 0.95
+"""Length of a label relative to its panel, above which the labels of a corner plot are tilted."""
 N_CORNER = 2000
 """Number of points of each chain in a plot of several chains."""
 
@@ -83,7 +85,7 @@ def corner_figure(run: Run):
         axes.axlines(truth, color=RED, lw=1.0, ls="--")
         handles.append(Line2D([], [], color=RED, lw=1.0, ls="--", label="truth"))
     figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(0.9, 0.88), frameon=False, fontsize=14)
-    figure.align_labels()
+    _place_labels(figure, axes, labels)
     return figure
 
 
@@ -129,8 +131,31 @@ def corner_of_several(chains, names, path) -> None:
     if pointed:
         handles.append(_points_handle("0.3"))
     figure.legend(handles=handles, loc="upper right", bbox_to_anchor=(0.9, 0.88), frameon=False, fontsize=12)
-    figure.align_labels()
+    _place_labels(figure, axes, labels)
     save(figure, path)
+
+
+def _place_labels(figure, axes, labels):
+    """Set and align the axis labels, which are tilted on x, like the ticks, and level on y if one exceeds its panel.
+
+    Labels of any length then have room, and `save` extends the picture to include them. Units go to a second line.
+    """
+    # Drawing samples has replaced them by those of the samples.
+    axes.set_labels(labels)
+    first = axes.columns[0], axes.index[-1]
+    below = [axes.loc[first[1], name] for name in axes.columns]
+    beside = [axes.loc[name, first[0]] for name in axes.index]
+    renderer = figure.canvas.get_renderer()
+    lengths = [(ax.xaxis.label.get_window_extent(renderer).width, ax.bbox.width) for ax in below]
+    lengths += [(ax.yaxis.label.get_window_extent(renderer).height, ax.bbox.height) for ax in beside]
+    if any(length > LONGEST * panel for length, panel in lengths):
+        for label in (*(ax.xaxis.label for ax in below), *(ax.yaxis.label for ax in beside)):
+            label.set_text(label.get_text().replace(r"\ [", "$\n$["))
+        for ax in below:
+            ax.xaxis.label.set(rotation=45, rotation_mode="anchor", ha="right", va="top")
+        for ax in beside:
+            ax.yaxis.label.set(rotation=0, ha="right", va="center")
+    figure.align_labels()
 
 
 def _points_handle(color):

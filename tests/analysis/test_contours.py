@@ -5,7 +5,7 @@ import pytest
 from anesthetic import MCMCSamples, make_2d_axes
 
 from lstmfit.analysis.contours import holds, plot_2d, regions, weights_inside
-from lstmfit.analysis.plots import corner_of_two, new_figure
+from lstmfit.analysis.plots import _place_labels, corner_of_two, new_figure
 
 N = 4000
 
@@ -87,3 +87,41 @@ def test_two_chains_over_each_other(tmp_path, rng):
     chains = [Chain(f"chain {i}", MCMCSamples(data=x + 0.1 * i, columns=["a", "b"])) for i in (0, 1)]
     corner_of_two(*chains, ["a", "b"], tmp_path / "c.png")
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+    labelled = [Chain(c.label, MCMCSamples(data=x, columns=["a", "b"], labels=["$A$", "$B$"])) for c in chains]
+    unlabelled = [Chain(c.label, MCMCSamples(data=x, columns=["a", "b"])) for c in chains]
+    for name, pair in (("labelled", labelled), ("unlabelled", unlabelled)):
+        corner_of_two(*pair, ["a", "b"], tmp_path / name)
+    assert (tmp_path / "labelled").read_bytes() != (tmp_path / "unlabelled").read_bytes()
+
+
+LONG = r"$\log_{10} L_{\mathrm{X}<2\,\mathrm{keV}}^\mathrm{mini}/\mathrm{SFR}\ [\mathrm{log10(erg/s/(Msun/yr))}]$"
+
+
+def labelled_axes(n, labels):
+    """Axis labels of x and y in a corner plot of n parameters, and the size of a panel in pixels."""
+    names = [f"p{i}" for i in range(n)]
+    figure = new_figure(figsize=(max(4.0, 1.45 * n),) * 2)
+    _, axes = make_2d_axes(names, fig=figure, upper=False, ticks="outer")
+    _place_labels(figure, axes, dict(zip(names, labels)))
+    figure.canvas.draw()
+    below, beside = axes.iloc[-1], axes.iloc[:, 0]
+    return [ax.xaxis.label for ax in below], [ax.yaxis.label for ax in beside], below.iloc[0].bbox.width
+
+
+@pytest.mark.parametrize("n", [2, 7, 11, 18])
+@pytest.mark.parametrize("label", [r"$f_\mathrm{X}$", r"$\log_{10}\,T_\mathrm{vir}^\mathrm{min}\ [\mathrm{K}]$", LONG])
+def test_axis_labels_do_not_overlap(n, label):
+    x, y, panel = labelled_axes(n, ["$a$", *[label] * (n - 1)])
+    boxes = [text.get_window_extent() for text in y]
+    assert not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:]))
+    if label != LONG:
+        assert {text.get_rotation() for text in x} == {0.0}
+        assert {text.get_rotation() for text in y} == {90.0}
+        boxes = [text.get_window_extent() for text in x]
+        assert not any(a.overlaps(b) for a, b in zip(boxes, boxes[1:]))
+        return
+    # Tilted lines are as far apart as panels, perpendicularly to themselves.
+    assert {text.get_rotation() for text in x} == {45.0}
+    for text in x:
+        text.set_rotation(0.0)
+        assert text.get_window_extent().height < panel * np.sqrt(0.5)

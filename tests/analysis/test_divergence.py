@@ -102,3 +102,22 @@ def test_half_samples_give_the_scatter_between_independent_samples(rng):
 
     values, errors = np.array([estimate() for _ in range(40)]).T
     assert 0.7 < errors.mean() / values.std() < 1.5
+
+
+def test_smaller_subsets_give_the_scatter_between_correlated_samples(rng):
+    """Points that move together: the variance of a mean is four times that of independent points, also in the error."""
+    n, f = 400, 4.0
+    common = np.sqrt((f - 1.0) / n)
+
+    def estimate(estimator, inflation):
+        x, y = (rng.standard_normal((n, 2)) + common * rng.standard_normal(2) for _ in range(2))
+        return with_error(estimator, x, 1.0 + y, rng, inflation=inflation)
+
+    def gaussian(x, y):
+        return gaussian_divergence(x.mean(axis=0), np.cov(x.T), y.mean(axis=0), np.cov(y.T))
+
+    for estimator in (gaussian, nearest_neighbour_divergence):
+        values, errors = np.array([estimate(estimator, (f, f)) for _ in range(60)]).T
+        assert 0.75 < errors.mean() / values.std() < 1.4
+        halves = np.array([estimate(estimator, (1.0, 1.0))[1] for _ in range(10)])
+        assert halves.mean() / values.std() < 0.75

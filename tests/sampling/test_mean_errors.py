@@ -78,6 +78,13 @@ def test_polychord_with_one_repeat_has_larger_errors(tmp_path):
     compared = compare(few, many, NAMES)
     assert compared["notes"] == []
     assert compared["ess_a"] < 0.25 * effective_size(few.get_weights())
+    # The errors of D_KL include it as well; the estimates do not change.
+    unknown = few.copy()
+    unknown.attrs["mean_inflation"] = None
+    independent = compare(unknown, many, NAMES)
+    for key in ("D_KL", "D_KL_reverse", "D_KL_gaussian", "D_KL_gaussian_reverse"):
+        assert compared[key] == independent[key]
+        assert compared[f"{key}_err"] > 1.3 * independent[f"{key}_err"]
 
 
 def test_a_single_run_does_not_know_its_errors(tmp_path):

@@ -11,21 +11,13 @@ Points of one run are correlated, because a new point starts from a live one. In
 show the true error of a mean (`lstmfit.sampling.mean_errors`). There are therefore several runs even on one core.
 """
 
-import dataclasses
-import json
 import logging
 import math
 import os
 import pickle
-import signal
-import subprocess
 import sys
-import threading
 import time
-import traceback
 from collections.abc import Callable
-from contextlib import contextmanager, suppress
-from multiprocessing import connection
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +25,7 @@ import numpy as np
 from lstmfit.errors import InputError
 from lstmfit.sampling.polychord.libraries import load_library
 from lstmfit.sampling.polychord.merge import merge_parts
+from lstmfit.sampling.polychord.parts import Part, Watch, run_parts, seeds_of, terminating_is_an_exception
 from lstmfit.sampling.polychord.run import run_polychord
 from lstmfit.sampling.polychord.settings import PolyChordSettings
 from lstmfit.sampling.polychord.thread import OWN_OUTPUT_VARIABLE
@@ -49,19 +42,10 @@ from lstmfit.sampling.state import (
     write_paramnames,
     write_state,
 )
-from lstmfit.workers import THREAD_VARIABLES, check_jobs
+from lstmfit.workers import check_jobs
 
-# How long a child may take to stop before it is killed.
-STOP_GRACE_S = 10.0
-POLL_S = 0.25
 LEAST_RUNS = 8
 """Minimum number of serial runs, if there are enough live points; their differences show the error of a mean."""
-# The child uses its parent's import path, so that the module of make_problem is found. It is started with -P, because
-# otherwise a json.py in the current folder would be imported instead of the standard library's.
-CHILD_CODE = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[2]); "
-    "from lstmfit.sampling.polychord.jobs import _child; _child(int(sys.argv[1]))"
-)
 
 logger = logging.getLogger(__name__)
 
@@ -152,15 +136,15 @@ def run_jobs(
         return Result.of(plan)
     parts = _parts(plan, folder)
     spent = plan["wall_s"]
-    watch = _Watch(parts, settings, progress, lambda: spent + time.monotonic() - began)
+    watch = Watch(parts, settings, progress, lambda: spent + time.monotonic() - began)
 
     def write_plan():
         write_state(folder, root, plan | {"wall_s": watch.elapsed()})
 
     write_plan()
     try:
-        with _terminating_is_an_exception():
-            finished = _run_parts(parts, payload, settings, min(jobs, len(parts)), watch, stop)
+        with terminating_is_an_exception():
+            finished = run_parts(parts, payload, settings, min(jobs, len(parts)), watch, stop)
     finally:
         write_plan()
     if not finished:
@@ -200,29 +184,17 @@ def run_here(problem, settings: PolyChordSettings, folder, root: str = "chain", 
         return Result.of(plan)
     parts = _parts(plan, folder)
     spent = plan["wall_s"]
-    watch = _Watch(parts, settings, None, lambda: spent + time.monotonic() - began)
+    watch = Watch(parts, settings, None, lambda: spent + time.monotonic() - began)
     library = load_library()
     try:
         write_state(folder, root, plan)
-        for part, seed in zip(parts, _seeds(settings, parts)):
+        for part, seed in zip(parts, seeds_of(settings, parts)):
             own = settings.share(part.n_live, seed)
             part.finish(run_polychord(problem, part.folder, ROOT, own, posteriors=False, resume=True))
     finally:
         write_state(folder, root, plan | {"wall_s": watch.elapsed()})
     facts = {"version": library.version, "library": library.path, "ranks": 1}
     return _merge(plan | facts, parts, watch, folder, root)
-
-
-def _merge(plan, parts, watch, folder, root) -> Result:
-    """Merge finished parts and write the state of the finished run."""
-    roots = [part.folder / ROOT for part in parts]
-    merged = merge_parts(roots, folder / root, plan["settings"]["seed"], plan["names"], plan["derived_names"])
-    state = plan | watch.totals() | merged | {"wall_s": watch.elapsed()}
-    state |= {"finished": True, "prior_fraction": _prior_fraction(parts)}
-    write_state(folder, root, state)
-    if state["n_nan"]:
-        logger.warning("the log-likelihood was NaN in %d of %d calls", state["n_nan"], state["n_like"])
-    return Result.of(state)
 
 
 def share_live_points(n_live: int, jobs: int, n_params: int) -> list[int]:
@@ -255,91 +227,6 @@ def share_live_points(n_live: int, jobs: int, n_params: int) -> list[int]:
     return [n_live // runs + (i < n_live % runs) for i in range(runs)]
 
 
-# ---------------------------------------------------------------- parts
-
-
-@dataclasses.dataclass
-class _Part:
-    index: int
-    folder: Path
-    n_live: int
-    process: subprocess.Popen | None = None
-    channel: connection.Connection | None = None
-    latest: Progress = dataclasses.field(default_factory=lambda: Progress(n_dead=0, n_like=0))
-    result: Result | None = None
-
-    def start(self):
-        """Start a child."""
-        ours, theirs = connection.Pipe()
-        environment = os.environ | {name: "1" for name in THREAD_VARIABLES} | {OWN_OUTPUT_VARIABLE: "1"}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-P", "-c", CHILD_CODE, str(theirs.fileno()), json.dumps(sys.path)]
-        with (self.folder / "log.txt").open("ab") as log:
-            self.process = subprocess.Popen(
-                command,
-                env=environment,
-                pass_fds=[theirs.fileno()],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        theirs.close()
-        self.channel = ours
-
-    def take_over(self, other):
-        """Use the child of a part that has finished, which saves its start."""
-        self.process, self.channel = other.process, other.channel
-        other.process = other.channel = None
-
-    def send(self, payload, settings, seed):
-        """Send the child its task."""
-        part_settings = settings.share(self.n_live, seed)
-        main = getattr(sys.modules["__main__"], "__file__", None) if b"__main__" in payload else None
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with suppress(BrokenPipeError):  # the exit status will tell that the child has died
-            self.channel.send((main, payload, part_settings, str(self.folder)))
-
-    def finish(self, result: Result):
-        """Keep the result, whose figures are final, also for a part that had finished earlier."""
-        self.result = result
-        self.latest = dataclasses.replace(
-            self.latest, n_dead=result.n_dead, n_like=result.n_like, logZ=result.logZ, logZ_err=result.logZ_err
-        )
-
-    def stop(self):
-        """Ask the child to stop, which it does at its next likelihood call."""
-        if self.channel is not None:
-            self.channel.close()
-            self.channel = None
-
-    def wait(self, deadline):
-        """Wait for the child to end, and kill it at the deadline."""
-        if self.process is None:
-            return
-        try:
-            self.process.wait(max(0.0, deadline - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            # Harmless to the files: PolyChord's resume file is renamed into place.
-            self.process.kill()
-            self.process.wait()
-
-    def log_tail(self, n: int = 1) -> str:
-        """Last `n` lines of the child's output."""
-        try:
-            lines = (self.folder / "log.txt").read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            lines = []
-        return " ".join([line.strip() for line in lines if line.strip()][-n:]) or "no output"
-
-
-def _parts(plan, folder) -> list[_Part]:
-    return [_Part(i, folder / PARTS / str(i), n) for i, n in enumerate(plan["shares"])]
-
-
-def _seeds(settings, parts) -> list[int]:
-    return [int(s) % 2**31 for s in np.random.SeedSequence(settings.seed).generate_state(len(parts))]
-
-
 def _plan(problem, settings, folder, root, jobs, resume) -> dict:
     """State of the merged run: that in the folder, or a new one."""
     check_parts(folder)
@@ -363,112 +250,20 @@ def _plan(problem, settings, folder, root, jobs, resume) -> dict:
     return request | {"shares": shares, "wall_s": 0.0}
 
 
-def _run_parts(parts, payload, settings, at_once, watch, stop) -> bool:
-    """Run all parts, `at_once` at a time; False if `stop` ended them early."""
-    seeds = _seeds(settings, parts)
-    waiting, running = list(reversed(parts)), []
-
-    def begin(part):
-        part.send(payload, settings, seeds[part.index])
-        running.append(part)
-
-    try:
-        while waiting or running:
-            while waiting and len(running) < at_once:
-                part = waiting.pop()
-                part.start()
-                begin(part)
-            for channel in connection.wait([part.channel for part in running], POLL_S):
-                part = next(p for p in running if p.channel is channel)
-                _receive(part)
-                if part.result is None:
-                    continue
-                running.remove(part)
-                if waiting:
-                    following = waiting.pop()
-                    following.take_over(part)
-                    begin(following)
-                else:
-                    part.stop()
-            watch.tell()
-            if stop and stop():
-                return False
-        return True
-    finally:
-        for part in parts:
-            part.stop()
-        deadline = time.monotonic() + STOP_GRACE_S
-        for part in parts:
-            part.wait(deadline)
+def _parts(plan, folder) -> list[Part]:
+    return [Part(i, folder / PARTS / str(i), n) for i, n in enumerate(plan["shares"])]
 
 
-def _receive(part):
-    """Handle one message from a child, or its death."""
-    try:
-        kind, content = part.channel.recv()
-    except (EOFError, ConnectionResetError):
-        status = part.process.wait()
-        if "Fortran runtime error" in part.log_tail(20) and (part.folder / f"{ROOT}.resume").is_file():
-            raise InputError(
-                f"{part.folder / ROOT}.resume is damaged, PolyChord cannot read it (see {part.folder / 'log.txt'}); "
-                "start over with --force"
-            ) from None
-        raise RuntimeError(
-            f"part {part.index} of the run ended with exit status {status} ({part.log_tail()}); for its output, see "
-            f"{part.folder / 'log.txt'}"
-        ) from None
-    if kind == "progress":
-        part.latest = content
-    elif kind == "result":
-        part.finish(content)
-    elif kind == "input error":
-        raise InputError(content)
-    else:
-        raise RuntimeError(f"{content} (traceback in {part.folder / 'log.txt'})")
-
-
-class _Watch:
-    """Combined progress of the parts."""
-
-    def __init__(self, parts, settings, progress, elapsed):
-        self.parts, self.progress, self.elapsed = parts, progress, elapsed
-        self.total = settings.n_live
-        self.said = 0.0
-
-    def tell(self):
-        if self.progress and time.monotonic() - self.said > 1.0:
-            self.said = time.monotonic()
-            self.progress(self.combined())
-
-    def combined(self) -> Progress:
-        latest = [part.latest for part in self.parts]
-        shares = np.array([part.n_live for part in self.parts]) / self.total
-        remaining = [part.latest.remaining for part in self.parts if part.result is None]
-        known = all(p.logZ == p.logZ for p in latest)
-        return Progress(
-            n_dead=sum(p.n_dead for p in latest),
-            n_like=sum(p.n_like for p in latest),
-            # Each part estimates the same ln Z with a variance proportional to 1 / n_live.
-            logZ=float(shares @ [p.logZ for p in latest]) if known else math.nan,
-            logZ_err=float(np.sqrt(np.sum((shares * [p.logZ_err for p in latest]) ** 2))) if known else math.nan,
-            logL_min=min(p.logL_min for p in latest),
-            logL_max=max(p.logL_max for p in latest),
-            elapsed=self.elapsed(),
-            remaining=None if None in remaining else max(remaining, default=0.0),
-            climbing=any(p.climbing for p in latest),
-        )
-
-    def totals(self) -> dict:
-        combined = self.combined()
-        n_nan = sum(part.result.n_nan for part in self.parts if part.result)
-        return {
-            "n_like": combined.n_like,
-            "n_dead": combined.n_dead,
-            "n_nan": n_nan,
-            "wall_s": combined.elapsed,
-            "logZ": combined.logZ,
-            "logZ_err": combined.logZ_err,
-        }
+def _merge(plan, parts, watch, folder, root) -> Result:
+    """Merge finished parts and write the state of the finished run."""
+    roots = [part.folder / ROOT for part in parts]
+    merged = merge_parts(roots, folder / root, plan["settings"]["seed"], plan["names"], plan["derived_names"])
+    state = plan | watch.totals() | merged | {"wall_s": watch.elapsed()}
+    state |= {"finished": True, "prior_fraction": _prior_fraction(parts)}
+    write_state(folder, root, state)
+    if state["n_nan"]:
+        logger.warning("the log-likelihood was NaN in %d of %d calls", state["n_nan"], state["n_like"])
+    return Result.of(state)
 
 
 def _prior_fraction(parts) -> float | None:
@@ -477,91 +272,3 @@ def _prior_fraction(parts) -> float | None:
         return None
     n_live = np.array([part.n_live for part in parts])
     return float(n_live.sum() / (n_live / fractions).sum())
-
-
-@contextmanager
-def _terminating_is_an_exception():
-    """Stop the children before this process ends on SIGTERM, as with Ctrl-C."""
-    if (
-        threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    ):
-        yield
-        return
-
-    def terminate(_signal, _frame):
-        raise SystemExit(128 + signal.SIGTERM)
-
-    signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-# ---------------------------------------------------------------- the child
-
-
-def _child(descriptor):
-    """Run one part after the other; the process ends here."""
-    channel = connection.Connection(descriptor)
-    # Ctrl-C reaches every process of the terminal. The parent decides whether to stop, and closes the channel if so.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    status = 0
-    try:
-        problem = None
-        while True:
-            main, payload, settings, folder = channel.recv()
-            _write_to(Path(folder) / "log.txt")
-            if problem is None:
-                if main is not None:
-                    _import_main(main)
-                problem = pickle.loads(payload)()
-            result = run_polychord(
-                problem,
-                folder,
-                ROOT,
-                settings,
-                posteriors=False,
-                # A part that has finished returns its result immediately; one without files starts over.
-                resume=True,
-                progress=lambda progress: channel.send(("progress", progress)),
-                # The parent sends nothing during a run, so the channel only becomes readable when it closes it or dies.
-                stop=channel.poll,
-            )
-            if not result.finished:
-                break
-            channel.send(("result", result))
-    except (BrokenPipeError, ConnectionResetError, EOFError):
-        pass
-    except BaseException as error:
-        status = 1
-        message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        with suppress(OSError):
-            channel.send(("input error" if isinstance(error, InputError) else "error", message))
-        # Last, because the disk with the log may be full.
-        with suppress(OSError):
-            traceback.print_exc()
-    with suppress(OSError):
-        sys.stdout.flush()
-        sys.stderr.flush()
-    # Skip the interpreter's clean-up, which might crash with a thread asleep inside Fortran.
-    os._exit(status)
-
-
-def _write_to(path):
-    """Append the output of this process, also that of Fortran, to a file."""
-    with path.open("ab") as log:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-            os.dup2(log.fileno(), stream.fileno())
-
-
-def _import_main(path):
-    """Import the parent's script as `__main__`, without running the code under its `if __name__` line."""
-    import runpy
-    import types
-
-    module = types.ModuleType("__mp_main__")
-    module.__dict__.update(runpy.run_path(path, run_name="__mp_main__"))
-    sys.modules["__main__"] = sys.modules["__mp_main__"] = module
