@@ -272,6 +272,8 @@ def wait_for_progress(process, folder):
         time.sleep(0.05)
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_killed_and_resumed(tmp_path):
     run, folder = tmp_path / "run.yaml", tmp_path / "e"
     run.write_text(yaml.safe_dump(slow_run()))

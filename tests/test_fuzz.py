@@ -502,6 +502,8 @@ def test_foreground_files(folder, data):
     use_foreground(path, folder / "made.h5")
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 @given(st.data())
 @FUZZ
 def test_damaged_foreground_files(folder, data):

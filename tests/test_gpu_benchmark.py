@@ -20,6 +20,8 @@ tf = pytest.importorskip("tensorflow")
 BLACKJAX = {"n_live": 20, "num_delete": 10, "num_inner_steps": 2, "precision_criterion": 0.5, "seed": 1}
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_the_whole_of_it_on_the_cpu(tmp_path, rng, capsys):
 
     architecture, scaling, weights = random_network(rng)

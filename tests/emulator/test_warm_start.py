@@ -88,6 +88,8 @@ def test_steps_keep_their_redshifts(trained, data, keep, steps):
     assert np.sqrt(np.mean(error**2)) < 0.5 * np.sqrt(np.mean(spread**2))
 
 
+@pytest.mark.slow
+@pytest.mark.ci
 def test_it_learns_in_a_tenth_of_the_updates(trained, data):
     narrow = part(data, parameters=NARROW)
     warm = train_emulator(narrow, SHORT, start=trained)
