@@ -40,7 +40,7 @@ TEACHERS = {
 SIGNALS = {"21cmgem": 262144, "ares": 262144, "21cmfast": 131072}
 ROUNDS = {
     "21cmgem": [Recipe(updates=36000), Recipe(updates=50000, learning_rate=6e-3, seed=1)],
-    "ares": [Recipe(updates=26000)],
+    "ares": [Recipe(updates=26000), Recipe(updates=60000, learning_rate=8e-3, seed=1)],
     "21cmfast": [Recipe(updates=24000, extra_weight=0.1),
                  Recipe(updates=15000, learning_rate=6e-3, extra_weight=0.3, seed=1)],
 }  # fmt: skip
