@@ -12,7 +12,7 @@ class PolyChord:
     label = "PolyChord"
     Settings = PolyChordSettings
     CALLS_PER_LIVE_REPEAT = 55.0
-    """Likelihood calls divided by n_live * num_repeats: 42 for 50 mK noise to 92 for 5 mK, in 7 parameters."""
+    """Likelihood calls divided by n_live * num_repeats: 51 for 25 mK noise, 83 for 5 mK, in 7 parameters."""
 
     def __init__(self, settings: PolyChordSettings):
         self.settings = settings
