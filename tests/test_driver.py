@@ -164,7 +164,7 @@ def test_a_killed_run_is_resumed(tmp_path, how):
         os.killpg(process.pid, how)
     else:
         process.send_signal(how)
-    process.wait(timeout=30)
+    process.wait(timeout=90)
     process.stderr.close()
     assert not (tmp_path / "out" / "summary.json").exists()
     with pytest.raises(InputError, match="unfinished run; use --resume"):

@@ -299,7 +299,7 @@ def test_a_time_limit_ends_it_with_status_75(tmp_path):
     _, error = process.communicate(timeout=100)
     assert process.returncode == 75
     assert f"stopped before the end; to resume, repeat the command (folder {folder})" in error
-    assert time.monotonic() - began < 40
+    assert time.monotonic() - began < 90
     assert "Traceback" not in error
 
 

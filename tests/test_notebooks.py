@@ -136,7 +136,7 @@ def test_an_interrupted_cell_leaves_a_resumable_run(kernel, tmp_path, sampler):
 
     *_, (kind, content) = kernel.run(code, during=interrupt)
     assert interrupted
-    assert time.monotonic() - interrupted[0] < 30
+    assert time.monotonic() - interrupted[0] < 90
     assert (kind, content["ename"]) == ("error", "KeyboardInterrupt")
     assert state(tmp_path / "run") == "unfinished"
     # The notebook goes on in the same kernel.

@@ -4,7 +4,6 @@ import copy
 import json
 import pickle
 import shutil
-import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -232,21 +231,6 @@ def test_regions_survive_threads_pickles_and_copies(tmp_path, rng):
     for other in (pickle.loads(pickle.dumps(component)), copy.deepcopy(component)):
         np.testing.assert_array_equal([other.evaluate(p) for p in points], expected)
     assert component.evaluate(points[0]) is not component.evaluate(points[0])
-
-
-def test_regions_cost_microseconds(tmp_path):
-    """150 channels and 8 regions; a loose bound, as other processes may be running."""
-    nu, weights = np.linspace(50.0, 200.0, 150), np.ones((150, 8))
-    component = FOREGROUNDS["regions"](file=npy(tmp_path / "K.npy", weights)).build(nu)
-    betas = np.linspace(2.5, 3.1, 8)
-    component.evaluate(betas)
-    best = np.inf
-    for _ in range(20):
-        began = time.perf_counter()
-        for _ in range(50):
-            component.evaluate(betas)
-        best = min(best, (time.perf_counter() - began) / 50)
-    assert best < 60e-6
 
 
 # ---------------------------------------------------------------- channels of the data

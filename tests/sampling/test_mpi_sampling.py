@@ -145,7 +145,7 @@ def test_an_error_stops_all_ranks_and_is_said_once(tmp_path, case, status, messa
     assert done.stderr.count(message) == 1, done.stderr
     assert "RESULT" not in done.stdout
     assert ("Traceback" in done.stderr) == (status == 1)
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 80
 
 
 @needs_mpirun
@@ -182,7 +182,7 @@ def test_interrupted_run_resumes(tmp_path, number):
         assert time.monotonic() < deadline
         time.sleep(0.02)
     process.send_signal(number)
-    assert process.wait(timeout=30) != 0
+    assert process.wait(timeout=90) != 0
     while any_process(tmp_path / "script.py"):
         assert time.monotonic() < deadline, "ranks outlive mpirun"
         time.sleep(0.05)

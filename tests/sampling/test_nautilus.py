@@ -268,7 +268,7 @@ def test_a_killed_run_is_resumed(tmp_path, how):
         time.sleep(0.05)
     assert process.poll() is None, process.stderr.read()
     os.killpg(process.pid, how) if how == signal.SIGKILL else process.send_signal(how)
-    _, error = process.communicate(timeout=30)
+    _, error = process.communicate(timeout=90)
     if how == signal.SIGUSR1:
         assert process.returncode == 75
         assert "with --resume" in error

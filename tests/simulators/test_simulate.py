@@ -199,7 +199,7 @@ def test_kill_and_resume_gives_the_same_bits(tmp_path, toy, jobs):
     assert partial.n_train == 0 or partial.n_val + partial.n_test > 20
 
     workers = {int(line.split()[0]) for line in (toy / "calls.log").read_text().splitlines()}
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()], "workers outlive their parent"
@@ -444,7 +444,7 @@ def test_a_killed_rank_loses_nothing(tmp_path, toy):
         time.sleep(0.01)
     # Of the ranks that the log names, which do the work, one.
     os.kill(int((toy / "calls.log").read_text().split()[0]), signal.SIGKILL)
-    assert process.wait(timeout=30) != 0
+    assert process.wait(timeout=90) != 0
     kept = collect(path, partial=True)
     kept = kept.n_train + kept.n_val + kept.n_test
     assert 0 < kept < 70
