@@ -2,7 +2,8 @@
 
 python benchmarks/observation.py make -o observation      # spectra, chromaticity functions, modes and run files
 python benchmarks/observation.py fit -o observation       # fit them (again to resume)
-python benchmarks/observation.py results -o observation   # table and picture of docs/results/observation.md
+lstmfit calibrate observation/basis.yaml -n 40 -o observation/calibration_basis          # likewise regions
+python benchmarks/observation.py results -o observation   # tables and picture of docs/results/observation.md
 
 With --emulator 21cmgem (and another folder) the signal is that of the shipped emulator of 21cmGEM.
 
@@ -224,6 +225,21 @@ def table(folder: Path, emulator: str) -> str:
     return "\n".join(lines)
 
 
+def calibration_table(folder: Path, model: str) -> str:
+    """Coverages, ranks and distances from the truth of a calibration of one model, in Markdown."""
+    figures = json.loads((folder / f"calibration_{model}" / "calibration.json").read_text())
+    levels = (50, 68, 90, 95)
+    lines = [
+        f"| `{model}` | coverage of 50 % | 68 % | 90 % | 95 % | p of the ranks | mean z | std of z |",
+        "|" + "---|" * 8,
+    ]
+    for name, p in figures["parameters"].items():
+        cells = [f"{p[f'coverage_{level}']:.2f}" for level in levels]
+        cells += [f"{p['rank_ks_p']:.2f}", f"{p['z_mean']:.2f} ± {p['z_mean_err']:.2f}", f"{p['z_std']:.2f}"]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def picture(folder: Path, emulator: str, path: Path) -> None:
     """Posterior of the signal by each fit: 95 % bands around the truth."""
     from lstmfit.analysis.chains import equal_weight, read_run
@@ -270,6 +286,8 @@ def main():
         replace_in_page("observation.md", "fits" if of_echo21 else f"fits of {options.emulator}", fits)
         if of_echo21:
             picture(options.output, options.emulator, IMAGES / "observation.png")
+            for model in ("basis", "regions"):
+                replace_in_page("observation.md", f"calibration {model}", calibration_table(options.output, model))
 
 
 if __name__ == "__main__":
