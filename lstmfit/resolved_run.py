@@ -211,6 +211,9 @@ def differences(old: RunConfig, new: RunConfig) -> list[str]:
         Blocks of the run file that differ, and files whose content differs.
     """
     a, b = (_comparable(config) for config in (old, new))
+    for key in new.sampler.settings.ADDED:
+        if key not in a["sampler"].get(new.sampler.name, {}):
+            b["sampler"][new.sampler.name].pop(key, None)
     changed = []
     then, now = record(old).inputs, record(new).inputs
     for keys in _slots(new):

@@ -321,6 +321,26 @@ def test_defaults_are_written_out_and_may_be_left_out(tmp_path):
     assert fit(run, folder, resume=True) == folder
 
 
+def test_an_unfinished_run_of_an_older_version_is_resumed(tmp_path):
+    """It has no `nprior`, which is no difference; another value of a setting that it has is one."""
+    run = tiny_run()
+    folder = fit(run, tmp_path / "run", jobs=1)
+    (folder / "summary.json").unlink()
+    content = yaml.safe_load((folder / "run.yaml").read_text())
+    del content["sampler"]["polychord"]["nprior"]
+    (folder / "run.yaml").write_text(yaml.safe_dump(content))
+    states = [folder / "chain.state.json", *folder.glob("parts/*/chain.state.json")]
+    for path in states:
+        state = json.loads(path.read_text())
+        del state["settings"]["n_prior"]
+        path.write_text(json.dumps(state | {"finished": False, "sha256": {}}))
+    other = run | {"sampler": {"polychord": run["sampler"]["polychord"] | {"num_repeats": 9}}}
+    with pytest.raises(InputError, match=r"contains a different run \(differs in sampler"):
+        fit(other, folder, jobs=1, resume=True)
+    assert fit(run, folder, jobs=1, resume=True) == folder
+    assert (folder / "summary.json").is_file()
+
+
 def test_the_noise_file_of_a_mock_lies_beside_the_run_file(tmp_path, monkeypatch):
     (tmp_path / "runs").mkdir()
     np.savetxt(tmp_path / "runs" / "sigma.txt", np.full(451, 25.0))

@@ -1,7 +1,7 @@
 """Base class and types of the samplers' settings; imports no sampler."""
 
 import re
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field, ValidationError
 
@@ -41,6 +41,8 @@ class SamplerSettings(Block):
 
     n_live: TimesD
     seed: Seed
+    ADDED: ClassVar[tuple[str, ...]] = ()
+    """Keys of settings with a default that run folders of earlier versions do not have."""
 
     def resolved(self, d: int) -> "SamplerSettings":
         """Copy in which multiples of `d`, the number of sampled parameters, are replaced by integers.

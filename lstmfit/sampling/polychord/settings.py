@@ -2,7 +2,7 @@
 
 import math
 import re
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
@@ -45,6 +45,7 @@ class PolyChordSettings(SamplerSettings):
         time, which PolyChord measures, so that the run is not exactly reproducible.
     """
 
+    ADDED: ClassVar = ("nprior",)
     n_live: TimesD = Field("25d", alias="nlive")
     num_repeats: TimesD = "5d"
     n_prior: Annotated[int | str, BeforeValidator(_times_n_live)] | None = Field(None, alias="nprior")
