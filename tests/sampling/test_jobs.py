@@ -96,8 +96,8 @@ def test_jobs_merge_to_one_run(tmp_path):
 def test_runs_are_reproducible_and_independent_of_how_many_run_at_once(tmp_path):
     """One, two or eight processes, or this one: the same points, also where a process does several runs in turn."""
     for jobs in (1, 2, 8):
-        run_jobs(make_gaussian, settings(n_live=80), tmp_path / str(jobs), jobs=jobs)
-    run_here(make_gaussian(), settings(n_live=80), tmp_path / "here")
+        run_jobs(make_gaussian, settings(n_live=100), tmp_path / str(jobs), jobs=jobs)
+    run_here(make_gaussian(), settings(n_live=100), tmp_path / "here")
     one, *others = ((folder / "chain_dead-birth.txt").read_bytes() for folder in sorted(tmp_path.iterdir()))
     assert others == [one] * 3
     states = [read_state(folder, "chain") for folder in sorted(tmp_path.iterdir())]
@@ -121,12 +121,13 @@ def test_one_run_of_an_older_version_is_resumed_as_one(tmp_path):
 
 def test_too_many_jobs_for_the_live_points(caplog):
     with caplog.at_level(logging.INFO, logger="lstmfit"):
-        assert share_live_points(50, 16, 7) == [17, 17, 16]
+        assert share_live_points(70, 16, 7) == [24, 23, 23]
     assert "3 of 16 jobs are used" in caplog.text
     assert share_live_points(50, 2, 7) == [25, 25]
     assert share_live_points(175, 1, 7) == share_live_points(175, 8, 7) == [22] * 7 + [21]
-    assert share_live_points(175, 3, 7) == [20] * 4 + [19] * 5
-    assert len(share_live_points(175, 16, 7)) == 10
+    assert share_live_points(175, 3, 7) == [30] + [29] * 5
+    assert len(share_live_points(175, 16, 7)) == 8
+    assert share_live_points(100, 2, 15) == [50, 50]
     assert share_live_points(5, 4, 7) == [5]
 
 

@@ -207,14 +207,15 @@ def share_live_points(n_live: int, jobs: int, n_params: int) -> list[int]:
     jobs : int
         Number of processes, of which the number of runs is a multiple.
     n_params : int
-        Number of parameters; each run gets at least 2 (n_params + 1) live points.
+        Number of parameters; each run gets at least 3 live points per parameter, and 4 in all. Smaller runs lose parts
+        of a posterior that is much narrower than the prior (docs/results/observation.md).
 
     Returns
     -------
     list of int
         Live points of each run, summing to `n_live`; there are fewer runs if `n_live` is small.
     """
-    least = 2 * (n_params + 1)
+    least = max(4, 3 * n_params)
     most = max(1, n_live // least)
     runs = min(jobs * math.ceil(LEAST_RUNS / jobs), most)
     if runs > jobs:
