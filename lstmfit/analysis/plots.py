@@ -140,6 +140,8 @@ def _place_labels(figure, axes, labels):
 
     Labels of any length then have room, and `save` extends the picture to include them. Units go to a second line.
     """
+    if not len(axes.columns):
+        return
     # Drawing samples has replaced them by those of the samples.
     axes.set_labels(labels)
     first = axes.columns[0], axes.index[-1]
