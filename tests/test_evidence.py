@@ -314,6 +314,7 @@ def test_several_spectra_and_none(tmp_path):
     }
     block = {"class": "global_signal", "noise": {"sigma": "free"}, "foreground": sky, "shared": ["a0", "a1"]}
     content = tiny_run(data=data, likelihood={"low": block, "high": block | {"noise": {"sigma": 25}}})
+    content["sampler"] = {"polychord": {"nlive": 60, "num_repeats": 2, "seed": 1}}
     settings = {"likelihood.low.noise.sigma": ["free", 25], "signal": ["as-is", "none"]}
     result = evidence(content, settings, tmp_path / "e", jobs=2)
     rows = {row["folder"]: row for row in result["variants"]}
@@ -323,9 +324,9 @@ def test_several_spectra_and_none(tmp_path):
     channels = {name: len(spectrum.frequency) for name, spectrum in problem.data.items()}
     frequency = np.unique(np.concatenate([spectrum.frequency for spectrum in problem.data.values()]))
     np.testing.assert_allclose(result["signal"]["frequency"], frequency, rtol=1e-13)
-    # The coefficients are the same two in both spectra; the noise does not count. 2.2 to 2.5 with ten seeds.
+    # The coefficients are the same two in both spectra; the noise does not count.
     fit = read_summary(tmp_path / "e" / "sigma=free,signal=none")["fit"]
-    assert sum(channels.values()) - fit["dof"] == pytest.approx(2.0, abs=0.8)
+    assert sum(channels.values()) - fit["dof"] == pytest.approx(2.0, abs=0.4)
     assert fit["verdict"]["text"].startswith("low: residuals are")
     assert set(fit["spectra"]) == {"low", "high"}
     assert lstmfit("report", tmp_path / "e" / "sigma=free,signal=none").returncode == 0
