@@ -89,13 +89,13 @@ def test_likelihood_that_saturates_at_its_maximum(tmp_path):
     def saturating(theta):
         return min(cap, -0.5 * np.sum((theta - 0.5) ** 2) / 0.1**2)
 
-    run(saturating, tmp_path, n=2, n_live=200)
+    # With seed 3 the draws from the prior happen to be 3.1 errors off; the mean over twelve seeds is 0.008 +- 0.012.
+    run(saturating, tmp_path, n=2, n_live=200, seed=4)
     grid = (np.arange(1000) + 0.5) / 1000
     x, y = np.meshgrid(grid, grid)
     expected = np.log(np.mean(np.exp(np.minimum(cap, -0.5 * ((x - 0.5) ** 2 + (y - 0.5) ** 2) / 0.1**2))))
     logZ, error = evidence(read(tmp_path / "chain"))
-    # 3.1 errors with this seed; 0.008 +- 0.012 on average over twelve.
-    assert abs(logZ - expected) < 4 * error
+    assert abs(logZ - expected) < 3 * error
 
 
 def test_draws_from_the_prior(tmp_path):
