@@ -31,14 +31,20 @@ class Component:
     basis : numpy.ndarray, optional
         (n, len(names)) basis of a linear component: evaluate(values) = basis @ values + offset.
     mean, scale : numpy.ndarray, optional
-        (len(names),) mean and standard deviation of the Gaussian prior of the coefficients of a linear component, in K.
+        (len(names),) mean and standard deviation of the prior of the coefficients of a component that can be
+        marginalised; for a linear one it is Gaussian, in K.
     marginalise : bool
-        Whether the coefficients of a linear component are marginalised analytically instead of sampled.
+        Whether the coefficients are marginalised instead of sampled.
     offset : numpy.ndarray, optional
         (n,) mK, the part of a linear component that has no coefficient.
     mixing : numpy.ndarray, optional
         (k, k) matrix if the coefficients of a marginalised component are correlated a priori: coefficients = mean +
         mixing @ x, where the x are independent with standard deviations `scale`.
+    regions : tuple of numpy.ndarray, optional
+        For a marginalised sum of power laws, its weights (k, n) in mK and ln(nu / nu_c) (n,): evaluate(values) =
+        sum_i weights_i (nu / nu_c)^-values_i + offset.
+    limits : numpy.ndarray, optional
+        (2, k) limits of the uniform prior of its indices.
     """
 
     names: tuple[str, ...]
@@ -50,6 +56,13 @@ class Component:
     marginalise: bool = False
     offset: np.ndarray | None = None
     mixing: np.ndarray | None = None
+    regions: tuple[np.ndarray, np.ndarray] | None = None
+    limits: np.ndarray | None = None
+
+    @property
+    def terms(self) -> np.ndarray:
+        """(n, k) what each coefficient of a component that can be marginalised belongs to: basis or weights."""
+        return self.basis if self.regions is None else self.regions[0].T
 
     def mixed(self, x: np.ndarray) -> np.ndarray:
         """Independent coefficients (k,), or a basis for the coefficients (n, k), with the prior correlations applied.
@@ -64,6 +77,8 @@ class Component:
         """Coefficients (k,) drawn from their prior; their prior mean if `rng` is None."""
         if rng is None:
             return self.mean
+        if self.limits is not None:
+            return rng.uniform(*self.limits)
         return self.mean + self.mixed(self.scale * rng.standard_normal(len(self.names)))
 
 
@@ -175,7 +190,7 @@ def only_sampled(block):
     if block.marginalise:
         raise ValueError(
             f"{block.model} is not linear in its parameters and cannot be marginalised; set marginalise: false, or "
-            "use log_polynomial, physical_linear or basis"
+            "use log_polynomial, physical_linear, basis or regions"
         )
     return block
 

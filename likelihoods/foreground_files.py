@@ -12,7 +12,7 @@ from pydantic import Field, StrictBool, model_validator
 from lstmfit.datasets.channel_files import ChannelFile, read_channel_file
 from lstmfit.errors import InputError
 from lstmfit.likelihoods.base import read_defaults
-from lstmfit.likelihoods.components import Component, ComponentBlock, WithReference, one_each, only_sampled
+from lstmfit.likelihoods.components import Component, ComponentBlock, WithReference, one_each
 from lstmfit.schema import LARGEST, Count, NotNegative, Positive
 
 
@@ -161,7 +161,8 @@ class Regions(WithReference):
     T_cmb : float
         Temperature of the cosmic microwave background [K].
     marginalise : bool, optional
-        Only false, because the model is not linear in its parameters.
+        Whether the spectral indices are marginalised by Laplace's method
+        (`lstmfit.likelihoods.marginalised_regions`) or sampled (the default).
     """
 
     FILES = ("file",)
@@ -172,10 +173,6 @@ class Regions(WithReference):
     reference: Positive = 230.0
     T_cmb: NotNegative = 2.725
     marginalise: StrictBool | None = None
-
-    @model_validator(mode="after")
-    def _sampled(self):
-        return only_sampled(self)
 
     @staticmethod
     def names_of(n: int) -> tuple[str, ...]:
@@ -205,8 +202,17 @@ class Regions(WithReference):
         names = self.names_of(weights.shape[1])
         params = {name: known | {"latex": f"\\beta_{{{i}}}"} for i, name in enumerate(names)}
         log_frequency = np.log(np.asarray(frequency, dtype=float) / reference)
-        parts = np.ascontiguousarray(weights.T), log_frequency, 1000.0 * self.T_cmb
-        return Component(names, functools.partial(sky_of_regions, *parts), params)
+        weights, constant = np.ascontiguousarray(weights.T), 1000.0 * self.T_cmb
+        evaluate = functools.partial(sky_of_regions, weights, log_frequency, constant)
+        if not self.marginalise:
+            return Component(names, evaluate, params)
+        low, high = known["prior"]["min"], known["prior"]["max"]
+        limits = np.full((len(names), 2), (low, high)).T
+        return Component(
+            names, evaluate, params, None, limits.mean(axis=0), (high - low) / np.sqrt(12.0) * np.ones(len(names)),
+            marginalise=True, offset=np.full(len(log_frequency), constant), regions=(weights, log_frequency),
+            limits=limits,
+        )  # fmt: skip
 
 
 def _affine(basis, offset, values):

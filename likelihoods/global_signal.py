@@ -48,7 +48,7 @@ class GlobalSignal(SpectrumModel):
         Outputs of the model that it needs: the signal.
     names, params, spectrum, noise, marginalised, components, fraction, covariance, meanings
         As for `SpectrumModel`.
-    density : GaussianNoise or StudentNoise
+    density : GaussianNoise, NoiseWithRegions or StudentNoise
         Density of a residual in the transformed basis (`whiten`).
     data : numpy.ndarray
         (n,) data in the transformed basis, minus the offsets of linear sampled components and the marginalised
@@ -99,7 +99,7 @@ class GlobalSignal(SpectrumModel):
         self.model_noise = None if noise.samples is None else self._make_model_noise(weight, foreground)
         self._fixed_noise = not self.fraction and self.model_noise is None
         # The compiled ln L has a noise that does not depend on the signal.
-        self.compiled = self._compiled if self._fixed_noise else None
+        self.compiled = self._compiled if self._fixed_noise and not self._has_marginalised_regions else None
         self._transform_components()
 
     @classmethod
@@ -152,6 +152,8 @@ class GlobalSignal(SpectrumModel):
             if covariance is not None and covariance.ndim == 2:
                 raise InputError("Student-t noise does not allow a full covariance; set emulator_error: diagonal")
             return StudentNoise(weight, covariance)
+        if self._has_marginalised_regions:
+            return self._make_density_with_regions(weight)
         prior = ()
         if marginalised is not None:
             # In terms of coefficients that are independent a priori.
@@ -164,6 +166,22 @@ class GlobalSignal(SpectrumModel):
         if noise.sigma == 0 and not density.positive_without_sigma:
             raise InputError("noise: the covariance is not positive definite; add a floor")
         return density
+
+    def _make_density_with_regions(self, weight):
+        from lstmfit.likelihoods.marginalised_regions import NoiseWithRegions
+
+        remedy = "or marginalise: false in the foreground"
+        if self.covariance is not None and self.covariance.ndim == 2:
+            raise InputError(
+                "spectral indices of regions are only marginalised if channels are independent, but the noise or the "
+                f"emulator error has a full covariance; set emulator_error: diagonal or false, {remedy}"
+            )
+        if self.noise.samples is not None:
+            raise InputError(
+                f"noise: sky: model does not allow marginalised spectral indices of regions; set sky: data, {remedy}"
+            )
+        data = self._temperature - self._centre()
+        return NoiseWithRegions(weight, self.covariance, self.marginalised, data, self.noise.sigma)
 
     def _compile(self):
         """Compiled functions of this spectrum; None if its signal is on its channels, or its noise not independent."""
@@ -202,8 +220,17 @@ class GlobalSignal(SpectrumModel):
             )
         return ModelNoise.of(self.density, self._temperature, weight, self.noise.samples, self._error)
 
+    @property
+    def _has_marginalised_regions(self):
+        return self.marginalised is not None and self.marginalised.regions is not None
+
     def _centre(self):
-        """The marginalised foreground (n,) mK that is subtracted in advance, at ``density.terms.centre``."""
+        """The marginalised foreground (n,) mK that is subtracted in advance, at ``density.terms.centre``.
+
+        Of regions it is only the part without a spectral index.
+        """
+        if self._has_marginalised_regions:
+            return self.marginalised.offset
         return self.marginalised.evaluate(self.marginalised.mixed(self.density.terms.centre))
 
     def _transform_components(self):

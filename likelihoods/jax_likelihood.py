@@ -32,6 +32,10 @@ def make_loglikelihood(likelihood: GlobalSignal):
             f"blackjax cannot sample {names}, whose foreground or systematics is not linear in them; "
             "use another sampler: polychord, nautilus"
         )
+    if likelihood.marginalised is not None and likelihood.marginalised.basis is None:
+        raise InputError(
+            "blackjax cannot marginalise the spectral indices of regions; use another sampler: polychord, nautilus"
+        )
     if likelihood.fraction:
         raise InputError(
             "blackjax does not support an emulator_error that is a fraction of the signal; use another sampler: "

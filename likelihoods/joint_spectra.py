@@ -1,9 +1,9 @@
-"""Joint likelihood of several spectra whose marginalised foregrounds have coefficients in common.
+"""Joint likelihoods of spectra whose marginalised foregrounds have coefficients in common.
 
-ln L = ln N(r; F a, V) marginalised over the coefficients a of all spectra, where r are the residuals of all channels, V
-is block diagonal with the noise of each spectrum, and the rows of F are those of each spectrum's basis, with zeros in
-the columns of coefficients that it does not have. Where the noise is that of the model's sky, the sky has the
-coefficients at their conditional mean given all data, under the noise of the data.
+For linear foregrounds, ln L = ln N(r; F a, V) marginalised over the coefficients a of all spectra, where r are the
+residuals of all channels, V is block diagonal with the noise of each spectrum, and the rows of F are those of each
+spectrum's basis, with zeros in the columns of coefficients that it does not have. Where the noise is that of the
+model's sky, the sky has the coefficients at their conditional mean given all data, under the noise of the data.
 """
 
 import math
@@ -19,7 +19,7 @@ from lstmfit.likelihoods.model_noise import ModelNoise
 
 
 class JointSpectra:
-    """Likelihood of spectra that share coefficients of a marginalised linear foreground.
+    """Abstract base class of the likelihood of spectra with coefficients that are marginalised jointly.
 
     Parameters
     ----------
@@ -35,16 +35,9 @@ class JointSpectra:
     members : dict of str to SharingSpectrum
         The members, which give their model, foreground and residuals.
     coefficients_of : dict of str to numpy.ndarray
-        Positions of each member's coefficients in those of all, the vector ``a``.
+        Positions of each member's coefficients in those of all.
     n_marginalised : int
         Number of different coefficients.
-    model_noise : ModelNoise or None
-        Density of all residuals if a member has the noise of its model's sky.
-
-    Raises
-    ------
-    InputError
-        The priors of shared coefficients differ, or are correlated and not all of them are shared.
     """
 
     outputs = ("signal",)
@@ -58,35 +51,13 @@ class JointSpectra:
         names = tuple(dict.fromkeys(n for own in coefficients.values() for n in own))
         self.coefficients_of = {k: np.array([names.index(n) for n in own]) for k, own in coefficients.items()}
         self.n_marginalised = len(names)
-        mean, scale = _common_prior(members, coefficients, names)
-        self._mean, self._scale = mean, scale
-        basis, data, weight = [], [], []
-        for name, likelihood in members.items():
-            found, spectrum = likelihood.marginalised, likelihood.spectrum
-            rows = np.zeros((len(spectrum.frequency), len(names)))
-            rows[:, self.coefficients_of[name]] = found.mixed(found.basis)
-            basis.append(rows)
-            data.append(spectrum.temperature - (0.0 if found.offset is None else found.offset))
-            weight.append(spectrum.weight)
-        centre = choose_centre(np.vstack(basis), np.concatenate(data), np.concatenate(weight), mean, scale)
-        whitened = np.vstack([likelihood.density.whiten(rows) for likelihood, rows in zip(members.values(), basis)])
-        self._terms = MarginalisedTerms(whitened, mean, scale, centre)
         self.members = {name: SharingSpectrum(likelihood, self, name) for name, likelihood in members.items()}
-        self._parts, end, shifts = {}, 0, []
+        # Positions of the parameters of each member in `names`, and of its channels in those of all.
+        self._parts, end = {}, 0
         for name, likelihood in members.items():
             at = np.array([self.names.index(n) for n in likelihood.names], dtype=int)
             self._parts[name] = at, slice(end, end := end + likelihood.density.n)
-            found, own = likelihood.marginalised, likelihood.density.terms.centre
-            change = found.mixed(centre[self.coefficients_of[name]]) - found.mixed(own)
-            shifts.append(likelihood.density.whiten(found.basis @ change))
-        # From the residuals of the members, at centres of their own, to those at the common centre.
-        self._shift = np.concatenate(shifts)
-        self._noise = [(m.noise.sigma, self._parts[name][0], m.density) for name, m in members.items()]
-        self._members = [(likelihood, *self._parts[name]) for name, likelihood in self.members.items()]
-        of_model = any(m.model_noise is not None for m in members.values())
-        parts = [(m.density, m.model_noise) for m in members.values()]
-        self.model_noise = ModelNoise.joined(parts, self._terms) if of_model else None
-        self._kept = (None,) * 5
+        self._n = end
 
     def __call__(self, signal: np.ndarray, values: np.ndarray) -> float:
         """Log likelihood of all spectra.
@@ -98,10 +69,7 @@ class JointSpectra:
         values : numpy.ndarray
             (len(names),) parameters.
         """
-        r = self._residual(signal, values)
-        if self.model_noise is not None:
-            return self.model_noise.logpdf(r, self._sigmas(values))
-        return self._loglikelihood(r, self._noise_at(values, r))
+        raise NotImplementedError
 
     def with_variance_at(self, signal: np.ndarray, values: np.ndarray) -> Callable[[np.ndarray, np.ndarray], float]:
         """Log likelihood whose noise is fixed at a signal and parameters, as `GlobalSignal.with_variance_at`.
@@ -111,61 +79,11 @@ class JointSpectra:
         callable
             (signal, values) -> ln L; the likelihood itself if its noise does not depend on them.
         """
-        if self.model_noise is None:
-            return self
-        noise = self._noise_at(values, self._residual(signal, values))
-        return lambda signal, values: self._loglikelihood(self._residual(signal, values), noise)
-
-    def _loglikelihood(self, r, noise):
-        _, inverse, norm, weighted, inverse_factor = noise
-        if norm == -math.inf:
-            return -math.inf
-        chi2 = float(np.dot(r * inverse, r))
-        return norm - 0.5 * self._terms.chi_square(chi2, r, inverse, weighted, inverse_factor)
-
-    def _sigmas(self, values):
-        return [float(values[at[0]]) if sigma is None else sigma for sigma, at, _ in self._noise]
-
-    def _residual(self, signal, values):
-        return np.concatenate([member.residual(signal, values[at]) for member, at, _ in self._members]) - self._shift
-
-    def _noise_at(self, values, r):
-        """Everything that depends on the noise only, at parameters and a residual; see `GaussianNoise`."""
-        sigmas, kept = self._sigmas(values), self._kept
-        if sigmas != kept[0]:
-            self._kept = kept = self._at(sigmas, [density for _, _, density in self._noise])
-        variance = None if self.model_noise is None else self.model_noise.variance(r, sigmas)
-        if variance is None:
-            return kept
-        densities = [
-            density.with_extra(variance[part]) for (_, _, density), (_, _, part) in zip(self._noise, self._members)
-        ]
-        return self._at(sigmas, densities)
-
-    def _at(self, sigmas, densities):
-        inverse, norm = np.empty(self._members[-1][2].stop), 0.0
-        for sigma, density, (_, _, part) in zip(sigmas, densities, self._members):
-            inverse[part], one = density.noise_at(sigma)
-            norm += one
-        if norm == -math.inf:
-            return None, inverse, norm, None, None
-        weighted, inverse_factor, change = self._terms.at(inverse)
-        return sigmas, inverse, norm + change, weighted, inverse_factor
-
-    def model_variance(self, signal, values, name: str) -> np.ndarray | None:
-        """Variances (n,) of a member as from `ModelNoise.variance`, with the coefficients given the data of all."""
-        variance = self.model_noise.variance(self._residual(signal, values), self._sigmas(values))
-        return None if variance is None else variance[self._parts[name][1]]
+        return self
 
     def coefficients(self, signal, values, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
-        """Conditional mean of the coefficients (k,) of each member given all data, or a random draw of them."""
-        r = self._residual(signal, values)
-        _, _, _, weighted, inverse_factor = self._noise_at(values, r)
-        return self._by_member(self._terms.coefficients(r, weighted, inverse_factor, rng))
-
-    def _by_member(self, independent):
-        at = self.coefficients_of
-        return {name: m.marginalised.mixed(independent[at[name]]) for name, m in self.members.items()}
+        """Coefficients (k,) of each member given all data: their conditional mean, or a random draw."""
+        raise NotImplementedError
 
     def values_of(self, name: str, values: np.ndarray) -> np.ndarray:
         """Parameters of a member, of those of all (len(names),)."""
@@ -179,12 +97,135 @@ class JointSpectra:
         dict of str to Spectrum
         """
         signal, values = arguments
-        a = self._mean if rng is None else self._mean + self._scale * rng.standard_normal(self.n_marginalised)
-        coefficients = self._by_member(a)
+        coefficients = self._drawn_from_prior(rng)
         return {
             name: member.mocked([signal, values[self._parts[name][0]]], rng, redshifts, coefficients[name])
             for name, member in self.members.items()
         }
+
+    def _drawn_from_prior(self, rng: np.random.Generator | None) -> dict[str, np.ndarray]:
+        """Coefficients of each member at their prior mean, or drawn from their prior."""
+        raise NotImplementedError
+
+    def _sigmas(self, values):
+        return [member.sigma_of(values[self._parts[name][0]]) for name, member in self.members.items()]
+
+    def _residual(self, signal, values):
+        """Residuals (n,) of all members in their transformed bases."""
+        parts = self._parts
+        return np.concatenate([m.residual(signal, values[parts[name][0]]) for name, m in self.members.items()])
+
+
+class JointLinearSpectra(JointSpectra):
+    """Likelihood of spectra that share coefficients of a linear foreground.
+
+    Parameters
+    ----------
+    members, coefficients
+        As for `JointSpectra`.
+
+    Attributes
+    ----------
+    model_noise : ModelNoise or None
+        Density of all residuals if a member has the noise of its model's sky.
+
+    Raises
+    ------
+    InputError
+        The priors of shared coefficients differ, or are correlated and not all of them are shared.
+    """
+
+    def __init__(self, members: dict[str, GlobalSignal], coefficients: dict[str, tuple[str, ...]]):
+        super().__init__(members, coefficients)
+        names = tuple(dict.fromkeys(n for own in coefficients.values() for n in own))
+        mean, scale = _common_prior(members, coefficients, names)
+        self._mean, self._scale = mean, scale
+        basis, data, weight = [], [], []
+        for name, likelihood in members.items():
+            found, spectrum = likelihood.marginalised, likelihood.spectrum
+            rows = np.zeros((len(spectrum.frequency), len(names)))
+            rows[:, self.coefficients_of[name]] = found.mixed(found.basis)
+            basis.append(rows)
+            data.append(spectrum.temperature - (0.0 if found.offset is None else found.offset))
+            weight.append(spectrum.weight)
+        centre = choose_centre(np.vstack(basis), np.concatenate(data), np.concatenate(weight), mean, scale)
+        whitened = np.vstack([likelihood.density.whiten(rows) for likelihood, rows in zip(members.values(), basis)])
+        self._terms = MarginalisedTerms(whitened, mean, scale, centre)
+        shifts = []
+        for name, likelihood in members.items():
+            found, own = likelihood.marginalised, likelihood.density.terms.centre
+            change = found.mixed(centre[self.coefficients_of[name]]) - found.mixed(own)
+            shifts.append(likelihood.density.whiten(found.basis @ change))
+        # From the residuals of the members, at centres of their own, to those at the common centre.
+        self._shift = np.concatenate(shifts)
+        of_model = any(m.model_noise is not None for m in members.values())
+        parts = [(m.density, m.model_noise) for m in members.values()]
+        self.model_noise = ModelNoise.joined(parts, self._terms) if of_model else None
+        self._kept = (None,) * 5
+
+    def __call__(self, signal: np.ndarray, values: np.ndarray) -> float:
+        """As `JointSpectra.__call__`."""
+        r = self._residual(signal, values)
+        if self.model_noise is not None:
+            return self.model_noise.logpdf(r, self._sigmas(values))
+        return self._loglikelihood(r, self._noise_at(values, r))
+
+    def with_variance_at(self, signal: np.ndarray, values: np.ndarray) -> Callable[[np.ndarray, np.ndarray], float]:
+        """As `JointSpectra.with_variance_at`."""
+        if self.model_noise is None:
+            return self
+        noise = self._noise_at(values, self._residual(signal, values))
+        return lambda signal, values: self._loglikelihood(self._residual(signal, values), noise)
+
+    def _loglikelihood(self, r, noise):
+        _, inverse, norm, weighted, inverse_factor = noise
+        if norm == -math.inf:
+            return -math.inf
+        chi2 = float(np.dot(r * inverse, r))
+        return norm - 0.5 * self._terms.chi_square(chi2, r, inverse, weighted, inverse_factor)
+
+    def _residual(self, signal, values):
+        return super()._residual(signal, values) - self._shift
+
+    def _noise_at(self, values, r):
+        """Everything that depends on the noise only, at parameters and a residual; see `GaussianNoise`."""
+        sigmas, kept = self._sigmas(values), self._kept
+        if sigmas != kept[0]:
+            self._kept = kept = self._at(sigmas, [member.density for member in self.members.values()])
+        variance = None if self.model_noise is None else self.model_noise.variance(r, sigmas)
+        if variance is None:
+            return kept
+        densities = [m.density.with_extra(variance[self._parts[name][1]]) for name, m in self.members.items()]
+        return self._at(sigmas, densities)
+
+    def _at(self, sigmas, densities):
+        inverse, norm = np.empty(self._n), 0.0
+        for sigma, density, (_, part) in zip(sigmas, densities, self._parts.values()):
+            inverse[part], one = density.noise_at(sigma)
+            norm += one
+        if norm == -math.inf:
+            return None, inverse, norm, None, None
+        weighted, inverse_factor, change = self._terms.at(inverse)
+        return sigmas, inverse, norm + change, weighted, inverse_factor
+
+    def model_variance(self, signal, values, name: str) -> np.ndarray | None:
+        """Variances (n,) of a member as from `ModelNoise.variance`, with the coefficients given the data of all."""
+        variance = self.model_noise.variance(self._residual(signal, values), self._sigmas(values))
+        return None if variance is None else variance[self._parts[name][1]]
+
+    def coefficients(self, signal, values, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+        """As `JointSpectra.coefficients`."""
+        r = self._residual(signal, values)
+        _, _, _, weighted, inverse_factor = self._noise_at(values, r)
+        return self._by_member(self._terms.coefficients(r, weighted, inverse_factor, rng))
+
+    def _by_member(self, independent):
+        at = self.coefficients_of
+        return {name: m.marginalised.mixed(independent[at[name]]) for name, m in self.members.items()}
+
+    def _drawn_from_prior(self, rng):
+        a = self._mean if rng is None else self._mean + self._scale * rng.standard_normal(self.n_marginalised)
+        return self._by_member(a)
 
 
 class SharingSpectrum(GlobalSignal):

@@ -8,9 +8,9 @@ marginalised foreground that are shared are marginalised jointly.
 from dataclasses import dataclass
 
 from lstmfit.config import UNNAMED, RunConfig
-from lstmfit.errors import InputError, did_you_mean, listed
+from lstmfit.errors import InputError, did_you_mean, listed, naming
 from lstmfit.likelihoods.base import class_of, find_likelihood
-from lstmfit.likelihoods.joint_spectra import JointSpectra
+from lstmfit.likelihoods.joint_spectra import JointLinearSpectra, JointSpectra
 
 
 @dataclass(frozen=True)
@@ -196,7 +196,7 @@ def join(likelihoods: dict, names: dict[str, dict[str, str]]) -> dict:
     Returns
     -------
     dict of str to Likelihood
-        The same with `JointSpectra`, named after their members, in the place of their first members.
+        The same with joint ones, named after their members, in the place of their first members.
     """
     columns = {name: tuple(known[n] for n in _coefficients(likelihoods[name])) for name, known in names.items()}
     groups: list[set[str]] = []
@@ -208,7 +208,28 @@ def join(likelihoods: dict, names: dict[str, dict[str, str]]) -> dict:
         group = next((g for g in groups if name in g), {name})
         if len(group) == 1:
             found[name] = likelihood
+            if _has_regions(likelihood):
+                with naming(f"likelihood.{name}", "likelihood.global_signal"):
+                    # They are prepared, and refused if they must be, now instead of in the first call.
+                    _ = likelihood.density.regions
         elif name == next(n for n in likelihoods if n in group):
             members = {n: likelihoods[n] for n in likelihoods if n in group}
-            found["_".join(members)] = JointSpectra(members, {n: columns[n] for n in members})
+            found["_".join(members)] = _joined(members, {n: columns[n] for n in members})
     return found
+
+
+def _has_regions(likelihood) -> bool:
+    """Whether a likelihood marginalises spectral indices of regions."""
+    marginalised = getattr(likelihood, "marginalised", None)
+    return marginalised is not None and marginalised.regions is not None
+
+
+def _joined(members, coefficients) -> JointSpectra:
+    (first, likelihood), *_ = members.items()
+    if not _has_regions(likelihood):
+        return JointLinearSpectra(members, coefficients)
+    # Its compiled functions take time to load.
+    from lstmfit.likelihoods.joint_regions import JointRegions
+
+    with naming(f"likelihood.{first}", "likelihood.global_signal"):
+        return JointRegions(members, coefficients)

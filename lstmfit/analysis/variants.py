@@ -95,7 +95,7 @@ def _coefficients(name, likelihood, signals, values, rng):
                 # Otherwise it is shared with an earlier member.
                 seen.add(which)
                 columns.append([(a[member] if joint else a)[j] / scale[j] for a in drawn])
-                definition = np.array([*component.basis[order, j], mean[j], scale[j]])
+                definition = np.array([*component.terms[order, j], mean[j], scale[j]])
                 definitions.append((coefficient, member, definition))
     return np.transpose(columns), definitions
 

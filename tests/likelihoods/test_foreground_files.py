@@ -386,7 +386,6 @@ def test_bad_regions_are_refused(tmp_path):
     unseen = npy(tmp_path / "unseen.npy", K * [1, 1, 0])
     for block, message in [
         ({"file": unseen}, "column 2 of unseen.npy is zero in all 24 channels, so its spectral index has no effect"),
-        ({"file": npy(tmp_path / "K.npy", K), "marginalise": True}, "regions is not linear .* use log_polynomial, "),
         ({"file": npy(tmp_path / "K.npy", K), "terms": 2}, "unknown key foreground.terms"),
         ({"file": npy(tmp_path / "K.npy", K), "reference": 2.3e8}, "reference is 2.3e.08 MHz, but the data span"),
         ({"file": npy(tmp_path / "K.npy", K), "T_cmb": -1}, "T_cmb"),
