@@ -3,6 +3,7 @@
 python benchmarks/observation.py make -o observation      # spectra, chromaticity functions, modes and run files
 python benchmarks/observation.py fit -o observation       # fit them (again to resume)
 lstmfit calibrate observation/basis.yaml -n 40 -o observation/calibration_basis          # likewise regions
+python benchmarks/observation.py laplace -o observation   # error of Laplace's method in the fit with regions
 python benchmarks/observation.py results -o observation   # tables and picture of docs/results/observation.md
 
 With --emulator 21cmgem (and another folder) the signal is that of the shipped emulator of 21cmGEM.
@@ -50,6 +51,7 @@ MODES, TERMS = 6, 6
 N_SPECTRA = 4000
 LIVE = {False: {"nlive": "25d", "num_repeats": "5d"}, True: {"nlive": 100, "num_repeats": "2d"}}
 """Settings of the sampler, by whether spectral indices are sampled, whose priors are wide and take long to compress."""
+N_POINTS, N_PROPOSED = 50, 4000
 
 
 def sky(nside: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -167,7 +169,8 @@ def run_files(emulator: str) -> dict[str, dict]:
     """Run files by name: each foreground model with all time bins, and the basis with a single bin."""
     betas = [f"beta_{i}" for i in range(len(INDICES))]
     models = {
-        "regions": lambda name: {"model": "regions", "file": f"K_{name}.npz"},
+        "regions": lambda name: {"model": "regions", "file": f"K_{name}.npz", "marginalise": True},
+        "regions_sampled": lambda name: {"model": "regions", "file": f"K_{name}.npz"},
         "basis": lambda name: {"model": "basis", "file": f"modes_{name}.h5"},
         "log_polynomial": lambda name: {"model": "log_polynomial", "terms": TERMS, "scale": 1e4},
     }
@@ -178,10 +181,10 @@ def run_files(emulator: str) -> dict[str, dict]:
             "data": {name: {"file": f"{name}.csv"} for name in LST},
             "likelihood": {
                 name: {"class": "global_signal", "data": name, "foreground": block(name)}
-                | ({"shared": betas} if model == "regions" else {})
+                | ({"shared": betas} if "regions" in model else {})
                 for name in LST
             },
-            "sampler": {"polychord": {**LIVE[model == "regions"], "precision_criterion": 0.001, "seed": 1}},
+            "sampler": {"polychord": {**LIVE[model == "regions_sampled"], "precision_criterion": 0.001, "seed": 1}},
         }
     one = next(iter(LST))
     runs["basis_one_bin"] = runs["basis"] | {
@@ -240,6 +243,29 @@ def calibration_table(folder: Path, model: str) -> str:
     return "\n".join(lines)
 
 
+def laplace(folder: Path) -> None:
+    """Compare Laplace's method with importance sampling at points of the posterior of the fit with `regions`."""
+    from lstmfit.analysis.chains import equal_weight, read_run
+
+    run, rng = read_run(folder / "regions"), np.random.default_rng(0)
+    (joint,) = run.problem.likelihoods.values()
+    truth = json.loads((folder / "truth.json").read_text())
+    errors, efficiencies, indices = [], [], []
+    for theta in equal_weight(run, N_POINTS, rng):
+        signal = run.problem.signal_at(theta)
+        error, efficiency = joint.error(signal, np.empty(0), N_PROPOSED, rng)
+        errors.append(error)
+        efficiencies.append(efficiency)
+    for theta in equal_weight(run, 1000, rng):
+        indices.append(joint.coefficients(run.problem.signal_at(theta), np.empty(0), rng)["lst0"])
+    print(f"ln L at {N_POINTS} points of the posterior: exact - Laplace = {np.mean(errors):.3f} on average, standard "
+          f"deviation {np.std(errors):.3f}, efficiency of the Gaussian {np.mean(efficiencies):.2f}")  # fmt: skip
+    print(f"ln Z: exact - Laplace = {np.log(np.mean(np.exp(errors))):.3f}")
+    for i, (mean, std) in enumerate(zip(np.mean(indices, axis=0), np.std(indices, axis=0))):
+        true = truth[f"beta_{i}"]
+        print(f"beta_{i}: {mean:.5f} +- {std:.5f}, (mean - truth) / sigma = {(mean - true) / std:+.2f}")
+
+
 def picture(folder: Path, emulator: str, path: Path) -> None:
     """Posterior of the signal by each fit: 95 % bands around the truth."""
     from lstmfit.analysis.chains import equal_weight, read_run
@@ -268,7 +294,7 @@ def picture(folder: Path, emulator: str, path: Path) -> None:
 def main():
     """Make, fit or describe the observation."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("make", "fit", "results"))
+    parser.add_argument("step", choices=("make", "fit", "laplace", "results"))
     parser.add_argument("-o", "--output", type=Path, default=Path("observation"))
     parser.add_argument("--emulator", choices=tuple(THETA), default="echo21", help="model of the signal")
     parser.add_argument("--nside", type=int, default=NSIDE, help="resolution of the map")
@@ -280,6 +306,8 @@ def main():
         make(options.output, options.emulator, options.nside, options.spectra, options.seed)
     elif options.step == "fit":
         fit_all(options.output, options.emulator, options.jobs)
+    elif options.step == "laplace":
+        laplace(options.output)
     else:
         of_echo21 = options.emulator == "echo21"
         fits = table(options.output, options.emulator)

@@ -47,7 +47,7 @@ class JointRegions(JointSpectra):
         _, inverse, norm = kept
         if norm == -math.inf:
             return norm
-        return norm + self._regions.log_integral(self._residual(signal, values), inverse)
+        return norm + self._regions.log_integral(self._residual_of_members(signal, values), inverse)
 
     def _at(self, sigmas):
         inverse, norm = self._noise_at(sigmas)
@@ -64,7 +64,12 @@ class JointRegions(JointSpectra):
     def coefficients(self, signal, values, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """As `JointSpectra.coefficients`."""
         _, inverse, _ = self._at(self._sigmas(values))
-        return self._by_member(self._regions.coefficients(self._residual(signal, values), inverse, rng))
+        return self._by_member(self._regions.coefficients(self._residual_of_members(signal, values), inverse, rng))
+
+    def error(self, signal, values, n: int, rng: np.random.Generator) -> tuple[float, float]:
+        """Error of ln L by Laplace's method, and efficiency, as `MarginalisedRegions.error`."""
+        _, inverse, _ = self._at(self._sigmas(values))
+        return self._regions.error(self._residual_of_members(signal, values), inverse, n, rng)
 
     def _by_member(self, indices):
         return {name: indices[at] for name, at in self.coefficients_of.items()}

@@ -110,7 +110,7 @@ class JointSpectra:
     def _sigmas(self, values):
         return [member.sigma_of(values[self._parts[name][0]]) for name, member in self.members.items()]
 
-    def _residual(self, signal, values):
+    def _residual_of_members(self, signal, values):
         """Residuals (n,) of all members in their transformed bases."""
         parts = self._parts
         return np.concatenate([m.residual(signal, values[parts[name][0]]) for name, m in self.members.items()])
@@ -185,7 +185,7 @@ class JointLinearSpectra(JointSpectra):
         return norm - 0.5 * self._terms.chi_square(chi2, r, inverse, weighted, inverse_factor)
 
     def _residual(self, signal, values):
-        return super()._residual(signal, values) - self._shift
+        return self._residual_of_members(signal, values) - self._shift
 
     def _noise_at(self, values, r):
         """Everything that depends on the noise only, at parameters and a residual; see `GaussianNoise`."""

@@ -93,11 +93,7 @@ class MarginalisedRegions:
     def _check(self, inverse):
         """Check Laplace's method by importance sampling, for data that the model fits exactly."""
         _, data = self._power_laws(np.clip(self._start, self._low, self._high))
-        mode, inverse_factor, _, log_weight = self._propose(data, inverse, N_CHECKED, np.random.default_rng(0))
-        largest = log_weight.max()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            expected = self._log_inside(mode, inverse_factor)
-            error = float(largest + np.log(np.exp(log_weight - largest).mean()) - expected)
+        error, _ = self.error(data, inverse, N_CHECKED, np.random.default_rng(0))
         if not abs(error) < LARGEST_ERROR:
             raise self._refuse(
                 f"it would be off by {abs(error):.2g} in ln L, but at most {LARGEST_ERROR:g} is allowed"
@@ -181,6 +177,32 @@ class MarginalisedRegions:
             return 0.0
         one, other = log_ndtr(near), log_ndtr(-np.maximum(below, above))
         return float((one + np.log1p(-np.exp(np.minimum(other - one, 0.0)))).sum())
+
+    def error(self, residual, inverse, n: int, rng: np.random.Generator) -> tuple[float, float]:
+        """Error of `log_integral` by importance sampling from the Gaussian.
+
+        Parameters
+        ----------
+        residual, inverse
+            As for `log_integral`.
+        n : int
+            Number of points.
+        rng : numpy.random.Generator
+            Their generator.
+
+        Returns
+        -------
+        error : float
+            Exact minus approximate value; NaN if no point is within the prior.
+        efficiency : float
+            Effective fraction of the points, one if the posterior is the Gaussian.
+        """
+        mode, inverse_factor, _, log_weight = self._propose(residual, inverse, n, rng)
+        largest = log_weight.max()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            weight = np.exp(log_weight - largest)
+            error = largest + np.log(weight.mean()) - self._log_inside(mode, inverse_factor)
+            return float(error), float(weight.mean() ** 2 / np.mean(weight**2))
 
     def coefficients(
         self, residual: np.ndarray, inverse: np.ndarray, rng: np.random.Generator | None = None

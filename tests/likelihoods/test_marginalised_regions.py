@@ -197,6 +197,9 @@ def test_shared_indices_are_marginalised_jointly(shared, tmp_path):
     both = np.concatenate([d.temperature for d in data])
     expected, mean, covariance = on_a_grid(model, both, sigma, np.concatenate([signal, signal]), k)
     assert joint(SIGNAL, np.empty(0)) == pytest.approx(expected, abs=2e-3)
+    error, efficiency = joint.error(SIGNAL, np.empty(0), 4000, np.random.default_rng(1))
+    assert abs(error) < 5e-3
+    assert 0.98 < efficiency < 1.0
     draws = [joint.coefficients(SIGNAL, np.empty(0), np.random.default_rng(i)) for i in range(1500)]
     for name, o in zip(joint.members, own):
         found = np.array([draw[name] for draw in draws])

@@ -22,7 +22,7 @@ from lstmfit.datasets.spectrum import Spectrum
 from lstmfit.errors import InputError
 from lstmfit.likelihoods import make_likelihood
 from lstmfit.likelihoods.interpolation import interpolation_matrix
-from lstmfit.likelihoods.joint_spectra import JointSpectra
+from lstmfit.likelihoods.joint_spectra import JointLinearSpectra
 from lstmfit.problem import build
 from lstmfit.simulators import load as load_simulator
 
@@ -198,7 +198,7 @@ def joint_of(samples=SAMPLES):
     third = likelihood(spectrum(seed=3), noise={"sigma": 3e4}, foreground=MARGINALISED)
     members = {"first": first, "second": second, "third": third}
     names = {"first": ("a0", "a1", "x"), "second": ("a0", "a1", "y"), "third": ("a0", "a1", "x")}
-    return JointSpectra(members, names), members
+    return JointLinearSpectra(members, names), members
 
 
 def test_shared_coefficients_agree_with_the_dense_computation():
