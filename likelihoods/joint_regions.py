@@ -34,7 +34,7 @@ class JointRegions(JointSpectra):
         sigmas = [1.0 if sigma is None else sigma for sigma in fixed]
         self._regions = MarginalisedRegions(
             [density.weights for density in densities], [density.log_frequency for density in densities],
-            list(self.coefficients_of.values()), self._limits,
+            [density.root for density in densities], list(self.coefficients_of.values()), self._limits,
             np.concatenate([member.data for member in members.values()]), self._noise_at(sigmas)[0], None in fixed,
         )  # fmt: skip
         self._kept: tuple = (None, None, 0.0)

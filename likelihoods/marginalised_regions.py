@@ -3,12 +3,16 @@
 The foreground of regions is not linear in its spectral indices. But it is so much brighter than the noise that the
 indices are known to 10^-3 or better for any given signal, and within that range chi-square is nearly quadratic in them.
 So the integral over the indices is that of a Gaussian at the smallest chi-square, with the curvature there.
+
+Chi-square has other minima far away. The search for those that matter is made once, from many points, with the data
+and an unknown smooth signal; for each signal, the smallest chi-square is then searched from there.
 """
 
 import functools
 import math
 
 import numpy as np
+from scipy.optimize import least_squares
 from scipy.special import log_ndtr
 
 from lstmfit.errors import InputError
@@ -27,6 +31,12 @@ DEGREE = 8
 """Highest degree of the expansion in the indices."""
 NEGLIGIBLE = 1e-5
 """Error of the expansion in units of the noise, over all channels."""
+N_STARTS = 60
+"""Number of random points from which minima are searched."""
+N_SMOOTH, SMOOTH = 16, 500.0
+"""An unknown smooth signal: number of Gaussians over the band, and standard deviation of their amplitudes in mK."""
+MOST_MINIMA, MATTERS = 5, 50.0
+"""Largest number of minima that are kept, and largest difference of chi-square, with a smooth signal, from the best."""
 N_CHECKED = 1000
 LARGEST_ERROR = 0.5
 """Error of Laplace's method in ln L that is allowed. Most of it is the same for all signals."""
@@ -47,12 +57,14 @@ class MarginalisedRegions:
         basis of its residuals.
     log_frequencies : sequence of numpy.ndarray
         For each spectrum (n,), ln(nu / nu_c).
+    roots : sequence of numpy.ndarray
+        For each spectrum (n,), factors that transform a signal in mK to that basis.
     positions : sequence of numpy.ndarray
         For each spectrum (n_regions,), which of the k indices its regions have.
     limits : numpy.ndarray
         (2, k) lower and upper limits of the prior.
     data, inverse : numpy.ndarray
-        (n_all,) residual without a signal, near which the mode is searched first, and inverse variances.
+        (n_all,) residual without a signal, and inverse variances.
     scale_is_free : bool
         Whether the inverse variances are only known up to a factor.
 
@@ -69,7 +81,7 @@ class MarginalisedRegions:
         The indices cannot be told apart with these data, or chi-square is not quadratic enough in them.
     """
 
-    def __init__(self, weights, log_frequencies, positions, limits, data, inverse, scale_is_free):
+    def __init__(self, weights, log_frequencies, roots, positions, limits, data, inverse, scale_is_free):
         sizes = [w.shape[1] for w in weights]
         ends = np.cumsum([0, *sizes])
         rows = [len(w) for w in weights]
@@ -82,17 +94,57 @@ class MarginalisedRegions:
             np.repeat(ends[:-1], rows), np.repeat(ends[1:], rows), starts,
         )  # fmt: skip
         self._low, self._high = limits
-        self.size = len(self._low)
+        self.size, self.inverse = len(self._low), inverse
         self._log_volume = float(np.log(self._high - self._low).sum())
-        chi2, self._start, _ = find_mode(0.5 * (self._low + self._high), data, inverse, self._sky, NO_TERMS)
+        # The same points always, so that ln L does not depend on when the problem was built.
+        minima = self._minima(data, np.random.default_rng(0))
+        chi2, self._starts = self._with_smooth_signal(minima, data, np.concatenate(roots))
         if not math.isfinite(chi2):
             raise self._refuse("they cannot be told apart")
-        self.inverse, self._expansion = inverse, self._expand(np.sqrt(inverse))
+        self._expansions = [self._expand(start, np.sqrt(inverse)) for start in self._starts]
         self._check(inverse * len(data) / chi2 if scale_is_free else inverse)
+
+    def _minima(self, data, rng):
+        """Different indices (m, k) at which chi-square of the data without a signal has a minimum."""
+        found: list = []
+        starts = np.vstack([0.5 * (self._low + self._high), rng.uniform(self._low, self._high, (N_STARTS, self.size))])
+        for start in starts:
+            chi2, mode, _ = find_mode(start, data, self.inverse, self._sky, NO_TERMS)
+            if math.isfinite(chi2) and not any(abs(chi2 - other) < 1.0 for other, _ in found):
+                found.append((chi2, mode))
+        return [mode for _, mode in sorted(found, key=lambda pair: pair[0])]
+
+    def _with_smooth_signal(self, minima, data, roots):
+        """Smallest chi-square with an unknown smooth signal, and the indices at its minima that may matter."""
+        x, root = np.exp(self._sky[1]), np.sqrt(self.inverse)
+        centres, step = np.linspace(x.min(), x.max(), N_SMOOTH, retstep=True)
+        signals = SMOOTH * np.exp(-0.5 * ((x[:, None] - centres) / step) ** 2)
+        directions, widths, _ = np.linalg.svd((root * roots)[:, None] * signals, full_matrices=False)
+        # What the prior of the signal leaves of the residuals in these directions.
+        change = 1.0 - 1.0 / np.sqrt(1.0 + widths**2)
+
+        def without_signal(r):
+            return r - directions @ ((change * (directions.T @ r).T).T)
+
+        def residual(betas):
+            return without_signal(root * (data - self._power_laws(betas)[1]))
+
+        def slopes(betas):
+            return without_signal(((root * self._sky[1]) * self._power_laws(betas)[0]).T)
+
+        found: list = []
+        for start in minima:
+            best = least_squares(residual, start, slopes, method="lm", x_scale=1e-3)
+            if not any(abs(2.0 * best.cost - chi2) < 1.0 for chi2, _ in found):
+                found.append((2.0 * best.cost, best.x))
+        found = sorted(found, key=lambda pair: pair[0])[:MOST_MINIMA]
+        if not found:
+            return math.nan, []
+        return found[0][0], [betas for chi2, betas in found if chi2 < found[0][0] + MATTERS]
 
     def _check(self, inverse):
         """Check Laplace's method by importance sampling, for data that the model fits exactly."""
-        _, data = self._power_laws(np.clip(self._start, self._low, self._high))
+        _, data = self._power_laws(np.clip(self._starts[0], self._low, self._high))
         error, _ = self.error(data, inverse, N_CHECKED, np.random.default_rng(0))
         if not abs(error) < LARGEST_ERROR:
             raise self._refuse(
@@ -112,24 +164,25 @@ class MarginalisedRegions:
         """The array `inverse` of this object if it has the same values, for which `log_integral` is fast."""
         return self.inverse if np.array_equal(inverse, self.inverse) else inverse
 
-    def _expand(self, root):
-        """Expansion of the foreground in each index about the start, within the space that its terms span.
+    def _expand(self, start, root):
+        """Radius of an expansion of the foreground about a point, and arguments of `find_mode_near`.
 
-        Its variables are the changes of the indices in units of `_radius`. The terms of all degrees span a few tens of
-        dimensions, in which a step of Newton's method costs as much as one of its exponentials in all channels.
+        Its variables are the changes of the indices in units of the radius, within which it is accurate. The terms of
+        all degrees span a few tens of dimensions, in which a step of Newton's method costs as much as one of its
+        exponentials in all channels.
         """
-        laws, constant = self._power_laws(self._start)
+        laws, constant = self._power_laws(start)
         terms = [root * laws * -self._sky[1]]
         for degree in range(2, DEGREE + 2):
             terms.append(terms[-1] * -self._sky[1] / degree)
         # The first term that is left out must not matter, in units of the noise.
         largest = np.sqrt((terms.pop() ** 2).sum(axis=1)).max()
-        self._radius = (NEGLIGIBLE / largest) ** (1.0 / (DEGREE + 1))
-        scaled = np.array([term * self._radius ** (d + 1) for d, term in enumerate(terms)])
+        radius = (NEGLIGIBLE / largest) ** (1.0 / (DEGREE + 1))
+        scaled = np.array([term * radius ** (d + 1) for d, term in enumerate(terms)])
         columns = scaled.reshape(-1, len(root)).T
         directions, singular, _ = np.linalg.svd(columns, full_matrices=False)
         projection = np.ascontiguousarray(directions[:, singular > NEGLIGIBLE].T)
-        return constant, root, projection, np.ascontiguousarray(scaled @ projection.T)
+        return radius, (constant, root, projection, np.ascontiguousarray(scaled @ projection.T))
 
     def _power_laws(self, betas):
         """Power law of each index in all channels (k, n), and their sum (n,)."""
@@ -142,13 +195,19 @@ class MarginalisedRegions:
 
     def _find_mode(self, residual, inverse):
         """Smallest chi-square, its indices (k,), and the inverse Cholesky factor (k, k) of half of its Hessian."""
-        start = self._start
+        found = None
+        for start, (radius, expansion) in zip(self._starts, self._expansions):
+            one = self._find_mode_from(start, radius, expansion, residual, inverse)
+            # A NaN is not smaller.
+            if found is None or one[0] < found[0]:
+                found = one
+        return found
+
+    def _find_mode_from(self, start, radius, expansion, residual, inverse):
         if inverse is self.inverse:
-            chi2, change, factor = find_mode_near(*self._expansion, residual, self._sky)
-            start = start + self._radius * change
+            chi2, change, factor = find_mode_near(*expansion, residual, self._sky)
             if np.abs(change).max() < 1.0:
-                return chi2, start, self._radius * factor
-            start = np.clip(start, self._low, self._high)
+                return chi2, start + radius * change, radius * factor
         return find_mode(start, residual, inverse, self._sky, NO_TERMS)
 
     def log_integral(self, residual: np.ndarray, inverse: np.ndarray) -> float:
@@ -159,7 +218,7 @@ class MarginalisedRegions:
         residual : numpy.ndarray
             (n,) data minus everything but the regions, in the transformed basis; not modified.
         inverse : numpy.ndarray
-                (n,) inverse variances; much faster if it is the array `inverse` of this object, see `known`.
+            (n,) inverse variances; much faster if it is the array `inverse` of this object, see `known`.
         """
         chi2, mode, inverse_factor = self._find_mode(residual, inverse)
         if not math.isfinite(chi2):
@@ -248,9 +307,9 @@ class NoiseWithRegions(GaussianNoise):
 
     Attributes
     ----------
-    weights, log_frequency : numpy.ndarray
-        (n_regions, n) temperature of each region at the reference frequency in the transformed basis, and (n,)
-        ln(nu / nu_c).
+    weights, log_frequency, root : numpy.ndarray
+        (n_regions, n) temperature of each region at the reference frequency in the transformed basis, (n,) ln(nu /
+        nu_c), and (n,) square roots of the weights.
 
     Raises
     ------
@@ -261,6 +320,7 @@ class NoiseWithRegions(GaussianNoise):
     def __init__(self, weight, variance, component, data, sigma: float | None):
         super().__init__(weight, variance)
         weights, self.log_frequency = component.regions
+        self.root = np.sqrt(np.asarray(weight, dtype=float))
         self.weights = np.ascontiguousarray(self.whiten(weights.T).T)
         self._problem = component.limits, self.whiten(data), sigma
 
@@ -271,8 +331,9 @@ class NoiseWithRegions(GaussianNoise):
         # The mode does not depend on the scale of a free sigma.
         inverse, _ = self.inverse_at(1.0 if sigma is None else sigma)
         return MarginalisedRegions(
-            [self.weights], [self.log_frequency], [np.arange(len(self.weights))], limits, data, inverse, sigma is None
-        )
+            [self.weights], [self.log_frequency], [self.root], [np.arange(len(self.weights))], limits, data, inverse,
+            sigma is None,
+        )  # fmt: skip
 
     def inverse_at(self, sigma: float) -> tuple[np.ndarray, float]:
         """As `noise_at`, with an inverse variance (n,) of every channel."""

@@ -139,7 +139,7 @@ def test_far_signals_are_as_exact_as_near_ones(tmp_path, rng):
         values.append(regions.log_integral(r, inverse))
         assert values[-1] == pytest.approx(exact, rel=1e-9, abs=1e-5)
         _, mode, _ = regions._find_mode(r, inverse)
-        ended += np.abs(mode - regions._start).max() > regions._radius
+        ended += np.abs(mode - regions._starts[0]).max() > regions._expansions[0][0]
     assert ended > 0
     r = likelihood.residual(signals[2], np.empty(0))
     assert regions.log_integral(r, inverse) == values[2]
