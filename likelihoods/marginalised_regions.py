@@ -134,8 +134,10 @@ class MarginalisedRegions:
 
         found: list = []
         for start in minima:
-            best = least_squares(residual, start, slopes, method="lm", x_scale=1e-3)
-            if not any(abs(2.0 * best.cost - chi2) < 1.0 for chi2, _ in found):
+            # A step may lead to infinite temperatures.
+            with np.errstate(over="ignore", invalid="ignore"):
+                best = least_squares(residual, start, slopes, method="lm", x_scale=1e-3)
+            if math.isfinite(best.cost) and not any(abs(2.0 * best.cost - chi2) < 1.0 for chi2, _ in found):
                 found.append((2.0 * best.cost, best.x))
         found = sorted(found, key=lambda pair: pair[0])[:MOST_MINIMA]
         if not found:
@@ -256,9 +258,10 @@ class MarginalisedRegions:
         efficiency : float
             Effective fraction of the points, one if the posterior is the Gaussian.
         """
-        mode, inverse_factor, _, log_weight = self._propose(residual, inverse, n, rng)
-        largest = log_weight.max()
+        # Without a mode everything is NaN.
         with np.errstate(divide="ignore", invalid="ignore"):
+            mode, inverse_factor, _, log_weight = self._propose(residual, inverse, n, rng)
+            largest = log_weight.max()
             weight = np.exp(log_weight - largest)
             error = largest + np.log(weight.mean()) - self._log_inside(mode, inverse_factor)
             return float(error), float(weight.mean() ** 2 / np.mean(weight**2))
