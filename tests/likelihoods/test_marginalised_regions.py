@@ -241,7 +241,8 @@ def test_a_fit_from_run_file_to_report(spectra, tmp_path):
     problem = build(run_file.load(run(tmp_path, spectra)))
     assert problem.names == ("fX", "Tmin_vir")
     assert problem.n_marginalised == 3
-    folder = fit(run(tmp_path, spectra), tmp_path / "chain", jobs=1)
+    sampler = {"polychord": {"nlive": 30, "num_repeats": 3, "seed": 1}}
+    folder = fit(run(tmp_path, spectra, sampler=sampler), tmp_path / "chain", jobs=1)
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["fit"]["verdict"]["fits"]
     channels = sum(len(likelihood.spectrum.frequency) for likelihood in problem.spectra.values())
