@@ -334,6 +334,22 @@ class GlobalSignal(SpectrumModel):
         made.__dict__.update(changes, fraction=0.0, model_noise=None, _fixed_noise=True)
         return made
 
+    def quadratic_at(self, signal: np.ndarray, values: np.ndarray) -> Callable[[np.ndarray, np.ndarray], float]:
+        """Ln L up to a constant, approximated by a quadratic function of the signal about a signal and parameters.
+
+        Its variances are fixed as in `with_variance_at`, and a foreground of regions is linear in its indices. It is
+        exact for other Gaussian likelihoods; Student-t noise is left as it is.
+
+        Returns
+        -------
+        callable
+            (signal, values) -> ln L.
+        """
+        if not self._has_marginalised_regions:
+            return self.with_variance_at(signal, values)
+        value = self.density.linearised(self.residual(signal, values), self.sigma_of(values))
+        return lambda signal, values: value(self.residual(signal, values))
+
     def _model_variance(self, signal, values):
         """As `ModelNoise.variance`, for a signal and parameters."""
         return self.model_noise.variance(self.residual(signal, values), self.sigma_of(values))

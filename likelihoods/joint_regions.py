@@ -66,6 +66,12 @@ class JointRegions(JointSpectra):
         _, inverse, _ = self._at(self._sigmas(values))
         return self._by_member(self._regions.coefficients(self._residual_of_members(signal, values), inverse, rng))
 
+    def quadratic_at(self, signal, values):
+        """As `GlobalSignal.quadratic_at`."""
+        _, inverse, _ = self._at(self._sigmas(values))
+        value = self._regions.linearised(self._residual_of_members(signal, values), inverse)
+        return lambda signal, values: value(self._residual_of_members(signal, values))
+
     def error(self, signal, values, n: int, rng: np.random.Generator) -> tuple[float, float]:
         """Error of ln L by Laplace's method, and efficiency, as `MarginalisedRegions.error`."""
         _, inverse, _ = self._at(self._sigmas(values))

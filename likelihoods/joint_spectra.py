@@ -81,6 +81,10 @@ class JointSpectra:
         """
         return self
 
+    def quadratic_at(self, signal: np.ndarray, values: np.ndarray) -> Callable[[np.ndarray, np.ndarray], float]:
+        """As `GlobalSignal.quadratic_at`."""
+        return self.with_variance_at(signal, values)
+
     def coefficients(self, signal, values, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
         """Coefficients (k,) of each member given all data: their conditional mean, or a random draw."""
         raise NotImplementedError

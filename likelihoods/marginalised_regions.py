@@ -239,6 +239,26 @@ class MarginalisedRegions:
         one, other = log_ndtr(near), log_ndtr(-np.maximum(below, above))
         return float((one + np.log1p(-np.exp(np.minimum(other - one, 0.0)))).sum())
 
+    def linearised(self, residual, inverse):
+        """-chi^2 / 2 with the foreground linear about its best indices for a residual, and minimised over them.
+
+        Returns
+        -------
+        callable
+            Residual (n,) -> value, which is quadratic in the residual.
+        """
+        _, mode, _ = self._find_mode(residual, inverse)
+        laws, foreground = self._power_laws(mode)
+        root = np.sqrt(inverse)
+        directions, _ = np.linalg.qr((root * self._sky[1] * laws).T)
+
+        def value(r):
+            z = root * (r - foreground)
+            along = directions.T @ z
+            return -0.5 * float(z @ z - along @ along)
+
+        return value
+
     def error(self, residual, inverse, n: int, rng: np.random.Generator) -> tuple[float, float]:
         """Error of `log_integral` by importance sampling from the Gaussian.
 
@@ -361,6 +381,11 @@ class NoiseWithRegions(GaussianNoise):
         """As `GaussianNoise.logpdf_whitened_batch`."""
         sigmas = np.broadcast_to(sigma, (len(r),)).tolist()
         return np.array([self.logpdf_whitened(row, s) for row, s in zip(r, sigmas)])
+
+    def linearised(self, residual: np.ndarray, sigma: float):
+        """`MarginalisedRegions.linearised` for a residual (n,) in the transformed basis."""
+        _, inverse, _ = self._at(sigma)
+        return self.regions.linearised(residual, inverse)
 
     def coefficients(self, residual: np.ndarray, sigma: float, rng: np.random.Generator | None = None) -> np.ndarray:
         """Spectral indices (k,) as from `MarginalisedRegions.coefficients`."""

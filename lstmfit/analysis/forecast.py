@@ -16,8 +16,9 @@ def noise_metric(problem: Problem, theta: np.ndarray):
     """Inner product a^T C^-1 b of two errors of the signal, derived from the likelihoods of the spectra.
 
     A Gaussian likelihood is quadratic in the signal, so its second difference is exact for any covariance C: with
-    correlated noise, an emulator error or a marginalised foreground. For Student-t noise it is the local curvature.
-    Variances that depend on the parameters, such as an error that is a fraction of the signal, are those at theta.
+    correlated noise, an emulator error or a marginalised linear foreground. For Student-t noise it is the local
+    curvature. Variances that depend on the parameters, such as an error that is a fraction of the signal, are those at
+    theta, and marginalised regions are linear about their best indices there.
 
     Parameters
     ----------
@@ -37,7 +38,7 @@ def noise_metric(problem: Problem, theta: np.ndarray):
         # A computed parameter is out of range here; the second difference of a Gaussian is the same everywhere.
         base = np.zeros_like(base)
 
-    parts = [(part.with_variance_at(base, own), own) for part, own in parts]
+    parts = [(part.quadratic_at(base, own), own) for part, own in parts]
 
     def loglikelihood(signal):
         return sum(part(signal, own) for part, own in parts)

@@ -13,8 +13,10 @@ from scipy import optimize, stats
 
 from lstmfit import config as run_file
 from lstmfit.analysis.chains import read_run
+from lstmfit.analysis.forecast import noise_metric
 from lstmfit.analysis.report import write_report
 from lstmfit.calibration import calibrate
+from lstmfit.checks import check_run
 from lstmfit.constants import redshift_to_frequency
 from lstmfit.datasets.spectrum import Spectrum
 from lstmfit.driver import fit
@@ -264,6 +266,27 @@ def test_each_spectrum_may_have_its_own_indices(tmp_path):
     theta = np.array([THETA["fX"], THETA["Tmin_vir"]])
     # Three indices less that pay for their priors.
     assert shared.loglikelihood(theta)[0] > both.loglikelihood(theta)[0]
+
+
+@pytest.mark.parametrize("spectra", [1, 2])
+def test_the_forecast_has_linear_regions(spectra, tmp_path, rng):
+    content = run(tmp_path, spectra)
+    problem = build(run_file.load(content))
+    theta = np.array([THETA["fX"], THETA["Tmin_vir"]])
+    product = noise_metric(problem, theta)
+    signal = problem.signal_at(theta)
+    on_grid, errors, slopes = rng.standard_normal((2, len(signal))), [], []
+    for name, likelihood in problem.spectra.items():
+        betas = likelihood.coefficients(signal, np.empty(0))
+        nu = likelihood.spectrum.frequency
+        laws = 1e3 * weights(nu, 15.0 * int(name[-1])) * (nu[:, None] / 230.0) ** -betas
+        slopes.append(-laws * np.log(nu / 230.0)[:, None] / 25.0)
+        errors.append(likelihood.on_channels(on_grid) / 25.0)
+    (a, b), slopes = np.hstack(errors), np.vstack(slopes)
+    expected = a @ b - (a @ slopes) @ np.linalg.solve(slopes.T @ slopes, slopes.T @ b)
+    assert product(*on_grid) == pytest.approx(expected, rel=1e-5)
+    report = check_run(content)
+    assert np.isfinite(report["D_KL_linear_mean"])
 
 
 def test_mocks_have_common_indices_from_their_prior(tmp_path, rng):
