@@ -153,19 +153,24 @@ class GlobalSignal(SpectrumModel):
                 raise InputError("Student-t noise does not allow a full covariance; set emulator_error: diagonal")
             return StudentNoise(weight, covariance)
         if self._has_marginalised_regions:
-            return self._make_density_with_regions(weight)
-        prior = ()
-        if marginalised is not None:
-            # In terms of coefficients that are independent a priori.
-            basis, mean, scale = marginalised.mixed(marginalised.basis), marginalised.mean, marginalised.scale
-            if marginalised.mixing is not None:
-                mean = np.linalg.solve(marginalised.mixing, np.broadcast_to(mean, basis.shape[1:]))
-            data = self._temperature if marginalised.offset is None else self._temperature - marginalised.offset
-            prior = basis, mean, scale, choose_centre(basis, data, weight, mean, scale)
-        density = GaussianNoise(weight, covariance, *prior)
+            density = self._make_density_with_regions(weight)
+        else:
+            density = GaussianNoise(weight, covariance, *self._prior_of_terms(weight))
         if noise.sigma == 0 and not density.positive_without_sigma:
             raise InputError("noise: the covariance is not positive definite; add a floor")
         return density
+
+    def _prior_of_terms(self, weight):
+        """Arguments of `GaussianNoise` for a marginalised linear foreground."""
+        marginalised = self.marginalised
+        if marginalised is None:
+            return ()
+        # In terms of coefficients that are independent a priori.
+        basis, mean, scale = marginalised.mixed(marginalised.basis), marginalised.mean, marginalised.scale
+        if marginalised.mixing is not None:
+            mean = np.linalg.solve(marginalised.mixing, np.broadcast_to(mean, basis.shape[1:]))
+        data = self._temperature if marginalised.offset is None else self._temperature - marginalised.offset
+        return basis, mean, scale, choose_centre(basis, data, weight, mean, scale)
 
     def _make_density_with_regions(self, weight):
         from lstmfit.likelihoods.marginalised_regions import NoiseWithRegions

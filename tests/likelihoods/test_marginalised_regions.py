@@ -23,8 +23,10 @@ from lstmfit.driver import fit
 from lstmfit.emulator.emulator import Emulator
 from lstmfit.errors import InputError
 from lstmfit.likelihoods import make_likelihood
+from lstmfit.likelihoods.global_signal import GlobalSignal
 from lstmfit.likelihoods.interpolation import interpolation_matrix
 from lstmfit.likelihoods.joint_regions import JointRegions
+from lstmfit.likelihoods.noise import Noise
 from lstmfit.problem import build
 
 Z = np.linspace(12.0, 26.0, 29)
@@ -368,6 +370,14 @@ def test_options_that_do_not_go_together(options, message, tmp_path):
     content["likelihood"]["lst0"] |= options
     with pytest.raises(InputError, match=message):
         build(run_file.load(content))
+
+
+def test_a_channel_without_noise(tmp_path):
+    K = weights(NU)
+    component = made(tmp_path, K, spectrum(K, BETAS)).marginalised
+    variance = np.where(np.arange(len(NU)) == 7, 0.0, 625.0)
+    with pytest.raises(InputError, match="noise: the covariance is not positive definite; add a floor"):
+        GlobalSignal(spectrum(K, BETAS), Z, Noise(0.0, extra=variance), component)
 
 
 def test_diagonal_emulator_errors_are_noise(tmp_path):
