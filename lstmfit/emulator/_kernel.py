@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numba import njit
 
-from lstmfit.emulator.simd import LANES, add, lstm_cell, multiply_many, multiply_one, tanh
+from lstmfit.emulator.simd import LANES, add, gated_block, lstm_cell, multiply_many, multiply_one, tanh
 from lstmfit.kernels import cached_kernel
 
 FAST = {"contract", "reassoc", "nsz", "arcp"}
@@ -28,24 +28,29 @@ def _forward(out, work, stride, sizes, b, w, lanes):
     """
     p, u, layers, steps, patch = sizes[0], sizes[1], sizes[2], sizes[3], sizes[4]
     n_hist, n_chan, n_scalar, n_enc = sizes[5], sizes[6], sizes[7], sizes[8]
-    width, n_step, n_scalar_pad = sizes[9], sizes[10], sizes[11]
+    width, n_step, n_scalar_pad, n_blocks = sizes[9], sizes[10], sizes[11], sizes[12]
     n_drive = layers * 6 * u
     source, n = 0, p
     here, there = p, p + width
     b_at, w_at = 0, 0
-    for e in range(n_enc + 1):
-        m = sizes[12 + e] if e < n_enc else n_drive
+    for e in range(n_enc + n_blocks + (layers > 0)):
+        block = n_enc <= e < n_enc + n_blocks
+        m = sizes[13 + e] if e < n_enc else 2 * n if block else n_drive
         for lane in range(lanes):
             for j in range(m):
                 work[lane * stride + there + j] = b[b_at + j]
         _multiply(work, there, source, stride, w, w_at, n, m, lanes)
         b_at += m
         w_at += n * m
-        if e < n_enc:
+        if block:
             for lane in range(lanes):
-                tanh(work, lane * stride + there, m)
-        source, n = there, m
-        here, there = there, here
+                gated_block(work, lane * stride + source, work, lane * stride + there, n)
+        else:
+            if e < n_enc:
+                for lane in range(lanes):
+                    tanh(work, lane * stride + there, m)
+            source, n = there, m
+            here, there = there, here
     drive = source
     hs = p + 2 * width
     cs = hs + layers * u
@@ -58,7 +63,8 @@ def _forward(out, work, stride, sizes, b, w, lanes):
                 work[lane * stride + cs + layer * u + j] = work[lane * stride + drive + layer * 6 * u + 5 * u + j]
     square = 4 * u * u
     step_bias, recurrent = b_at, w_at
-    output_bias, output = step_bias + layers * steps * 4 * u, recurrent + (2 * layers - 1) * square
+    output_bias, output = step_bias + layers * steps * 4 * u, recurrent + max(2 * layers - 1, 0) * square
+    top, n_top = (hs + (layers - 1) * u, u) if layers > 0 else (source, n)
     scale, offset = output_bias + steps * n_step, output_bias + (steps + 1) * n_step
     for step in range(steps):
         w_at = recurrent
@@ -78,8 +84,7 @@ def _forward(out, work, stride, sizes, b, w, lanes):
         for lane in range(lanes):
             for j in range(n_step):
                 work[lane * stride + patch_at + j] = b[output_bias + step * n_step + j]
-        top = hs + (layers - 1) * u
-        _multiply(work, patch_at, top, stride, w, output, u, n_step, lanes)
+        _multiply(work, patch_at, top, stride, w, output, n_top, n_step, lanes)
         # The recurrence runs from high redshift to low; the output is in ascending redshift.
         for lane in range(lanes):
             for i in range(n_hist):
@@ -93,7 +98,7 @@ def _forward(out, work, stride, sizes, b, w, lanes):
         for lane in range(lanes):
             for j in range(n_scalar_pad):
                 work[lane * stride + gates + j] = b[b_at + j]
-        _multiply(work, gates, hs + (layers - 1) * u, stride, w, output + u * n_step, u, n_scalar_pad, lanes)
+        _multiply(work, gates, top, stride, w, output + n_top * n_step, n_top, n_scalar_pad, lanes)
         for lane in range(lanes):
             for j in range(n_scalar):
                 value = work[lane * stride + gates + j] * b[b_at + n_scalar_pad + j]

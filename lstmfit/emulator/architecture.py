@@ -1,7 +1,8 @@
-"""Architecture of the recurrent network, and the shapes of its weights.
+"""Architecture of the network, and the shapes of its weights.
 
-Every emulator of this package is the same network. A small dense encoder maps the scaled parameters to the constant
-drive and the initial state of each layer. LSTM layers run over the steps, and each step outputs a patch of channels.
+Every emulator of this package is the same network. A small dense encoder, which gated residual blocks may follow, maps
+the scaled parameters to the constant drive and the initial state of each layer. LSTM layers run over the steps, and
+each step outputs a patch of channels. Without LSTM layers, all outputs are read from the last block.
 The published 21cmLSTM (Dorigo Jones et al. 2024, arXiv:2410.07619) is the special case of one channel per step, no
 hidden encoder layer and zero initial states: its parameters and frequency enter every step, which is equivalent to a
 constant drive plus a bias per step.
@@ -34,7 +35,7 @@ class Architecture:
     units : int
         LSTM units per layer.
     layers : int
-        Number of LSTM layers.
+        Number of LSTM layers. With 0, all outputs are read from the encoder, and `units` has no effect.
     steps : int
         Steps of the recurrence. Each outputs ``patch`` channels; the last patch is cut if the number of channels is
         not a multiple of ``patch``.
@@ -46,6 +47,9 @@ class Architecture:
         Names of the scalar outputs.
     tables : dict of str to dict of str to int
         Outputs on their own grids: for each table, the length of each axis by name.
+    blocks : int
+        Number of gated residual blocks after the encoder's last layer x, each of which adds tanh(x A) sigmoid(x B) to
+        it, as the input gate of an LSTM does with its cell.
     """
 
     n_params: int
@@ -57,10 +61,13 @@ class Architecture:
     histories: tuple = ("signal",)
     scalars: tuple = ()
     tables: dict = field(default_factory=dict)
+    blocks: int = 0
 
     def __post_init__(self):
-        for name in ("n_params", "n_channels", "units", "layers", "steps"):
+        for name in ("n_params", "n_channels", "units", "steps"):
             self._check_size(name, getattr(self, name))
+        for name in ("layers", "blocks"):
+            self._check_size(name, getattr(self, name), least=0)
         for name in ("encoder", "histories", "scalars"):
             if not isinstance(getattr(self, name), (tuple, list)) or len(getattr(self, name)) > 100:
                 raise InputError(f"architecture: {name} is {shown(getattr(self, name))}; give a list")
@@ -77,6 +84,13 @@ class Architecture:
             raise InputError(
                 f"architecture: {self.steps} steps for {self.n_channels} channels; use at most one step per channel"
             )
+        if not self.encoder and (self.blocks or not self.layers):
+            raise InputError(
+                f"architecture: {self.layers} layers and {self.blocks} blocks without an encoder; give the width of an "
+                "encoder"
+            )
+        if not self.layers and self.steps > 1:
+            raise InputError(f"architecture: {self.steps} steps without LSTM layers; give one step, or a layer")
         if not self.histories or self.histories[0] != "signal":
             raise InputError(f"architecture: histories are {listed(self.histories)}, but the first must be 'signal'")
 
@@ -92,15 +106,17 @@ class Architecture:
         self._check_size("tables", 1 + self.n_scalars)
 
     @staticmethod
-    def _check_size(name, value):
-        if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
-            raise InputError(f"architecture: {name} is {shown(value)}; give a whole number of at least 1")
+    def _check_size(name, value, least=1):
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise InputError(f"architecture: {name} is {shown(value)}; give a whole number of at least {least}")
         if value > LARGEST_SIZE:
             raise InputError(f"architecture: {name} is {shown(value)}, but at most {LARGEST_SIZE} is allowed")
 
     def describe(self) -> str:
         """Short description of the network."""
-        return f"{self.layers} x LSTM({self.units}), {self.steps} steps"
+        blocks = [f"{self.blocks} gated blocks of {self.encoder[-1]}"] if self.blocks else []
+        recurrence = [f"{self.layers} x LSTM({self.units}), {self.steps} steps"] if self.layers else []
+        return ", ".join(blocks + recurrence) or f"dense, {' x '.join(str(n) for n in self.encoder)}"
 
     @property
     def n_scalars(self) -> int:
@@ -123,32 +139,42 @@ class Architecture:
         return self.layers * 6 * self.units
 
     @property
+    def hidden_size(self) -> int:
+        """Size of the state that all outputs are read from: the last LSTM layer, or else the last block."""
+        return self.units if self.layers else self.encoder[-1]
+
+    @property
     def macs(self) -> int:
         """Number of multiply-accumulate operations per signal."""
         widths = (self.n_params, *self.encoder, self.drive_size)
         encoder = sum(a * b for a, b in zip(widths[:-1], widths[1:]))
-        recurrent = self.steps * (2 * self.layers - 1) * 4 * self.units**2
-        return encoder + recurrent + self.steps * self.units * self.outputs_per_step + self.units * self.n_scalars
+        blocks = self.blocks * 2 * self.encoder[-1] ** 2 if self.blocks else 0
+        recurrent = self.steps * max(2 * self.layers - 1, 0) * 4 * self.units**2
+        readout = self.hidden_size * (self.steps * self.outputs_per_step + self.n_scalars)
+        return encoder + blocks + recurrent + readout
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name and shape of every weight array, in the order of the forward pass.
 
-        Gates are in Keras' order: input, forget, candidate, output.
+        Gates are in Keras' order: input, forget, candidate, output. Those of a block are the candidate and its gate.
         """
         u, shapes = self.units, {}
         widths = (self.n_params, *self.encoder)
         for i, (a, b) in enumerate(zip(widths[:-1], widths[1:])):
             shapes[f"encoder_{i}_kernel"], shapes[f"encoder_{i}_bias"] = (a, b), (b,)
-        shapes["drive_kernel"], shapes["drive_bias"] = (widths[-1], self.drive_size), (self.drive_size,)
+        for i in range(self.blocks):
+            shapes[f"block_{i}_kernel"], shapes[f"block_{i}_bias"] = (widths[-1], 2 * widths[-1]), (2 * widths[-1],)
+        if self.layers:
+            shapes["drive_kernel"], shapes["drive_bias"] = (widths[-1], self.drive_size), (self.drive_size,)
         for layer in range(self.layers):
             if layer:
                 shapes[f"input_{layer}"] = (u, 4 * u)
             shapes[f"recurrent_{layer}"] = (u, 4 * u)
             shapes[f"step_bias_{layer}"] = (self.steps, 4 * u)
-        shapes["output_kernel"] = (u, self.outputs_per_step)
+        shapes["output_kernel"] = (self.hidden_size, self.outputs_per_step)
         shapes["output_bias"] = (self.steps, self.outputs_per_step)
         if self.n_scalars:
-            shapes["scalar_kernel"], shapes["scalar_bias"] = (u, self.n_scalars), (self.n_scalars,)
+            shapes["scalar_kernel"], shapes["scalar_bias"] = (self.hidden_size, self.n_scalars), (self.n_scalars,)
         return shapes
 
     def check(self, weights: dict) -> None:

@@ -57,11 +57,8 @@ def make_forward(architecture: Architecture, scaling: Scaling, weights: dict[str
     def sigmoid(x):
         return 0.5 * jnp.tanh(0.5 * x) + 0.5
 
-    def forward(theta):
-        x = jnp.where(scaling.log, jnp.log10(jnp.where(scaling.log, theta, 1.0)), theta)
-        x = (2.0 * (x - scaling.low) / (scaling.high - scaling.low) - 1.0).astype(jnp.float32)
-        for i in range(len(a.encoder)):
-            x = jnp.tanh(product(x, w[f"encoder_{i}_kernel"]) + w[f"encoder_{i}_bias"])
+    def recurrence(x):
+        """Last hidden state, and the patches of all steps."""
         drive = (product(x, w["drive_kernel"]) + w["drive_bias"]).reshape(a.layers, 6 * u)
         start = tuple((drive[layer, 4 * u : 5 * u], drive[layer, 5 * u :]) for layer in range(a.layers))
 
@@ -79,12 +76,26 @@ def make_forward(architecture: Architecture, scaling: Scaling, weights: dict[str
 
         biases = (*(w[f"step_bias_{layer}"] for layer in range(a.layers)), w["output_bias"])
         states, patches = jax.lax.scan(step, start, biases)
+        return states[-1][0], patches
+
+    def forward(theta):
+        x = jnp.where(scaling.log, jnp.log10(jnp.where(scaling.log, theta, 1.0)), theta)
+        x = (2.0 * (x - scaling.low) / (scaling.high - scaling.low) - 1.0).astype(jnp.float32)
+        for i in range(len(a.encoder)):
+            x = jnp.tanh(product(x, w[f"encoder_{i}_kernel"]) + w[f"encoder_{i}_bias"])
+        for i in range(a.blocks):
+            candidate, gate = jnp.split(product(x, w[f"block_{i}_kernel"]) + w[f"block_{i}_bias"], 2)
+            x = x + jnp.tanh(candidate) * sigmoid(gate)
+        if a.layers:
+            last, patches = recurrence(x)
+        else:
+            last, patches = x, product(x, w["output_kernel"]) + w["output_bias"][0]
         histories = patches.reshape(a.steps, len(a.histories), a.patch).transpose(1, 0, 2)
         # The recurrence runs from high redshift to low; the output is in ascending redshift.
         histories = histories.reshape(len(a.histories), -1)[:, : a.n_channels][:, ::-1] * scale + offset
         if not a.n_scalars:
             return histories.ravel()
-        scalars = product(states[-1][0], w["scalar_kernel"]) + w["scalar_bias"]
+        scalars = product(last, w["scalar_kernel"]) + w["scalar_bias"]
         return jnp.concatenate([histories.ravel(), scalars * scalar_scale + scalar_offset])
 
     return forward

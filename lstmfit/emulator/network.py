@@ -72,6 +72,21 @@ def build(architecture: Architecture, seed: int, weights: dict[str, np.ndarray] 
             w = self.arrays
             for i in range(len(a.encoder)):
                 x = tf.tanh(x @ w[f"encoder_{i}_kernel"] + w[f"encoder_{i}_bias"])
+            for i in range(a.blocks):
+                candidate, gate = tf.split(x @ w[f"block_{i}_kernel"] + w[f"block_{i}_bias"], 2, axis=1)
+                x += tf.tanh(candidate) * tf.sigmoid(gate)
+            top = self.recurrence(x) if a.layers else x[None]
+            out = tf.reshape(top, (-1, a.hidden_size)) @ w["output_kernel"]
+            out = tf.reshape(out, (a.steps, -1, a.outputs_per_step)) + w["output_bias"][:, None, :]
+            out = tf.reshape(out, (a.steps, -1, len(a.histories), a.patch))
+            histories = tf.reshape(tf.transpose(out, (1, 2, 0, 3)), (-1, len(a.histories), a.steps * a.patch))
+            if a.n_scalars:
+                return histories, top[-1] @ w["scalar_kernel"] + w["scalar_bias"]
+            return histories, tf.zeros((tf.shape(histories)[0], 0))
+
+        def recurrence(self, x):
+            """Hidden states of the last layer, (steps, n, units)."""
+            w = self.arrays
             drive = tf.reshape(x @ w["drive_kernel"] + w["drive_bias"], (-1, a.layers, 6 * u))
             constant = [drive[:, layer, : 4 * u] for layer in range(a.layers)]
             h = tuple(drive[:, layer, 4 * u : 5 * u] for layer in range(a.layers))
@@ -94,18 +109,10 @@ def build(architecture: Architecture, seed: int, weights: dict[str, np.ndarray] 
                 for step in range(a.steps):
                     h, c = step_function(h, c, [w[f"step_bias_{layer}"][step] for layer in range(a.layers)])
                     tops.append(h[-1])
-                top = tf.stack(tops, axis=0)
-            else:
-                biases = tuple(tf.convert_to_tensor(w[f"step_bias_{layer}"]) for layer in range(a.layers))
-                hs, _ = tf.scan(lambda state, b: step_function(*state, b), biases, initializer=(h, c))
-                top = hs[-1]
-            out = tf.reshape(tf.reshape(top, (-1, u)) @ w["output_kernel"], (a.steps, -1, a.outputs_per_step))
-            out += w["output_bias"][:, None, :]
-            out = tf.reshape(out, (a.steps, -1, len(a.histories), a.patch))
-            histories = tf.reshape(tf.transpose(out, (1, 2, 0, 3)), (-1, len(a.histories), a.steps * a.patch))
-            if a.n_scalars:
-                return histories, top[-1] @ w["scalar_kernel"] + w["scalar_bias"]
-            return histories, tf.zeros((tf.shape(histories)[0], 0))
+                return tf.stack(tops, axis=0)
+            biases = tuple(tf.convert_to_tensor(w[f"step_bias_{layer}"]) for layer in range(a.layers))
+            hs, _ = tf.scan(lambda state, b: step_function(*state, b), biases, initializer=(h, c))
+            return hs[-1]
 
     return PatchedLSTM()
 

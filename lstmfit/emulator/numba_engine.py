@@ -46,12 +46,12 @@ class NumbaEngine:
     ):
         self._parts = architecture, scaling, weights, half
         a = self.architecture = architecture
-        u, encoder = padded(a.units), [padded(e) for e in a.encoder]
-        width = max(a.layers * 6 * u, *encoder, 0)
+        u, encoder = padded(a.units) if a.layers else 0, [padded(e) for e in a.encoder]
+        width = max(a.layers * 6 * u, *encoder, 2 * encoder[-1] if a.blocks else 0)
         n_step, n_scalars = padded(a.outputs_per_step), padded(a.n_scalars)
         self._sizes = np.array(
             [a.n_params, u, a.layers, a.steps, a.patch, len(a.histories), a.n_channels, a.n_scalars, len(encoder),
-             width, n_step, n_scalars, *encoder],
+             width, n_step, n_scalars, a.blocks, *encoder],
             dtype=np.int64,
         )
         span = scaling.high - scaling.low
@@ -133,9 +133,14 @@ def _pack(a, scaling, weights, half):
         biases.append(_pad(w[f"encoder_{i}_bias"], padded(units)))
         matrices.append(_pad(w[f"encoder_{i}_kernel"], rows, padded(units)))
         rows = padded(units)
-    biases.append(_pad_units(w["drive_bias"], 6 * a.layers, a.units, u))
-    drive = _pad_units(w["drive_kernel"], 6 * a.layers, a.units, u)
-    matrices.append(_pad(drive, rows, drive.shape[1]))
+    for i in range(a.blocks):
+        biases.append(_pad_units(w[f"block_{i}_bias"], 2, a.encoder[-1], rows))
+        matrices.append(_pad(_pad_units(w[f"block_{i}_kernel"], 2, a.encoder[-1], rows), rows, 2 * rows))
+    if a.layers:
+        biases.append(_pad_units(w["drive_bias"], 6 * a.layers, a.units, u))
+        drive = _pad_units(w["drive_kernel"], 6 * a.layers, a.units, u)
+        matrices.append(_pad(drive, rows, drive.shape[1]))
+        rows = u
     for layer in range(a.layers):
         biases.append(_pad_units(w[f"step_bias_{layer}"], 4, a.units, u))
         for name in (f"input_{layer}", f"recurrent_{layer}") if layer else (f"recurrent_{layer}",):
@@ -146,11 +151,11 @@ def _pack(a, scaling, weights, half):
     offset = offset.reshape(len(a.histories), a.steps, a.patch).transpose(1, 0, 2).reshape(a.steps, -1)
     n_step = padded(a.outputs_per_step)
     biases += [_pad(w["output_bias"], a.steps, n_step), _pad(scale, n_step), _pad(offset, a.steps, n_step)]
-    matrices.append(_pad(w["output_kernel"], u, n_step))
+    matrices.append(_pad(w["output_kernel"], rows, n_step))
     if a.n_scalars:
         n = padded(a.n_scalars)
         biases += [_pad(array, n) for array in (w["scalar_bias"], scaling.scalar_scale, scaling.scalar_offset)]
-        matrices.append(_pad(w["scalar_kernel"], u, n))
+        matrices.append(_pad(w["scalar_kernel"], rows, n))
     packed = np.concatenate([panels(matrix) for matrix in matrices])
     half = half and np.abs(packed).max() <= np.finfo(np.float16).max
     packed = packed.astype(np.float16).view(np.uint16) if half else packed.astype(np.float32)

@@ -26,25 +26,36 @@ def forward(architecture: Architecture, weights: dict[str, np.ndarray], inputs: 
     """
     a = architecture
     w = {k: np.asarray(v, dtype=float) for k, v in weights.items()}
-    patches = []
-    for step, (h, _) in enumerate(states(a, weights, inputs)):
-        if step:
-            patches.append(h[-1] @ w["output_kernel"] + w["output_bias"][step - 1])
-    out = np.stack(patches, axis=1).reshape(len(inputs), a.steps, len(a.histories), a.patch)
+    top = hidden_states(a, weights, inputs)
+    out = (top @ w["output_kernel"] + w["output_bias"]).reshape(len(inputs), a.steps, len(a.histories), a.patch)
     histories = out.transpose(0, 2, 1, 3).reshape(len(inputs), len(a.histories), a.steps * a.patch)
     # The recurrence runs forward in time, from high redshift to low; the output is in ascending redshift.
     histories = histories[:, :, : a.n_channels][:, :, ::-1]
-    scalars = h[-1] @ w["scalar_kernel"] + w["scalar_bias"] if a.n_scalars else np.empty((len(inputs), 0))
+    scalars = top[:, -1] @ w["scalar_kernel"] + w["scalar_bias"] if a.n_scalars else np.empty((len(inputs), 0))
     return histories, scalars
 
 
 def features(architecture: Architecture, weights: dict[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:
-    """Output of the encoder's hidden layers for scaled parameters (n, n_params): (n, width)."""
+    """Output of the encoder's hidden layers and blocks for scaled parameters (n, n_params): (n, width)."""
     x = np.asarray(inputs, dtype=float)
+
+    def affine(name):
+        kernel, bias = (np.asarray(weights[f"{name}_{part}"], float) for part in ("kernel", "bias"))
+        return x @ kernel + bias
+
     for i in range(len(architecture.encoder)):
-        kernel, bias = (np.asarray(weights[f"encoder_{i}_{part}"], float) for part in ("kernel", "bias"))
-        x = np.tanh(x @ kernel + bias)
+        x = np.tanh(affine(f"encoder_{i}"))
+    for i in range(architecture.blocks):
+        candidate, gate = np.split(affine(f"block_{i}"), 2, axis=1)
+        x = x + np.tanh(candidate) * _sigmoid(gate)
     return x
+
+
+def hidden_states(architecture: Architecture, weights: dict[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:
+    """State that the outputs are read from after each step, for scaled parameters (n, n_params): (n, steps, size)."""
+    if not architecture.layers:
+        return features(architecture, weights, inputs)[:, None]
+    return np.stack([h[-1] for h, _ in states(architecture, weights, inputs)][1:], axis=1)
 
 
 def states(architecture: Architecture, weights: dict[str, np.ndarray], inputs: np.ndarray):
@@ -113,6 +124,11 @@ def signal_jacobian(architecture: Architecture, weights: dict[str, np.ndarray], 
 
     for i in range(len(a.encoder)):
         x = tanh(affine(x, w[f"encoder_{i}_kernel"], w[f"encoder_{i}_bias"]))
+    for i in range(a.blocks):
+        candidate, gate = np.split(affine(x, w[f"block_{i}_kernel"], w[f"block_{i}_bias"]), 2, axis=1)
+        x = x + product(tanh(candidate), sigmoid(gate))
+    if not a.layers:
+        return (x[1:] @ w["output_kernel"][:, : a.n_channels])[:, ::-1].T
     drive = affine(x, w["drive_kernel"], w["drive_bias"]).reshape(len(x), a.layers, 6 * u)
     h = [drive[:, layer, 4 * u : 5 * u] for layer in range(a.layers)]
     c = [drive[:, layer, 5 * u :] for layer in range(a.layers)]

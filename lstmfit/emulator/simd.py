@@ -238,6 +238,14 @@ def _tanh_body(builder, pointers, index, n):
     _store(builder, builder.fdiv(p, q, flags=FAST), pointers[0], index[0])
 
 
+def _block_body(builder, pointers, index, n):
+    (x_p, gates), (x_at, at) = pointers, index
+    tp, tq = _tanh(builder, _load(builder, gates, at))
+    sp, sq = _sigmoid(builder, _load(builder, gates, builder.add(at, n)))
+    step = builder.fdiv(builder.fmul(tp, sp, flags=FAST), builder.fmul(tq, sq, flags=FAST), flags=FAST)
+    _store(builder, builder.fadd(_load(builder, x_p, x_at), step, flags=FAST), x_p, x_at)
+
+
 def _cell_body(builder, pointers, index, n):
     (gates, c_p, h_p), (at, c_at, h_at) = pointers, index
     i, f, g, o = (_load(builder, gates, builder.add(at, builder.mul(n, I64(gate)))) for gate in range(4))
@@ -270,6 +278,13 @@ def add(typingctx, out, out_at, a, a_at, b, b_at, n):
 def tanh(typingctx, x, at, n):
     """x[at : at + n] = tanh(x[at : at + n]), in whole vectors."""
     return types.void(x, types.intp, types.intp), _elementwise(_tanh_body, 1)
+
+
+@intrinsic
+def gated_block(typingctx, x, x_at, gates, at, n):
+    """x[x_at + k] += tanh(gates[at + k]) sigmoid(gates[at + n + k]) for k < n, in whole vectors."""
+    i = types.intp
+    return types.void(x, i, gates, i, i), _elementwise(_block_body, 2)
 
 
 @intrinsic

@@ -9,7 +9,7 @@ import numpy as np
 from lstmfit.emulator.architecture import Architecture
 from lstmfit.emulator.base import BaseEmulator
 from lstmfit.emulator.emulator import Emulator
-from lstmfit.emulator.numpy_engine import features, states
+from lstmfit.emulator.numpy_engine import features, hidden_states, states
 from lstmfit.emulator.scaling import Scaling
 from lstmfit.errors import InputError
 from lstmfit.parameters import Parameter
@@ -106,7 +106,8 @@ def _centres(redshifts: np.ndarray, steps: int) -> np.ndarray:
 def sizes_for(emulator: Emulator, redshifts: np.ndarray) -> dict:
     """Sizes of the network of an emulator as arguments of `Architecture`, with the steps that fit another grid."""
     a = emulator.architecture
-    return {"units": a.units, "layers": a.layers, "encoder": a.encoder, "steps": matching_steps(emulator, redshifts)[0]}
+    steps = matching_steps(emulator, redshifts)[0]
+    return {"units": a.units, "layers": a.layers, "encoder": a.encoder, "blocks": a.blocks, "steps": steps}
 
 
 def initial_weights(
@@ -152,7 +153,7 @@ def initial_weights(
     which = np.clip(first + np.arange(a.steps), 0, old.steps - 1)
     for layer in range(a.layers):
         weights[f"step_bias_{layer}"] = weights[f"step_bias_{layer}"][which]
-    hidden = np.stack([h[-1] for h, _ in states(a, weights, inputs)][1:], axis=1)
+    hidden = hidden_states(a, weights, inputs)
     targets = training.histories[rows].astype(float).reshape(n, len(a.histories), a.steps, a.patch)
     targets = targets.transpose(0, 2, 1, 3).reshape(n, a.steps, -1)
     weights["output_kernel"], weights["output_bias"] = _fit(hidden, targets, share, _used(a))

@@ -142,8 +142,8 @@ def _emulator_content(emulator) -> dict:
         "frequency": redshift_to_frequency(emulator.redshifts).tolist(),
         "architecture": {
             "units": a.units, "layers": a.layers, "steps": a.steps, "patch": a.patch, "encoder": a.encoder,
-            "n_channels": a.n_channels, "outputs_per_step": a.outputs_per_step, "histories": a.histories,
-            "scalars": a.scalars,
+            "blocks": a.blocks, "n_channels": a.n_channels, "outputs_per_step": a.outputs_per_step,
+            "histories": a.histories, "scalars": a.scalars,
         },
         "scaling": {
             name: _encoded(np.asarray(getattr(scaling, name), dtype=float))

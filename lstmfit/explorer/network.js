@@ -63,17 +63,22 @@ class Network {
    * Tables, which follow the scalars, are left out.
    */
   evaluate(theta) {
-    const { units: u, layers, steps, patch, encoder, n_channels, outputs_per_step } = this.sizes;
+    const { units: u, layers, steps, patch, encoder, blocks, n_channels, outputs_per_step } = this.sizes;
     const w = this.weights, { offset, scale, scalar_offset, scalar_scale } = this.scaling;
     let x = this.inputs(theta);
     for (let i = 0; i < encoder.length; i++) x = this.affine(`encoder_${i}`, x).map(Math.tanh);
-    const drive = this.affine("drive", x);
+    for (let i = 0; i < blocks; i++) {
+      const gates = this.affine(`block_${i}`, x), n = x.length;
+      x = x.map((value, j) => value + Math.tanh(gates[j]) * sigmoid(gates[n + j]));
+    }
+    const drive = layers ? this.affine("drive", x) : null;
     const h = [], c = [];
     for (let layer = 0; layer < layers; layer++) {
       const start = layer * 6 * u;
       h.push(drive.slice(start + 4 * u, start + 5 * u));
       c.push(drive.slice(start + 5 * u, start + 6 * u));
     }
+    const top = layers ? h[layers - 1] : x;
     const names = this.sizes.histories, histories = {};
     for (const name of names) histories[name] = new Float64Array(n_channels);
     const gates = new Float64Array(4 * u), out = new Float64Array(outputs_per_step);
@@ -90,7 +95,7 @@ class Network {
         }
       }
       for (let j = 0; j < outputs_per_step; j++) out[j] = w.output_bias[step * outputs_per_step + j];
-      addProduct(out, h[layers - 1], w.output_kernel);
+      addProduct(out, top, w.output_kernel);
       // The recurrence runs from high redshift to low; the output is in ascending redshift.
       names.forEach((name, i) => {
         for (let j = 0; j < patch; j++) {
@@ -103,7 +108,7 @@ class Network {
     }
     const scalars = {};
     if (this.sizes.scalars.length) {
-      const values = this.affine("scalar", h[layers - 1]);
+      const values = this.affine("scalar", top);
       this.sizes.scalars.forEach((name, i) => {
         scalars[name] = values[i] * scalar_scale[i] + scalar_offset[i];
       });

@@ -22,6 +22,9 @@ LAYOUTS = [
     {"units": 16, "steps": 45, "encoder": (), "histories": ("signal",), "scalars": ()},
     {"units": 33, "steps": 4, "layers": 3, "encoder": (5, 40)},
     {"units": 8, "steps": 1, "layers": 1, "encoder": (70,), "scalars": ()},
+    {"units": 24, "steps": 3, "layers": 1, "encoder": (9, 20), "blocks": 2},
+    {"steps": 1, "layers": 0, "encoder": (40,), "blocks": 3},
+    {"steps": 1, "layers": 0, "encoder": (5, 33), "scalars": ()},
 ]
 
 
@@ -125,7 +128,7 @@ def test_older_processors(features, engine, rms, said):
 def test_keras_network_agrees_with_the_reference(rng):
     from lstmfit.emulator.network import build, read_weights
 
-    for sizes in (LAYOUTS[0], {"units": 6, "steps": 45, "encoder": ()}):
+    for sizes in (LAYOUTS[0], {"units": 6, "steps": 45, "encoder": ()}, *LAYOUTS[4:]):
         architecture, scaling, weights = random_network(rng, **sizes)
         model = build(architecture, 0, weights)
         x = scaling.inputs(draw_theta(rng, 11))
@@ -228,8 +231,9 @@ def _parameters():
     return PARAMETERS
 
 
-def test_derivatives_agree_with_finite_differences_and_between_engines(rng):
-    network = random_network(rng)
+@pytest.mark.parametrize("sizes", [LAYOUTS[0], *LAYOUTS[4:6]])
+def test_derivatives_agree_with_finite_differences_and_between_engines(rng, sizes):
+    network = random_network(rng, **sizes)
     z = np.linspace(5, 50, 45)
     exact = Emulator(*network, z, _parameters(), engine="numpy")
     theta = draw_theta(rng, 3)

@@ -99,6 +99,8 @@ def test_numbers_equal_those_of_python(name, opened, rng):
         {"encoder": ()},
         {"encoder": (9, 6), "layers": 3},
         {"layers": 1, "steps": 45},
+        {"encoder": (6, 9), "blocks": 2},
+        {"layers": 0, "steps": 1, "blocks": 3},
         {"units": 5, "steps": 4, "histories": ("signal", "a", "toString"), "scalars": ("tau", "constructor")},
         {"histories": ("signal",), "scalars": ()},
     ],
