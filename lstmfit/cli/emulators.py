@@ -68,14 +68,21 @@ def train(
         Optional[int],  # noqa: UP045
         typer.Option(help="Gradient steps; with --from, 10000 by default.", show_default="100000"),
     ] = None,
-    batch: Annotated[Optional[int], typer.Option(help="Signals per gradient step.", show_default="128")] = None,  # noqa: UP045
+    batch: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Signals per gradient step.", show_default="128; gated: 512"),
+    ] = None,
     learning_rate: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="Peak learning rate; with --from, 0.004 by default.", show_default="0.0125"),
+        typer.Option(help="Peak learning rate; with --from, 0.004 by default.", show_default="0.0125; gated: 0.01"),
     ] = None,
     units: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="LSTM units per layer.", show_default="128; published: 451"),
+        typer.Option(help="LSTM units per layer; gated: width of a block.", show_default="128; published: 451"),
+    ] = None,
+    blocks: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Number of residual blocks (gated only).", show_default="16"),
     ] = None,
     steps: Annotated[Optional[int], typer.Option(help="Number of LSTM time steps.", show_default="11")] = None,  # noqa: UP045
     encoder: Annotated[
@@ -94,7 +101,10 @@ def train(
             show_default="random weights",
         ),
     ] = None,
-    architecture: Annotated[str, typer.Option(help="patched, or published (the 21cmLSTM of 2024).")] = "patched",
+    architecture: Annotated[
+        str,
+        typer.Option(help="patched (an LSTM), gated (faster, no recurrence) or published (the 21cmLSTM of 2024)."),
+    ] = "patched",
     epochs: Annotated[float, typer.Option(help="Fraction of the original 175 epochs (published only).")] = 1.0,
     seed: Annotated[int, typer.Option(help="Random seed of the initial weights and the batches.")] = 0,
     resume: Annotated[
@@ -109,11 +119,11 @@ def train(
     from lstmfit.datasets.signal_sets import load_signals
     from lstmfit.emulator.train_emulator import check_output, save_with_test_set
     from lstmfit.emulator.train_emulator import train as train_on
-    from lstmfit.emulator.training import WARM, Recipe
+    from lstmfit.emulator.training import GATED, WARM, Recipe
 
     output, checkpoint = check_output(output, resume=resume, force=force)
-    if architecture not in ("patched", "published"):
-        raise InputError(f"architecture is {shown(architecture)}; expected patched or published")
+    if architecture not in ("patched", "gated", "published"):
+        raise InputError(f"architecture is {shown(architecture)}; expected patched, gated or published")
     if not 0 < epochs <= 1000:
         raise InputError(f"epochs is {epochs:g}; give a multiple of the published 175 epochs, above 0 and at most 1000")
     if architecture == "published" and start is not None:
@@ -121,11 +131,12 @@ def train(
             f"--from {start} with --architecture published, whose training always starts from random weights; remove "
             "one of the two"
         )
+    if architecture == "gated" and start is not None:
+        raise InputError(f"--from {start} with --architecture gated, but the network is that of {start}; remove one")
     given = {"updates": updates, "batch": batch, "learning_rate": learning_rate, "seed": seed}
-    given = ({} if start is None else WARM) | {key: value for key, value in given.items() if value is not None}
-    recipe = Recipe(**given)
-    given = {"units": units, "steps": steps, "encoder": None if encoder is None else _widths(encoder)}
-    sizes = {key: value for key, value in given.items() if value is not None}
+    defaults = GATED if architecture == "gated" else WARM if start is not None else {}
+    recipe = Recipe(**defaults | {key: value for key, value in given.items() if value is not None})
+    sizes = _sizes(architecture, units, blocks, steps, encoder)
     if architecture == "published":
         data = load_signals(signals, spec=spec)
         emulator = _train_published(data, epochs, units, seed)
@@ -138,6 +149,22 @@ def train(
     typer.echo(f"{output}: {emulator!r}")
     if "test" in emulator.record:
         _show_errors(emulator.record["test"])
+
+
+def _sizes(architecture, units, blocks, steps, encoder):
+    """Arguments of `Architecture` that differ from its defaults."""
+    from lstmfit.emulator.architecture import gated_sizes
+
+    given = {"units": units, "blocks": blocks, "steps": steps, "encoder": encoder}
+    given = {key: value for key, value in given.items() if value is not None}
+    for option in ("steps", "encoder") if architecture == "gated" else ("blocks",):
+        if option in given:
+            raise InputError(f"--{option} does not apply to --architecture {architecture}; remove one of the two")
+    if architecture == "gated":
+        return gated_sizes(**given)
+    if encoder is not None:
+        given["encoder"] = _widths(encoder)
+    return given
 
 
 def _widths(text) -> tuple[int, ...]:

@@ -193,5 +193,18 @@ class Architecture:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
+def gated_sizes(units: int = 128, blocks: int = 16) -> dict:
+    """Sizes of a network of gated residual blocks without recurrence, as arguments of `Architecture`.
+
+    Parameters
+    ----------
+    units : int
+        Width of the blocks.
+    blocks : int
+        Number of blocks.
+    """
+    return {"encoder": (units,), "blocks": blocks, "layers": 0, "steps": 1}
+
+
 PUBLISHED = {"units": 451, "layers": 2, "steps": 451, "encoder": ()}
 """Sizes of the published 21cmLSTM on the 21cmGEM grid."""

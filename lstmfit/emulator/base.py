@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from lstmfit.errors import InputError, listed
 from lstmfit.files import AnyPath
 from lstmfit.outputs import OutputLayout
-from lstmfit.parameters import Parameter, Theta, to_array
+from lstmfit.parameters import Parameter, Theta, to_array, widened
 from lstmfit.schema import shown
 
 
@@ -65,6 +65,7 @@ class BaseEmulator:
         self._engine, self.layout, self.network = engine, layout, network
         self.redshifts = _check_grid(name, redshifts, layout.shapes["signal"])
         self.parameters: tuple[Parameter, ...] = tuple(parameters)
+        self._limits = np.array([widened(p.min, p.max, p.log) for p in self.parameters]).reshape(-1, 2).T
         names = [p.name for p in self.parameters]
         if len(set(names)) < len(names):
             raise InputError(f"emulator {name}: a parameter appears twice in {listed(names)}; give distinct names")
@@ -120,7 +121,8 @@ class BaseEmulator:
                 theta[..., i] = np.where(column == 0, parameter.zero, column)
         if outside == "allow" or (outside == "warn" and self._warned):
             return theta
-        inside = np.stack([p.is_inside(theta[..., i]) for i, p in enumerate(self.parameters)], axis=-1)
+        low, high = self._limits
+        inside = (theta >= low) & (theta <= high)
         if inside.all():
             return theta
         if outside == "nan":

@@ -77,6 +77,9 @@ class Recipe:
                 raise InputError(f"{name.replace('_', ' ')} is {shown(value)}; give a number from {least:g} to 1e6")
 
 
+GATED = {"batch": 512, "learning_rate": 1e-2}
+"""Settings of the training of a network without recurrence, where they differ from the defaults of `Recipe`. An update
+of the optimiser takes longer than the gradient of 128 signals there, so larger batches cost little."""
 WARM = {"updates": 10_000, "learning_rate": 4e-3}
 """Settings of a training that starts from an emulator, where they differ from the defaults of `Recipe`."""
 
