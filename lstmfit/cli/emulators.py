@@ -119,7 +119,7 @@ def train(
     from lstmfit.datasets.signal_sets import load_signals
     from lstmfit.emulator.train_emulator import check_output, save_with_test_set
     from lstmfit.emulator.train_emulator import train as train_on
-    from lstmfit.emulator.training import GATED, WARM, Recipe
+    from lstmfit.emulator.training import Recipe, default_settings
 
     output, checkpoint = check_output(output, resume=resume, force=force)
     if architecture not in ("patched", "gated", "published"):
@@ -133,10 +133,10 @@ def train(
         )
     if architecture == "gated" and start is not None:
         raise InputError(f"--from {start} with --architecture gated, but the network is that of {start}; remove one")
-    given = {"updates": updates, "batch": batch, "learning_rate": learning_rate, "seed": seed}
-    defaults = GATED if architecture == "gated" else WARM if start is not None else {}
-    recipe = Recipe(**defaults | {key: value for key, value in given.items() if value is not None})
     sizes = _sizes(architecture, units, blocks, steps, encoder)
+    given = {"updates": updates, "batch": batch, "learning_rate": learning_rate, "seed": seed}
+    given = {key: value for key, value in given.items() if value is not None}
+    recipe = Recipe(**default_settings(warm=start is not None, sizes=sizes) | given)
     if architecture == "published":
         data = load_signals(signals, spec=spec)
         emulator = _train_published(data, epochs, units, seed)

@@ -51,7 +51,8 @@ def train_emulator(
     recipe : lstmfit.emulator.training.Recipe
         Settings of the training.
     sizes : dict, optional
-        Arguments of `Architecture` that differ from its defaults; not with `start`, whose sizes are used.
+        Arguments of `Architecture` that differ from its defaults, for example those of `gated_sizes`; not with `start`,
+        whose sizes are used.
     start : BaseEmulator, optional
         Emulator to start from instead of random weights, see `lstmfit.emulator.warm_start`. It has the parameters of
         the set; ranges, grid and outputs may differ.
@@ -152,7 +153,8 @@ def train(
     recipe : lstmfit.emulator.training.Recipe, optional
         Settings of the training; the defaults take hours. With `start` they have a tenth of the updates.
     sizes : dict, optional
-        Arguments of `Architecture` that differ from its defaults; not with `start`, whose sizes are used.
+        Arguments of `Architecture` that differ from its defaults, for example those of `gated_sizes`; not with `start`,
+        whose sizes are used.
     half : bool
         Whether to store the matrices in half precision.
     resume, force : bool
@@ -172,13 +174,13 @@ def train(
         TensorFlow is not installed, the set cannot be read, the file exists, its training is unfinished, or it cannot
         start from `start`.
     """
-    from lstmfit.emulator.training import WARM, Recipe
+    from lstmfit.emulator.training import Recipe, default_settings
 
     path, checkpoint = check_output(output, resume=resume, force=force)
     origin = None if start is None else Emulator.load(start)
     data = load_signals(signals, spec=spec)
     if recipe is None:
-        recipe = Recipe() if start is None else Recipe(**WARM)
+        recipe = Recipe(**default_settings(warm=start is not None, sizes=sizes))
     with default_progress(progress, _described(recipe.updates)) as tell:
         emulator = train_emulator(
             data, recipe, sizes, start=origin, name=path.stem, half=half, checkpoint=checkpoint, resume=resume,

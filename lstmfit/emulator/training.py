@@ -78,10 +78,17 @@ class Recipe:
 
 
 GATED = {"batch": 512, "learning_rate": 1e-2}
-"""Settings of the training of a network without recurrence, where they differ from the defaults of `Recipe`. An update
-of the optimiser takes longer than the gradient of 128 signals there, so larger batches cost little."""
+"""Settings for a network without recurrence, where they differ from the defaults of `Recipe`. There the optimiser takes
+longer than the gradient of 128 signals, so larger batches cost little."""
 WARM = {"updates": 10_000, "learning_rate": 4e-3}
 """Settings of a training that starts from an emulator, where they differ from the defaults of `Recipe`."""
+
+
+def default_settings(*, warm: bool, sizes: dict | None) -> dict:
+    """Settings that differ from those of `Recipe`, for a training from an emulator or of a network of these sizes."""
+    if warm:
+        return WARM
+    return GATED if (sizes or {}).get("layers") == 0 else {}
 
 
 @dataclass

@@ -39,6 +39,8 @@ SMALL = {"blackjax": {"n_live": 60, "num_delete": 10, "num_inner_steps": 4, "see
         {},
         {"units": 16, "steps": 45, "encoder": (), "histories": ("signal",), "scalars": ()},
         {"units": 33, "steps": 4, "layers": 3, "encoder": (5, 40)},
+        {"units": 24, "steps": 3, "layers": 1, "encoder": (9, 20), "blocks": 2},
+        {"layers": 0, "steps": 1, "blocks": 3},
     ],
 )
 def test_any_network_agrees_with_the_float64_reference(rng, sizes):
