@@ -78,11 +78,11 @@ def train(
     ] = None,
     units: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="LSTM units per layer; gated: width of a block.", show_default="128; published: 451"),
+        typer.Option(help="LSTM units per layer; gated: width of a block.", show_default="128; gated: 160; published: 451"),
     ] = None,
     blocks: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="Number of residual blocks (gated only).", show_default="16"),
+        typer.Option(help="Number of residual blocks (gated only).", show_default="8"),
     ] = None,
     steps: Annotated[Optional[int], typer.Option(help="Number of LSTM time steps.", show_default="11")] = None,  # noqa: UP045
     encoder: Annotated[

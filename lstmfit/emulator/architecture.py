@@ -193,7 +193,7 @@ class Architecture:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
-def gated_sizes(units: int = 128, blocks: int = 16) -> dict:
+def gated_sizes(units: int = 160, blocks: int = 8) -> dict:
     """Sizes of a network of gated residual blocks without recurrence, as arguments of `Architecture`.
 
     Parameters

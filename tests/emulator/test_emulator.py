@@ -127,7 +127,7 @@ def test_a_failed_save_leaves_the_old_file(emulator, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["toy.h5"]
 
 
-BARS = {"echo21": 0.04, "21cmgem": 0.45, "ares": 1.2, "21cmfast": 0.9}
+BARS = {"echo21": 0.04, "echo21_fast": 0.045, "21cmgem": 0.45, "ares": 1.2, "21cmfast": 0.9}
 """Mean relative error in per cent that each shipped emulator stays below, against what it was trained on."""
 
 
@@ -196,7 +196,7 @@ def test_a_teachers_own_error_is_part_of_the_error():
     np.testing.assert_allclose(values, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("name", sorted(set(shipped()) - {"echo21"}))
+@pytest.mark.parametrize("name", sorted(set(shipped()) - {"echo21", "echo21_fast"}))
 def test_a_distilled_emulator_says_where_it_comes_from(name):
     emulator = Emulator.load(name)
     teacher = emulator.record["teacher"]

@@ -61,8 +61,8 @@ def test_a_file_of_the_command_is_the_same_network(data, tmp_path):
 def test_the_defaults_of_the_command():
     sizes = gated_sizes()
     architecture = Architecture(7, 451, histories=("signal", "x_HI"), scalars=("tau",), **sizes)
-    assert architecture.describe() == "16 gated blocks of 128"
-    assert architecture.macs == 7 * 128 + 16 * 2 * 128**2 + 128 * (2 * 451 + 1)
+    assert architecture.describe() == "8 gated blocks of 160"
+    assert architecture.macs == 7 * 160 + 8 * 2 * 160**2 + 160 * (2 * 451 + 1)
     assert architecture.macs == sum(np.prod(s) for name, s in architecture.shapes().items() if name.endswith("kernel"))
 
 
