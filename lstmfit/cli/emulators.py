@@ -78,7 +78,9 @@ def train(
     ] = None,
     units: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(help="LSTM units per layer; gated: width of a block.", show_default="128; gated: 160; published: 451"),
+        typer.Option(
+            help="LSTM units per layer; gated: width of a block.", show_default="128; gated: 160; published: 451"
+        ),
     ] = None,
     blocks: Annotated[
         Optional[int],  # noqa: UP045

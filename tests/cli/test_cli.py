@@ -197,9 +197,10 @@ def test_tables_break_no_cell(width):
 
 def test_help_shows_every_default():
     done = lstmfit("train", "--help", env=os.environ | {"COLUMNS": "200"})
-    defaults = {"--updates": "100000", "--batch": "128", "--learning-rate": "0.0125", "--steps": "11"}
+    defaults = {"--updates": "100000", "--batch": "128; gated: 512", "--steps": "11"}
     defaults |= {"--encoder": "256", "--half": "off", "--spec": "from the file", "--seed": "0"}
-    defaults |= {"--units": "128; published: 451"}
+    defaults |= {"--units": "128; gated: 160; published: 451", "--blocks": "8"}
+    defaults |= {"--learning-rate": "0.0125; gated: 0.01"}
     options = done.stdout.split("Options:")[1]
     lines = [" ".join(text.split()) for text in re.split(r"\n {2}(?=-)", options)[1:] if "--help" not in text]
     for option, default in defaults.items():
