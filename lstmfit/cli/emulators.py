@@ -124,7 +124,7 @@ def train(
     from lstmfit.emulator.training import Recipe, default_settings
 
     output, checkpoint = check_output(output, resume=resume, force=force)
-    if architecture not in ("patched", "gated", "published"):
+    if architecture not in _SIZES:
         raise InputError(f"architecture is {shown(architecture)}; expected patched, gated or published")
     if not 0 < epochs <= 1000:
         raise InputError(f"epochs is {epochs:g}; give a multiple of the published 175 epochs, above 0 and at most 1000")
@@ -135,7 +135,8 @@ def train(
         )
     if architecture == "gated" and start is not None:
         raise InputError(f"--from {start} with --architecture gated, but the network is that of {start}; remove one")
-    sizes = _sizes(architecture, units, blocks, steps, encoder)
+    given = {"units": units, "blocks": blocks, "steps": steps, "encoder": encoder}
+    sizes = _sizes(architecture, {key: value for key, value in given.items() if value is not None})
     given = {"updates": updates, "batch": batch, "learning_rate": learning_rate, "seed": seed}
     given = {key: value for key, value in given.items() if value is not None}
     recipe = Recipe(**default_settings(warm=start is not None, sizes=sizes) | given)
@@ -153,20 +154,23 @@ def train(
         _show_errors(emulator.record["test"])
 
 
-def _sizes(architecture, units, blocks, steps, encoder):
-    """Arguments of `Architecture` that differ from its defaults."""
+_SIZES = {"patched": ("units", "steps", "encoder"), "gated": ("units", "blocks"), "published": ("units",)}
+"""Options of each architecture."""
+
+
+def _sizes(architecture, given):
+    """Arguments of `Architecture` that differ from its defaults, from the options that were given."""
     from lstmfit.emulator.architecture import gated_sizes
 
-    given = {"units": units, "blocks": blocks, "steps": steps, "encoder": encoder}
-    given = {key: value for key, value in given.items() if value is not None}
-    for option in ("steps", "encoder") if architecture == "gated" else ("blocks",):
-        if option in given:
-            raise InputError(f"--{option} does not apply to --architecture {architecture}; remove one of the two")
+    for option in given:
+        if option not in _SIZES[architecture]:
+            others = " or ".join(name for name, options in _SIZES.items() if option in options)
+            raise InputError(
+                f"--{option} does not apply to a {architecture} network; remove it, or add --architecture {others}"
+            )
     if architecture == "gated":
         return gated_sizes(**given)
-    if encoder is not None:
-        given["encoder"] = _widths(encoder)
-    return given
+    return given | ({"encoder": _widths(given["encoder"])} if "encoder" in given else {})
 
 
 def _widths(text) -> tuple[int, ...]:

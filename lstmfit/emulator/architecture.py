@@ -1,8 +1,8 @@
 """Architecture of the network, and the shapes of its weights.
 
-Every emulator of this package is the same network. A small dense encoder, which gated residual blocks may follow, maps
+All networks of this package have one layout. A small dense encoder, which gated residual blocks may follow, maps
 the scaled parameters to the constant drive and the initial state of each layer. LSTM layers run over the steps, and
-each step outputs a patch of channels. Without LSTM layers, all outputs are read from the last block.
+each step outputs a patch of channels. Without LSTM layers, all outputs are read from the encoder.
 The published 21cmLSTM (Dorigo Jones et al. 2024, arXiv:2410.07619) is the special case of one channel per step, no
 hidden encoder layer and zero initial states: its parameters and frequency enter every step, which is equivalent to a
 constant drive plus a bias per step.
@@ -49,7 +49,7 @@ class Architecture:
         Outputs on their own grids: for each table, the length of each axis by name.
     blocks : int
         Number of gated residual blocks after the encoder's last layer x, each of which adds tanh(x A) sigmoid(x B) to
-        it, as the input gate of an LSTM does with its cell.
+        it, just as an LSTM adds its gated candidate to its cell state.
     """
 
     n_params: int
@@ -140,7 +140,7 @@ class Architecture:
 
     @property
     def hidden_size(self) -> int:
-        """Size of the state that all outputs are read from: the last LSTM layer, or else the last block."""
+        """Size of the state that all outputs are read from: the last LSTM layer, or else the encoder."""
         return self.units if self.layers else self.encoder[-1]
 
     @property

@@ -151,7 +151,9 @@ def train(
     spec : str, optional
         Parameters and arrays of the set, see `lstmfit.datasets.specs.find_spec`; by default they are in the file.
     recipe : lstmfit.emulator.training.Recipe, optional
-        Settings of the training; the defaults take hours. With `start` they have a tenth of the updates.
+        Settings of the training, used as they are; the defaults take hours. They have a tenth of the updates with
+        `start`, and larger batches for a network without LSTM layers, see
+        `lstmfit.emulator.training.default_settings`.
     sizes : dict, optional
         Arguments of `Architecture` that differ from its defaults, for example those of `gated_sizes`; not with `start`,
         whose sizes are used.

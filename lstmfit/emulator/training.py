@@ -85,7 +85,15 @@ WARM = {"updates": 10_000, "learning_rate": 4e-3}
 
 
 def default_settings(*, warm: bool, sizes: dict | None) -> dict:
-    """Settings that differ from those of `Recipe`, for a training from an emulator or of a network of these sizes."""
+    """Settings that differ from the defaults of `Recipe`.
+
+    Parameters
+    ----------
+    warm : bool
+        Whether the training starts from an emulator; `WARM` then, for any network.
+    sizes : dict, optional
+        Arguments of `Architecture`; `GATED` if there are no LSTM layers.
+    """
     if warm:
         return WARM
     return GATED if (sizes or {}).get("layers") == 0 else {}

@@ -116,9 +116,9 @@ def initial_weights(
     """Weights of an emulator, converted to another scaling, grid and set of outputs.
 
     The first matrix takes up the new scaling of the inputs, which does not change the function. The matrices of the
-    recurrence are kept. If the grid begins at a later step, the initial state is the linear least-squares fit of the
-    encoder to the state before that step. The readout, which alone depends on the channels and on the scaling of the
-    outputs, is that of the hidden states to the training signals, with the weights of the loss.
+    blocks and of the recurrence are kept. If the grid begins at a later step, the initial state is the linear
+    least-squares fit of the encoder to the state before that step. The readout, which alone depends on the channels and
+    on the scaling of the outputs, is that of the hidden states to the training signals, with the weights of the loss.
 
     Parameters
     ----------

@@ -79,10 +79,11 @@ def test_another_grid_starts_at_the_error_of_the_emulator(trained, data, keep):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"architecture": "gated", "steps": 3}, "--steps does not apply to --architecture gated"),
-        ({"architecture": "gated", "encoder": "9"}, "--encoder does not apply to --architecture gated"),
-        ({"blocks": 3}, "--blocks does not apply to --architecture patched"),
-        ({"architecture": "published", "blocks": 3}, "--blocks does not apply to --architecture published"),
+        ({"architecture": "gated", "steps": 3}, "--steps does not apply to a gated network; remove it, or .* patched"),
+        ({"architecture": "gated", "encoder": "9"}, "--encoder does not apply to a gated network"),
+        ({"blocks": 3}, "--blocks does not apply to a patched network; remove it, or add .* gated"),
+        ({"architecture": "published", "blocks": 3}, "--blocks does not apply to a published network"),
+        ({"architecture": "published", "steps": 3}, "--steps does not apply to a published network"),
         ({"architecture": "gated", "start": "echo21"}, "--from echo21 with --architecture gated"),
         ({"architecture": "dense"}, "architecture is 'dense'; expected patched, gated or published"),
     ],
