@@ -58,6 +58,17 @@ def make_set(rng, n=256):
     return SignalSet(z, PARAMETERS, split(n), split(64), split(64), {"simulator": "gaussians"})
 
 
+def part_of_set(data, keep=slice(None), parameters=PARAMETERS):
+    """The set on part of its grid, and of the rows inside the ranges of the parameters."""
+
+    def cut(split):
+        rows = np.all([p.is_inside(split.theta[:, i]) for i, p in enumerate(parameters)], axis=0)
+        extras = {name: a[rows][:, keep] if a.ndim == 2 else a[rows] for name, a in split.extras.items()}
+        return Split(split.theta[rows], split.signal[rows][:, keep], extras)
+
+    return SignalSet(data.redshifts[keep], parameters, *map(cut, (data.train, data.val, data.test)), data.record)
+
+
 MINIMA = [-3.99967, 0.623249, -6, 0.0400200, 1, 0.1, 10, 0.1176471, -294.11206]
 MAXIMA = [-0.301030, 1.999844, 3, 0.1737761, 1.5, 3, 50, 1, 35.489994]
 UNITS = 12

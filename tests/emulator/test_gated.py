@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-from networks import make_set
+from networks import make_set, part_of_set
 
 from lstmfit import Emulator
 from lstmfit.cli.emulators import train as train_command
-from lstmfit.datasets.signal_sets import SignalSet, Split, write_test_set
+from lstmfit.datasets.signal_sets import write_test_set
 from lstmfit.emulator.architecture import Architecture, gated_sizes
 from lstmfit.emulator.train_emulator import train_emulator
 from lstmfit.emulator.training import Recipe
@@ -25,14 +25,6 @@ def data():
 @pytest.fixture(scope="module")
 def trained(data):
     return train_emulator(data, RECIPE, gated_sizes(16, 2))
-
-
-def band(data, keep):
-    def cut(split):
-        extras = {name: a[:, keep] if a.ndim == 2 else a for name, a in split.extras.items()}
-        return Split(split.theta, split.signal[:, keep], extras)
-
-    return SignalSet(data.redshifts[keep], data.parameters, *map(cut, (data.train, data.val, data.test)), data.record)
 
 
 def test_it_learns(trained, data):
@@ -69,7 +61,7 @@ def test_the_defaults_of_the_command():
 @pytest.mark.parametrize("keep", [slice(None, None, 3), slice(12), slice(11, None)])
 def test_another_grid_starts_at_the_error_of_the_emulator(trained, data, keep):
     """Each channel is read from the whole state, so a band of the grid loses nothing."""
-    few = band(data, keep)
+    few = part_of_set(data, keep)
     warm = train_emulator(few, dataclasses.replace(RECIPE, updates=20, learning_rate=1e-3), start=trained)
     own = trained(few.test.theta)[:, keep] - few.test.signal
     error = warm(few.test.theta) - few.test.signal

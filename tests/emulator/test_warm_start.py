@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 from helpers import lstmfit
-from networks import PARAMETERS, make_set, random_network
+from networks import PARAMETERS, make_set, part_of_set, random_network
 from torch_files import kan_layer, kan_module, write_torch
 
 from lstmfit import Emulator
@@ -35,17 +35,6 @@ def trained(data):
     return train_emulator(data, recipe, SIZES)
 
 
-def part(data, keep=slice(None), parameters=PARAMETERS):
-    """The set on part of its grid, and of the rows inside the ranges of the parameters."""
-
-    def cut(split):
-        rows = np.all([p.is_inside(split.theta[:, i]) for i, p in enumerate(parameters)], axis=0)
-        extras = {name: a[rows][:, keep] if a.ndim == 2 else a[rows] for name, a in split.extras.items()}
-        return Split(split.theta[rows], split.signal[rows][:, keep], extras)
-
-    return SignalSet(data.redshifts[keep], parameters, *map(cut, (data.train, data.val, data.test)), data.record)
-
-
 def begin(emulator, data):
     """Signals of the validation split with the initial weights, (n, n_channels) mK."""
     histories, scalars = outputs(data.train, data.layout)
@@ -73,7 +62,7 @@ def test_with_other_ranges_the_function_is_the_same(trained, data, ranges):
         theta = getattr(data, name).theta
         histories = trained.histories(theta)
         own[name] = Split(theta, histories.pop("signal"), histories)
-    copied = part(SignalSet(data.redshifts, data.parameters, **own, record={}), parameters=ranges)
+    copied = part_of_set(SignalSet(data.redshifts, data.parameters, **own, record={}), parameters=ranges)
     error = begin(trained, copied) - copied.val.signal
     assert np.sqrt(np.mean(error**2)) < 1e-2 * copied.val.signal.std()
 
@@ -82,7 +71,7 @@ def test_with_other_ranges_the_function_is_the_same(trained, data, ranges):
     ("keep", "steps"), [(slice(None, None, 2), (3, 0)), (slice(20), (2, 1)), (slice(11, None), (2, 0))]
 )
 def test_steps_keep_their_redshifts(trained, data, keep, steps):
-    few = part(data, keep)
+    few = part_of_set(data, keep)
     assert warm_start.matching_steps(trained, few.redshifts) == steps
     error, spread = begin(trained, few) - few.val.signal, few.val.signal - few.train.signal.mean(axis=0)
     assert np.sqrt(np.mean(error**2)) < 0.5 * np.sqrt(np.mean(spread**2))
@@ -91,7 +80,7 @@ def test_steps_keep_their_redshifts(trained, data, keep, steps):
 @pytest.mark.slow
 @pytest.mark.ci
 def test_it_learns_in_a_tenth_of_the_updates(trained, data):
-    narrow = part(data, parameters=NARROW)
+    narrow = part_of_set(data, parameters=NARROW)
     warm = train_emulator(narrow, SHORT, start=trained)
     cold, short = (
         train_emulator(narrow, dataclasses.replace(SHORT, updates=n, validate_every=n, learning_rate=2e-2), SIZES)
